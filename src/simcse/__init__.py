@@ -1,0 +1,29 @@
+"""SimCSE sentence embeddings: train, evaluate, encode (Gao, Yao, Chen 2021).
+
+Importing this package is cheap; torch is loaded when a name that needs it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simcse.errors import SimcseError as SimcseError
+    from simcse.model.encoder import SentenceEncoder as SentenceEncoder
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "SentenceEncoder": "simcse.model.encoder",
+    "SimcseError": "simcse.errors",
+}
+__all__ = ["SentenceEncoder", "SimcseError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute of any kind
+    if name not in _HOMES:
+        raise AttributeError(f"module 'simcse' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,50 @@
+"""The exception tree. Each class carries the exit code its failure gives the command line.
+
+SimcseError (1)
+├── UsageError (2)        the call is wrong: option, setting, argument
+│   └── ConfigError       a setting has a wrong name or value
+├── DataError (3)         the user's data is wrong: row, encoding, no usable rows
+├── ArtefactError (4)     a model, index or result folder is damaged, foreign or unsafe
+├── ResourceError (5)     the machine refuses: disk full, read-only, locked, extra not installed
+└── NumericError (6)      training or evaluation left the finite numbers
+"""
+
+
+class SimcseError(Exception):
+    """Base of every error this package raises on purpose; the message is for the user."""
+
+    exit_code = 1
+
+
+class UsageError(SimcseError):
+    """The call itself is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting has an unknown name or a value out of range."""
+
+
+class DataError(SimcseError):
+    """The user's data cannot be used as it is; the message names file and line."""
+
+    exit_code = 3
+
+
+class ArtefactError(SimcseError):
+    """A stored model or result is damaged, incomplete, unsafe or not recognised."""
+
+    exit_code = 4
+
+
+class ResourceError(SimcseError):
+    """The machine lacks something: space, permission, a lock, an optional package."""
+
+    exit_code = 5
+
+
+class NumericError(SimcseError):
+    """A loss, gradient or embedding is not finite."""
+
+    exit_code = 6
