@@ -1,0 +1,1 @@
+"""Every format read or written; nothing outside this package opens a file."""

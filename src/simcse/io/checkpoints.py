@@ -1,0 +1,224 @@
+"""Stored weights and model folders: safetensors and JSON only, checked before they are believed."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from simcse.errors import ArtefactError, ResourceError
+from simcse.io.files import atomic_path, sha256_file
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+CONFIG = "config.json"
+MAX_HEADER_BYTES = 16 << 20  # about 100,000 tensors
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ArtefactError: the file is missing, not JSON or not an object.
+    """
+    value = _parse_json(path)
+    if not isinstance(value, dict):
+        raise ArtefactError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON list of objects.
+
+    Raises:
+        ArtefactError: the file is missing, not JSON or not a list of objects.
+    """
+    value = _parse_json(path)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ArtefactError(f"{path}: expected a JSON list of objects")
+    return value
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file, by name.
+
+    Raises:
+        ArtefactError: the file is missing, cut short or damaged.
+    """
+    check_safetensors(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ArtefactError(f"{path} is damaged: {error}") from error
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name, atomically.
+
+    Raises:
+        ResourceError: the disk is full or read-only.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata={"format": "pt"})  # transformers asks for it
+        except SafetensorError as error:  # how a full disk shows
+            raise ResourceError(f"cannot write {path}: {error}") from error
+
+
+def check_safetensors(path: Path) -> None:
+    """Check that a file's header fits the file, before anything is allocated for it.
+
+    Raises:
+        ArtefactError: the file is missing, or the header is not this file's.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"{path} is missing")
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise ArtefactError(
+                f"{path} is damaged: a header of {length:,} bytes in a file of {size:,} bytes"
+            )
+        header = stream.read(length)
+    end = 8 + length + _data_bytes(path, header)
+    if end != size:
+        raise ArtefactError(f"{path} is damaged: expected {end:,} bytes, got {size:,}")
+
+
+def refuse_unsafe(folder: Path) -> None:
+    """Refuse a model folder that would run code, or whose weights cannot be read safely.
+
+    Raises:
+        ArtefactError: the configuration names code, weights are pickled, missing or damaged.
+    """
+    for name in (CONFIG, "tokenizer_config.json"):
+        path = folder / name
+        if (name == CONFIG or path.exists()) and "auto_map" in read_json(path):
+            raise ArtefactError(f"{path} names code of its own (auto_map), which is never run")
+    for path in _weight_files(folder):
+        check_safetensors(path)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below ``folder`` by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def check_checksums(folder: Path, expected: Mapping[str, str]) -> None:
+    """Compare files with the checksums noted when they were written.
+
+    Raises:
+        ArtefactError: a file is missing or has other bytes.
+    """
+    for name, checksum in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtefactError(f"{path} is missing")
+        if sha256_file(path) != checksum:
+            raise ArtefactError(f"{path} is damaged: its checksum is not the one noted")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``; on success it takes its place.
+
+    What was there before steps aside first, under the name `current_folder` looks for, so a
+    complete folder is found at any moment, also after a kill between the two renames. On any
+    error the temporary folder is removed and ``folder`` is as it was.
+
+    Raises:
+        ResourceError: the disk is full, read-only, or ``folder`` is a file.
+    """
+    previous, temporary = _previous(folder), folder.with_name(f".{folder.name}.new")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # a killed writer's
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise ResourceError(f"cannot write {folder}: {error.strerror}") from error
+    try:
+        yield temporary
+        _sync(temporary)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        temporary.rename(folder)
+        _sync(folder.parent, deep=False)
+        shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def current_folder(folder: Path) -> Path:
+    """Return ``folder``, or what stepped aside for it if a kill left only that."""
+    return folder if folder.exists() or not _previous(folder).exists() else _previous(folder)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _sync(folder: Path, *, deep: bool = True) -> None:
+    """Bring a folder, and with ``deep`` all below it, to the disk."""
+    for path in (*(folder.rglob("*") if deep else ()), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _parse_json(path: Path) -> object:
+    try:
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{path} is missing") from error
+    except OSError as error:
+        raise ResourceError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path} is damaged: not JSON ({error})") from error
+    return value
+
+
+def _data_bytes(path: Path, header: bytes) -> int:
+    """Return how many bytes of tensors a safetensors header announces."""
+    try:
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        return max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ArtefactError(f"{path} is damaged: its header cannot be read ({error})") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Name the files that hold the backbone's weights.
+
+    Raises:
+        ArtefactError: there are none in safetensors, or the index leads elsewhere.
+    """
+    if (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).exists():
+        names = set(read_json(folder / INDEX).get("weight_map", {}).values())
+        if any(Path(name).name != name for name in names):
+            raise ArtefactError(f"{folder / INDEX} names files outside its folder")
+        return [folder / name for name in sorted(names)]
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise ArtefactError(
+            f"{folder} has weights as pickle only ({', '.join(pickles)}), which can run code when "
+            "read. Convert them where you trust them: "
+            f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
+        )
+    raise ArtefactError(f"{folder} has no weights: expected {WEIGHTS} or {INDEX}")

@@ -1,0 +1,41 @@
+"""The log of a run: one JSON object a line, readable while it grows."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simcse.errors import ArtefactError, ResourceError
+
+
+def append_log(path: Path, event: Mapping[str, Any]) -> None:
+    """Add one event to the log.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as log:
+            log.write(json.dumps(event, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the events of a run; a last line that was cut short by a crash is left out.
+
+    Raises:
+        ArtefactError: the log is missing or another line is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ArtefactError(f"cannot read {path}: {error.strerror}") from error
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ArtefactError(f"{path}:{number}: not a JSON line: {error}") from error
+    return events
