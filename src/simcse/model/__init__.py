@@ -1,0 +1,1 @@
+"""Sentences to embeddings: backbone, pooling, projection head, and the encoder over them."""

@@ -1,0 +1,144 @@
+"""The backbone: any Hugging Face encoder, run packed where its architecture allows it."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simcse.errors import UsageError
+from simcse.model import attention
+from simcse.text import TokenBatch, pack
+
+
+class Backbone(nn.Module):
+    """A Hugging Face encoder that takes a `TokenBatch` and gives hidden states of its tokens.
+
+    Attributes:
+        model: the Hugging Face model.
+        packed: whether sentences run in one row without padding; otherwise padded.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - HF has no common type
+        super().__init__()
+        self.model = model
+        self._padded_attention: str = model.config._attn_implementation
+        attention.register()
+        self.packed = _takes_packed(model) and self._packs_exactly()
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden state."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def layer_count(self) -> int:
+        """Number of transformer layers."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sentence in tokens; ``None`` if the architecture sets no limit."""
+        table = _position_table(self.model)
+        return None if table is None else table.num_embeddings - _first_position(self.model)
+
+    def forward(self, batch: TokenBatch, layers: Sequence[int] = (-1,)) -> list[Tensor]:
+        """Compute hidden states (T, D) of the named layers; 0 is the embedding, -1 the last."""
+        return (self._packed_states if self.packed else self._padded_states)(batch, layers)
+
+    def keep_layers(self, count: int) -> None:
+        """Drop all layers above the first ``count``.
+
+        Raises:
+            UsageError: the backbone has fewer layers, or its layers are not found.
+        """
+        if not 1 <= count <= self.layer_count:
+            raise UsageError(f"layers must be 1 to {self.layer_count}, got {count}")
+        stacks = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.ModuleList) and len(module) == self.layer_count
+        ]
+        if len(stacks) != 1:
+            raise UsageError(f"cannot tell the layers of {type(self.model).__name__} to cut them")
+        del stacks[0][count:]
+        config = self.model.config
+        config.num_hidden_layers = count
+        if getattr(config, "layer_types", None) is not None:  # ModernBERT: local and global
+            config.layer_types = config.layer_types[:count]
+
+    def set_compute(self, dtype: torch.dtype) -> None:
+        """Hold the weights in ``dtype``, but embedding tables in fp32.
+
+        A token's rows of an embedding gradient are summed one by one, which bf16 cannot do
+        without loss; their output is cast instead.
+        """
+        self.model.to(dtype)
+        for name, module in self.model.named_modules():
+            # DeBERTa multiplies with the weights of its `rel_embeddings`, past any hook.
+            if isinstance(module, nn.Embedding) and not name.endswith("rel_embeddings"):
+                module.float()
+                module._forward_hooks.clear()
+                module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+
+    def _packed_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
+        inputs = {
+            "input_ids": batch.input_ids.unsqueeze(0),
+            "position_ids": (batch.positions + _first_position(self.model)).unsqueeze(0),
+            "groups": batch.groups,
+        }
+        return [states[0] for states in self._run(attention.PACKED, inputs, layers)]
+
+    def _padded_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
+        lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
+        mask = torch.arange(batch.lengths[-1], device=lengths.device) < lengths[:, None]  # (B, L)
+        ids = batch.input_ids.new_full(mask.shape, self.model.config.pad_token_id or 0)
+        ids[mask] = batch.input_ids
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        return [states[mask] for states in self._run(self._padded_attention, inputs, layers)]
+
+    def _run(
+        self, implementation: str, inputs: Mapping[str, Any], layers: Sequence[int]
+    ) -> list[Tensor]:
+        """Run the Hugging Face model and pick layers; only as many states are kept as asked for."""
+        if self.model.config._attn_implementation != implementation:
+            self.model.set_attn_implementation(implementation)
+        last_only = tuple(layers) == (-1,)
+        output = self.model(**inputs, output_hidden_states=not last_only)
+        if last_only:
+            return [output.last_hidden_state]
+        states = (*output.hidden_states[:-1], output.last_hidden_state)
+        return [states[layer] for layer in layers]
+
+    @torch.no_grad()
+    def _packs_exactly(self) -> bool:
+        """Try whether packing two sentences gives what running them padded gives."""
+        vocabulary = int(self.model.config.vocab_size)
+        batch = pack([[i % vocabulary for i in range(3, 3 + n)] for n in (5, 9)])
+        batch = batch.to(next(self.model.parameters()).device)
+        was_training = self.model.training
+        self.model.eval()
+        packed, padded = self._packed_states(batch, (-1,)), self._padded_states(batch, (-1,))
+        self.model.train(was_training)
+        return torch.allclose(packed[0], padded[0], atol=1e-4)
+
+
+def _takes_packed(model: nn.Module) -> bool:
+    """Whether the architecture calls transformers' attention interface and takes positions."""
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    return takes_positions and bool(getattr(model, "_supports_attention_backend", False))
+
+
+def _first_position(model: nn.Module) -> int:
+    """Where positions start: RoBERTa and its kin reserve the rows up to the padding index."""
+    table = _position_table(model)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def _position_table(model: nn.Module) -> nn.Embedding | None:
+    """Return the learned position embeddings; rotary and relative positions have no table."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module
+    return None

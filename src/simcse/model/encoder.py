@@ -1,0 +1,191 @@
+"""`SentenceEncoder`: sentences to embeddings, the facade over backbone, pooling and head."""
+
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from simcse.model.backbone import Backbone
+from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
+from simcse.model.head import ProjectionHead
+from simcse.model.pooling import SPECS, pool
+from simcse.model.precision import DTYPES, Precision, choose_precision
+from simcse.model.progress import with_progress
+from simcse.model.settings import ModelSettings
+from simcse.text import TokenBatch, Tokenizer, Truncation, TruncationWarning, pack
+
+BATCH_TOKENS = 8192
+CHUNK = 4096  # sentences tokenised and sorted by length together
+
+
+class SentenceEncoder(nn.Module):
+    """A backbone with pooling and projection head that turns sentences into embeddings.
+
+    Example:
+        >>> encoder = SentenceEncoder.load("mini")
+        >>> encoder.encode(["A man is playing a guitar."]).shape
+        (1, 384)
+
+    Attributes:
+        backbone: hidden states of a `TokenBatch`.
+        head: the projection head, or ``None``.
+        tokenizer: counts the sentences it had to cut.
+        settings: pooling, head policy, length limit, normalisation.
+        provenance: where the weights come from, as stored in the model folder.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tokenizer: Tokenizer,
+        settings: ModelSettings,
+        *,
+        head: ProjectionHead | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.settings = settings
+        needs_new = settings.head != "none" and head is None
+        self.head = ProjectionHead(backbone.width) if needs_new else head
+        self.provenance = dict(provenance or {})
+        self.eval()
+
+    @classmethod
+    def load(
+        cls,
+        name_or_folder: str | Path = "mini",
+        *,
+        device: str | None = None,
+        precision: Precision = "auto",
+        settings: ModelSettings | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> "SentenceEncoder":
+        """Load a bundled model, a folder or a hub id; see `simcse.model.folder.read_model`.
+
+        A projection head that the settings ask for and the folder does not have starts fresh.
+        """
+        parts = read_model(
+            name_or_folder, device=device, precision=precision, settings=settings, changes=changes
+        )
+        encoder = cls(
+            parts.backbone,
+            parts.tokenizer,
+            parts.settings,
+            head=parts.head,
+            provenance=parts.provenance,
+        )
+        return encoder.to(encoder.device)  # a fresh head is made on the CPU
+
+    def save(self, folder: str | Path, *, dtype: StoredDtype = "fp32") -> None:
+        """Save the model as a folder; see `simcse.model.folder.write_model`."""
+        parts = ModelParts(self.backbone, self.tokenizer, self.settings, self.head, self.provenance)
+        write_model(parts, Path(folder), dtype=dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dimensions(self) -> int:
+        """Size of an embedding."""
+        return self.backbone.width
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Embed a batch: (B, D) float32 in the caller's order, before normalisation."""
+        states = self.backbone(batch, SPECS[self.settings.pooling].layers)
+        lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
+        pooled = pool(states, lengths, self.settings.pooling)  # (B, D)
+        if self.head is not None and self._head_applies():
+            pooled = self.head(pooled)
+        return batch.restore(pooled)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        truncation: Truncation = "warn",
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Embed sentences: (N, D) float32, unit length if the settings say so.
+
+        Args:
+            texts: N sentences.
+            batch_tokens: tokens computed at once.
+            truncation: what to do with a sentence over the length limit.
+            progress: show a progress bar on stderr.
+
+        Raises:
+            TypeError: ``texts`` is one string; put it in a list.
+            DataError: a sentence is too long and ``truncation`` is "error".
+        """
+        if isinstance(texts, str):
+            raise TypeError("encode takes a list of sentences; for one sentence pass [sentence]")
+        stream = self.encode_stream(texts, batch_tokens=batch_tokens, truncation=truncation)
+        if progress:
+            stream = with_progress(stream, len(texts))
+        chunks = list(stream)
+        return np.concatenate(chunks) if chunks else np.empty((0, self.dimensions), np.float32)
+
+    def encode_stream(
+        self,
+        texts: Iterable[str],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        truncation: Truncation = "warn",
+    ) -> Iterator[np.ndarray]:
+        """Embed any number of sentences in constant memory: yields (n, D) float32 in order."""
+        texts = iter(texts)
+        seen, truncated = self.tokenizer.seen, self.tokenizer.truncated
+        while chunk := list(itertools.islice(texts, CHUNK)):
+            yield self._encode_chunk(chunk, batch_tokens, truncation)
+        seen, truncated = self.tokenizer.seen - seen, self.tokenizer.truncated - truncated
+        if truncated and truncation == "warn":
+            limit = self.tokenizer.max_length
+            message = f"{truncated:,} of {seen:,} sentences were cut to {limit} tokens"
+            warnings.warn(message, TruncationWarning, stacklevel=2)
+
+    @torch.inference_mode()
+    def _encode_chunk(
+        self, texts: list[str], batch_tokens: int, truncation: Truncation
+    ) -> np.ndarray:
+        rows = self.tokenizer.ids(texts, truncation=truncation)
+        vectors = np.empty((len(rows), self.dimensions), np.float32)
+        for indices in batches_by_tokens([len(row) for row in rows], batch_tokens):
+            batch = pack([rows[i] for i in indices]).to(self.device)
+            embedded = self(batch)
+            if self.settings.normalize:
+                embedded = nn.functional.normalize(embedded)
+            vectors[indices] = embedded.cpu().numpy()
+        return vectors
+
+    def set_precision(self, precision: Precision) -> None:
+        """Run the backbone in the named precision, resolving "auto" for the device."""
+        self.backbone.set_compute(DTYPES[choose_precision(precision, self.device)])
+
+    def _head_applies(self) -> bool:
+        return self.settings.head == "always" or (
+            self.settings.head == "train_only" and self.training
+        )
+
+
+def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Split sentence indices, sorted by length, into batches of at most ``batch_tokens`` tokens."""
+    batch: list[int] = []
+    total = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and total + lengths[i] > batch_tokens:
+            yield batch
+            batch, total = [], 0
+        batch.append(i)
+        total += lengths[i]
+    if batch:
+        yield batch

@@ -1,0 +1,304 @@
+"""The folder format of sentence-transformers, read and written; anything it adds is refused.
+
+Its `modules.json` lists the steps from sentence to embedding. Ours are some of these, in order:
+Transformer, WeightedLayerPooling, Pooling, Dense, Normalize.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from simcse.errors import ArtefactError
+from simcse.io.checkpoints import (
+    WEIGHTS,
+    read_json,
+    read_json_list,
+    read_safetensors,
+    write_safetensors,
+)
+from simcse.io.files import write_text
+from simcse.model.backbone import Backbone
+from simcse.model.head import ProjectionHead
+from simcse.model.pooling import POOLINGS, SPECS, Pooling, mean_pool
+from simcse.model.settings import ModelSettings
+
+MODULES = "modules.json"
+_TRANSFORMER_CONFIG = "sentence_bert_config.json"
+_MODEL_CONFIG = "config_sentence_transformers.json"
+_ORDER = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "Normalize")
+# `sentence_transformers.models` is what every version since 0.3 reads.
+_NAMESPACE = "sentence_transformers.models"
+
+# What a setting must be, where it is given, for our forward pass to be theirs.
+_TRANSFORMER_EXPECTED = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+}
+_DENSE_EXPECTED = {
+    "bias": True,
+    "activation_function": "torch.nn.modules.activation.Tanh",
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
+    "use_residual": False,
+}
+_NORMALIZE_EXPECTED = {
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
+}
+_LEGACY_MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+
+
+def read_layout(folder: Path) -> dict[str, Path]:
+    """Return the folder of each module by its kind, in the order they run.
+
+    Raises:
+        ArtefactError: a module is unknown to us, out of order or outside ``folder``.
+    """
+    layout: dict[str, Path] = {}
+    order = iter(_ORDER)
+    for module in read_json_list(folder / MODULES):
+        kind, path = str(module.get("type", "")), str(module.get("path", ""))
+        package, _, name = kind.rpartition(".")
+        if not package.startswith("sentence_transformers.") or name not in order:
+            raise ArtefactError(
+                f"{folder / MODULES}: module {kind!r} is not supported here; supported, in this "
+                f"order: {', '.join(_ORDER)}"
+            )
+        if ".." in Path(path).parts or Path(path).is_absolute():
+            raise ArtefactError(
+                f"{folder / MODULES}: module {kind!r} is outside the folder: {path}"
+            )
+        layout[name] = folder / path
+    if not {"Transformer", "Pooling"} <= layout.keys():
+        raise ArtefactError(f"{folder / MODULES}: expected a Transformer and a Pooling module")
+    return layout
+
+
+def read_modules(folder: Path, backbone: Backbone, tokenizer: Any) -> ModelSettings:  # noqa: ANN401
+    """Read how the modules of a folder make embeddings of its backbone.
+
+    Raises:
+        ArtefactError: they do what our settings cannot say; the message names the module.
+    """
+    layout = read_layout(folder)
+    _check_model(folder)
+    if "Normalize" in layout:
+        _check(layout["Normalize"] / "config.json", _NORMALIZE_EXPECTED)
+    return ModelSettings(
+        pooling=_read_pooling(layout, backbone),
+        head="always" if "Dense" in layout else "none",
+        max_length=_read_max_length(layout["Transformer"], backbone, tokenizer),
+        normalize="Normalize" in layout,
+    )
+
+
+def read_dense(folder: Path, width: int) -> ProjectionHead:
+    """Read a Dense module as the projection head.
+
+    Raises:
+        ArtefactError: it is not a linear layer with tanh that keeps the width.
+    """
+    _check(folder / "config.json", {**_DENSE_EXPECTED, "in_features": width, "out_features": width})
+    return read_head(folder / WEIGHTS, width)
+
+
+def read_head(path: Path, width: int) -> ProjectionHead:
+    """Read the weights of a projection head.
+
+    Raises:
+        ArtefactError: the file is damaged or holds something else.
+    """
+    tensors = read_safetensors(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = {"linear.weight": (width, width), "linear.bias": (width,)}
+    if shapes != expected:
+        raise ArtefactError(f"{path}: expected tensors {expected}, got {shapes}")
+    head = ProjectionHead(width)
+    head.dense.load_state_dict({name.removeprefix("linear."): t for name, t in tensors.items()})
+    return head
+
+
+def write_head(path: Path, head: ProjectionHead, dtype: torch.dtype) -> None:
+    """Write the weights of a projection head."""
+    weights = head.dense.state_dict()
+    write_safetensors(path, {f"linear.{name}": t.to(dtype) for name, t in weights.items()})
+
+
+def write_modules(
+    folder: Path,
+    settings: ModelSettings,
+    backbone: Backbone,
+    head: ProjectionHead | None,
+    *,
+    dtype: torch.dtype,
+) -> None:
+    """Write the files that make a Hugging Face folder a sentence-transformers folder."""
+    kinds = ["Transformer", "Pooling"]
+    if len(SPECS[settings.pooling].layers) > 1:
+        kinds.insert(1, "WeightedLayerPooling")
+    if settings.head == "always":
+        kinds.append("Dense")
+    if settings.normalize:
+        kinds.append("Normalize")
+    paths = {kind: f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)}
+    for kind in kinds:
+        (folder / paths[kind]).mkdir(exist_ok=True)
+    modules = [
+        {"idx": i, "name": str(i), "path": paths[kind], "type": f"{_NAMESPACE}.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    _write_json(folder / MODULES, modules)
+    _write_json(folder / _MODEL_CONFIG, _model_config())
+    _write_json(folder / _TRANSFORMER_CONFIG, {"max_seq_length": settings.max_length})
+    _write_pooling(folder / paths["Pooling"], settings.pooling, backbone.width)
+    if "WeightedLayerPooling" in kinds:
+        _write_layers(folder / paths["WeightedLayerPooling"], settings.pooling, backbone)
+    if head is not None and "Dense" in kinds:
+        _write_dense(folder / paths["Dense"], head, backbone.width, dtype)
+
+
+def needs_all_layers(settings: ModelSettings) -> bool:
+    """Whether sentence-transformers must be given all hidden states to pool them so."""
+    return len(SPECS[settings.pooling].layers) > 1
+
+
+def _check(path: Path, expected: Mapping[str, object]) -> None:
+    """Refuse a module's settings, where the file has them, that are not the expected ones."""
+    found = read_json(path) if path.exists() else {}
+    for name, value in expected.items():
+        if name in found and found[name] != value and found[name] is not None:
+            raise ArtefactError(f"{path}: {name} is {found[name]!r}, only {value!r} is supported")
+
+
+def _check_model(folder: Path) -> None:
+    """Refuse settings of the whole model that change embeddings in ways ours cannot say."""
+    path = folder / _MODEL_CONFIG
+    _check(path, {"model_type": "SentenceTransformer", "truncate_dim": None})
+    found = read_json(path) if path.exists() else {}
+    prompt = found.get("default_prompt_name")
+    if prompt and found.get("prompts", {}).get(prompt):
+        raise ArtefactError(f"{path}: the default prompt {prompt!r} is not supported")
+
+
+def _read_pooling(layout: Mapping[str, Path], backbone: Backbone) -> Pooling:
+    path = layout["Pooling"] / "config.json"
+    config = read_json(path)
+    mode = config.get("pooling_mode", _legacy_mode(config))
+    mode = mode[0] if isinstance(mode, list) and len(mode) == 1 else mode
+    if mode not in ("cls", "mean"):
+        raise ArtefactError(f"{path}: pooling {mode!r} is not supported, only 'cls' and 'mean'")
+    if "WeightedLayerPooling" not in layout:
+        return "cls" if mode == "cls" else "mean"
+    pooling = _read_layers(layout["WeightedLayerPooling"], backbone)
+    if mode != "mean":
+        raise ArtefactError(f"{path}: pooling {mode!r} of several layers is not supported")
+    return pooling
+
+
+def _legacy_mode(config: Mapping[str, Any]) -> str | list[str]:
+    """Return the modes switched on by the flags used before version 5.4; none means mean."""
+    flags = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
+    return [_LEGACY_MODES.get(name, name) for name in flags] or "mean"
+
+
+def _read_layers(folder: Path, backbone: Backbone) -> Pooling:
+    """Find the pooling whose layers are weighted as a WeightedLayerPooling module does."""
+    if not backbone.model.config.output_hidden_states:
+        raise ArtefactError(f"{folder}: the Transformer does not give the layers it weights")
+    start = int(read_json(folder / "config.json").get("layer_start", 4))
+    weights = read_safetensors(folder / WEIGHTS).get("layer_weights")
+    if weights is not None and len(weights) + start == backbone.layer_count + 1:
+        full = torch.cat([torch.zeros(start), weights.float()])
+        for pooling in POOLINGS:
+            wanted = _layer_weights(pooling, backbone.layer_count)
+            if SPECS[pooling].reduce is mean_pool and torch.allclose(full / full.sum(), wanted):
+                return pooling
+    raise ArtefactError(f"{folder}: its layer weights are none of our poolings: {weights}")
+
+
+def _layer_weights(pooling: Pooling, layer_count: int) -> Tensor:
+    """Weights of the embedding layer and all layers: (layer_count + 1,), sum 1."""
+    weights = torch.zeros(layer_count + 1)
+    layers = SPECS[pooling].layers
+    for layer in layers:
+        weights[layer] += 1 / len(layers)
+    return weights
+
+
+def _read_max_length(folder: Path, backbone: Backbone, tokenizer: Any) -> int:  # noqa: ANN401
+    """Return the stated length limit, else the tokenizer's within what the backbone can take."""
+    path = folder / _TRANSFORMER_CONFIG
+    config = read_json(path) if path.exists() else {}
+    _check(path, _TRANSFORMER_EXPECTED)
+    if config.get("do_lower_case") and not _lowers_case(tokenizer):
+        raise ArtefactError(f"{path}: do_lower_case is not supported with a cased tokenizer")
+    known = {"max_seq_length", "do_lower_case", "unpad_inputs", *_TRANSFORMER_EXPECTED}
+    other = sorted(name for name, value in config.items() if name not in known and value)
+    if other:
+        raise ArtefactError(f"{path}: not supported: {', '.join(other)}")
+    if config.get("max_seq_length"):
+        return int(config["max_seq_length"])
+    limits = (tokenizer.model_max_length, backbone.max_positions)
+    return int(min(limit for limit in limits if limit is not None))
+
+
+def _lowers_case(tokenizer: Any) -> bool:  # noqa: ANN401 - HF has no common type
+    return bool(tokenizer.tokenize("A") == tokenizer.tokenize("a"))
+
+
+def _model_config() -> dict[str, Any]:
+    versions = {"transformers": transformers.__version__, "pytorch": str(torch.__version__)}
+    return {
+        "model_type": "SentenceTransformer",
+        "__version__": versions,
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+
+
+def _write_pooling(folder: Path, pooling: Pooling, width: int) -> None:
+    """Write a Pooling module, with the flags that versions before 5.4 read."""
+    cls = pooling == "cls"
+    _write_json(
+        folder / "config.json",
+        {
+            "word_embedding_dimension": width,
+            "pooling_mode_cls_token": cls,
+            "pooling_mode_mean_tokens": not cls,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    )
+
+
+def _write_layers(folder: Path, pooling: Pooling, backbone: Backbone) -> None:
+    layers = backbone.layer_count
+    config = {
+        "word_embedding_dimension": backbone.width,
+        "layer_start": 0,
+        "num_hidden_layers": layers,
+    }
+    _write_json(folder / "config.json", config)
+    write_safetensors(folder / WEIGHTS, {"layer_weights": _layer_weights(pooling, layers)})
+
+
+def _write_dense(folder: Path, head: ProjectionHead, width: int, dtype: torch.dtype) -> None:
+    config = {
+        "in_features": width,
+        "out_features": width,
+        "bias": True,
+        "activation_function": _DENSE_EXPECTED["activation_function"],
+    }
+    _write_json(folder / "config.json", config)
+    write_head(folder / WEIGHTS, head, dtype)
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")

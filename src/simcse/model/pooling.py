@@ -1,0 +1,54 @@
+"""Poolings: parameter-free reductions of a sentence's hidden states to one vector."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Pooling = Literal["cls", "mean", "mean_last_two", "mean_first_last"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+
+def cls_pool(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Take each sentence's first token: hidden (T, D), lengths (B,) -> (B, D)."""
+    return hidden[lengths.cumsum(0) - lengths]
+
+
+def mean_pool(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Average each sentence's tokens: hidden (T, D), lengths (B,) -> (B, D)."""
+    sentence = torch.repeat_interleave(lengths)  # (T,)
+    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, sentence, hidden)
+    return sums / lengths.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class PoolingSpec:
+    """Which hidden states a pooling averages (0 = embedding, -1 = last) and how it reduces."""
+
+    layers: tuple[int, ...]
+    reduce: Callable[[Tensor, Tensor], Tensor]
+
+
+SPECS: dict[Pooling, PoolingSpec] = {
+    "cls": PoolingSpec((-1,), cls_pool),
+    "mean": PoolingSpec((-1,), mean_pool),
+    "mean_last_two": PoolingSpec((-2, -1), mean_pool),
+    "mean_first_last": PoolingSpec((1, -1), mean_pool),  # "first" is layer 1: SimCSE #285
+}
+
+
+def pool(states: Sequence[Tensor], lengths: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce hidden states to sentence vectors in fp32.
+
+    Args:
+        states: the hidden states named by ``SPECS[pooling].layers``, each (T, D).
+        lengths: (B,) tokens of each sentence.
+        pooling: one of `POOLINGS`.
+
+    Returns:
+        (B, D) float32.
+    """
+    mixed = torch.stack([state.float() for state in states]).mean(0)  # (T, D)
+    return SPECS[pooling].reduce(mixed, lengths)

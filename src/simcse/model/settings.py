@@ -1,0 +1,32 @@
+"""What makes vectors of a backbone: the settings stored in every model folder."""
+
+from dataclasses import dataclass
+
+from simcse.errors import ConfigError
+from simcse.model.head import HEAD_POLICIES, HeadPolicy
+from simcse.model.pooling import POOLINGS, Pooling
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a backbone's hidden states become an embedding.
+
+    Attributes:
+        pooling: one of `POOLINGS`.
+        head: when the projection head applies: never, in training only, or always.
+        max_length: token limit of a sentence, special tokens included.
+        normalize: whether embeddings are scaled to unit length.
+    """
+
+    pooling: Pooling
+    head: HeadPolicy = "none"
+    max_length: int = 128
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ConfigError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        if self.head not in HEAD_POLICIES:
+            raise ConfigError(f"head must be one of {', '.join(HEAD_POLICIES)}, got {self.head!r}")
+        if self.max_length < 3:  # two special tokens and one of the sentence
+            raise ConfigError(f"max_length must be at least 3, got {self.max_length}")

@@ -1,0 +1,126 @@
+"""Sentences -> `TokenBatch`: tokens of all sentences in one row, without padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from simcse.errors import DataError
+from simcse.io.files import clean_text
+
+Truncation = Literal["error", "warn", "cut"]
+
+
+class TruncationWarning(UserWarning):
+    """Sentences were cut to the length limit."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B sentences as one row of T tokens, shortest sentence first.
+
+    Sorting makes sentences of equal length neighbours, so attention can treat them as one
+    dense block. `restore` brings rows computed here back to the caller's order.
+
+    Attributes:
+        input_ids: (T,) token ids, int64.
+        lengths: B token counts, ascending.
+        order: (B,) int64; row ``i`` here is the caller's sentence ``order[i]``.
+    """
+
+    input_ids: Tensor
+    lengths: tuple[int, ...]
+    order: Tensor
+
+    @property
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """Runs of equal length as (number of sentences, length), in row order."""
+        runs: list[list[int]] = []
+        for length in self.lengths:
+            if runs and runs[-1][1] == length:
+                runs[-1][0] += 1
+            else:
+                runs.append([1, length])
+        return tuple((count, length) for count, length in runs)
+
+    @property
+    def positions(self) -> Tensor:
+        """(T,) position of each token in its own sentence, from 0."""
+        blocks = [torch.arange(length).repeat(count) for count, length in self.groups]
+        return torch.cat(blocks).to(self.input_ids.device)
+
+    def restore(self, rows: Tensor) -> Tensor:
+        """Bring rows (B, ...) from this batch's order to the caller's."""
+        return rows[torch.argsort(self.order)]
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Return the batch with its tensors on ``device``."""
+        return TokenBatch(self.input_ids.to(device), self.lengths, self.order.to(device))
+
+
+def pack(sentences: Sequence[Sequence[int]]) -> TokenBatch:
+    """Pack token id lists into one `TokenBatch`; there must be at least one, none empty."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    flat = [token for i in order for token in sentences[i]]
+    return TokenBatch(
+        input_ids=torch.tensor(flat, dtype=torch.int64),
+        lengths=tuple(len(sentences[i]) for i in order),
+        order=torch.tensor(order, dtype=torch.int64),
+    )
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer with one length limit, which counts what it cuts.
+
+    Attributes:
+        max_length: limit in tokens, special tokens included.
+        seen: sentences tokenised so far.
+        truncated: how many of them were cut.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_length: int) -> None:  # noqa: ANN401 - HF has no common type
+        self.inner = tokenizer
+        self.max_length = max_length
+        self.seen = 0
+        self.truncated = 0
+
+    def ids(self, texts: Sequence[str], *, truncation: Truncation = "cut") -> list[list[int]]:
+        """Tokenise sentences to id lists of at most `max_length`, special tokens included.
+
+        Raises:
+            DataError: ``truncation`` is "error" and a sentence is longer than `max_length`.
+        """
+        cleaned = [clean_text(text) for text in texts]
+        rows: list[list[int]] = self._call(cleaned, truncation=False)
+        long = [i for i, row in enumerate(rows) if len(row) > self.max_length]
+        if long and truncation == "error":
+            raise DataError(
+                f"sentence {long[0]} has {len(rows[long[0]])} tokens, the limit is "
+                f"{self.max_length}; {len(long)} of {len(rows)} sentences are too long"
+            )
+        if long:
+            cut = self._call(
+                [cleaned[i] for i in long], truncation=True, max_length=self.max_length
+            )
+            for i, row in zip(long, cut, strict=True):
+                rows[i] = row
+        self.seen += len(rows)
+        self.truncated += len(long)
+        return rows
+
+    def __call__(self, texts: Sequence[str]) -> TokenBatch:
+        """Tokenise and pack, cutting what is too long."""
+        return pack(self.ids(texts))
+
+    def _call(self, texts: list[str], **options: Any) -> list[list[int]]:  # noqa: ANN401 - passed through
+        encoded = self.inner(
+            texts,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+            **options,
+        )
+        rows: list[list[int]] = encoded["input_ids"]
+        return rows
