@@ -1,0 +1,123 @@
+"""The losses of SimCSE: contrastive with in-batch and hard negatives, and the MLM term."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from simcse.errors import ConfigError, UsageError
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        temperature: divisor of the cosine.
+        hard_negative_weight: the paper's alpha, on the row's own hard negatives.
+        mask_duplicates: sentences with equal text are not each other's negatives.
+        contrastive_weight: factor of the contrastive loss; 0 trains the MLM term alone.
+        mlm_weight: the paper's lambda, factor of the MLM term; 0 leaves it out.
+        mlm_rate: share of tokens masked for the MLM term.
+    """
+
+    temperature: float = 0.05  # Gao et al. 2021, table D.1
+    hard_negative_weight: float = 1.0  # table 7
+    mask_duplicates: bool = True
+    contrastive_weight: float = 1.0
+    mlm_weight: float = 0.0  # table D.2
+    mlm_rate: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"loss.temperature must be > 0, got {self.temperature}")
+        if not self.hard_negative_weight > 0:
+            raise ConfigError(
+                f"loss.hard_negative_weight must be > 0, got {self.hard_negative_weight}; "
+                "it is the paper's alpha, not its logarithm"
+            )
+        if not (self.contrastive_weight >= 0 and self.mlm_weight >= 0):
+            raise ConfigError("loss.contrastive_weight and loss.mlm_weight must be >= 0")
+        if self.contrastive_weight == self.mlm_weight == 0:
+            raise ConfigError("loss.contrastive_weight and loss.mlm_weight are both 0")
+        if not 0 < self.mlm_rate < 1:
+            raise ConfigError(f"loss.mlm_rate must be between 0 and 1, got {self.mlm_rate}")
+
+
+def contrastive_loss(
+    anchors: Tensor,
+    candidates: Tensor,
+    *,
+    temperature: float,
+    owners: Tensor | None = None,
+    hard_negative_weight: float = 1.0,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of each anchor's own positive among all positives and hard negatives.
+
+    Unsupervised SimCSE passes two encodings of the same sentences (equation 1, section 3);
+    supervised SimCSE passes premises, entailments and contradictions (equation 5, appendix).
+    Similarities and the log-sum-exp are computed in fp32 whatever the inputs are.
+
+    Args:
+        anchors: (N, D).
+        candidates: (N + M, D); row i < N is the positive of anchor i, the other positives are
+            its in-batch negatives, and every anchor sees all M hard negatives that follow.
+        temperature: divisor of the cosine.
+        owners: (M,) int64, the row that each hard negative belongs to.
+        hard_negative_weight: the paper's alpha; its logarithm is added to the logits of the
+            row's own hard negatives.
+        ignore: (N, N + M) bool, candidates left out of a row's sum (see `duplicate_mask`).
+
+    Returns:
+        The mean loss, a scalar.
+
+    Raises:
+        UsageError: there are hard negatives to be weighted, and nobody owns them.
+    """
+    if owners is None and hard_negative_weight != 1 and len(candidates) > len(anchors):
+        raise UsageError(
+            f"hard_negative_weight {hard_negative_weight} needs owners, the row of each of the "
+            f"{len(candidates) - len(anchors)} hard negatives"
+        )
+    logits = cosines(anchors, candidates) / temperature  # (N, N + M)
+    rows = torch.arange(len(anchors), device=logits.device)
+    if owners is not None and hard_negative_weight != 1:
+        boost = torch.zeros_like(logits)
+        boost[owners, len(anchors) + torch.arange(len(owners), device=logits.device)] = 1.0
+        logits = logits + boost * math.log(hard_negative_weight)
+    if ignore is not None:
+        logits = logits.masked_fill(ignore, float("-inf"))
+    return nn.functional.cross_entropy(logits, rows)
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of every pair by one product of unit vectors: (N, D), (M, D) -> (N, M)."""
+    first, second = (x.float() if x.dtype.itemsize < 4 else x for x in (first, second))
+    return nn.functional.normalize(first) @ nn.functional.normalize(second).T
+
+
+def duplicate_mask(
+    anchors: Sequence[str], positives: Sequence[str], negatives: Sequence[str] = ()
+) -> Tensor:
+    """Mark candidates with the very text of a row's anchor or positive: they are no negatives.
+
+    Args:
+        anchors: N sentences.
+        positives: N sentences.
+        negatives: M hard negatives.
+
+    Returns:
+        (N, N + M) bool; a row's own positive is never marked.
+    """
+    numbers: dict[str, int] = {}
+    anchor, positive, negative = (
+        torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts], dtype=torch.int64)
+        for texts in (anchors, positives, negatives)
+    )
+    candidate = torch.cat([positive, negative])
+    same = (candidate == anchor[:, None]) | (candidate == positive[:, None])  # (N, N + M)
+    same[torch.arange(len(anchor)), torch.arange(len(anchor))] = False
+    return same

@@ -1,0 +1,1 @@
+"""Training: settings, batch order, one explicit loop, checkpoints, guard."""

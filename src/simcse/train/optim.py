@@ -1,0 +1,126 @@
+"""Optimiser and schedule: AdamW on fp32 master weights, whatever precision the model runs in."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from simcse.errors import ConfigError
+
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights move.
+
+    Attributes:
+        lr: peak learning rate.
+        batch_size: anchors a step.
+        epochs: passes over the data, whole or not.
+        max_steps: stop after so many steps, if that is earlier.
+        weight_decay: AdamW's decoupled decay, on matrices only.
+        clip_norm: gradients are scaled down to this norm; 0 leaves them.
+        warmup: share of the steps over which the rate rises from 0.
+        schedule: what the rate does after that.
+    """
+
+    lr: float = 5e-5
+    batch_size: int = 64
+    epochs: float = 1.0
+    max_steps: int | None = None
+    weight_decay: float = 0.0  # as the reference code
+    clip_norm: float = 1.0
+    warmup: float = 0.0
+    schedule: Schedule = "linear"
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ConfigError(f"optim.lr must be > 0, got {self.lr}")
+        if self.batch_size < 2:
+            raise ConfigError(f"optim.batch_size must be at least 2, got {self.batch_size}")
+        if not self.epochs > 0:
+            raise ConfigError(f"optim.epochs must be > 0, got {self.epochs}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ConfigError(f"optim.max_steps must be at least 1, got {self.max_steps}")
+        if min(self.weight_decay, self.clip_norm) < 0:
+            raise ConfigError("optim.weight_decay and optim.clip_norm must be >= 0")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"optim.warmup must be from 0 to below 1, got {self.warmup}")
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """Rate of step ``step`` (from 0) out of ``steps``: linear warm-up, then the schedule."""
+    warmup = round(config.warmup * steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * done)) / 2
+    return config.lr * (1 - done)
+
+
+class Optimizer:
+    """AdamW, on fp32 master weights where the model's own are held in a smaller format."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], config: OptimConfig, *, masters: bool = False
+    ) -> None:
+        self.config = config
+        self.weights = [p for p in parameters if p.requires_grad]
+        self.masters = [_copy(p) if masters else p for p in self.weights]
+        matrices = [m for m in self.masters if m.dim() > 1]
+        vectors = [m for m in self.masters if m.dim() <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.adam = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+    def gradient_norm(self) -> float:
+        """Move the gradients to the masters, clip them, and return their norm before that."""
+        for weight, master in self._pairs():
+            master.grad = None if weight.grad is None else weight.grad.float()
+            weight.grad = None
+        limit = self.config.clip_norm or math.inf
+        return float(nn.utils.clip_grad_norm_(self.masters, limit))
+
+    def step(self, lr: float) -> None:
+        """Apply the gradients at rate ``lr`` and clear them."""
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        self.copy_masters()
+
+    @torch.no_grad()
+    def copy_masters(self) -> None:
+        """Set the model's weights to the masters, rounded to the model's format."""
+        for weight, master in self._pairs():
+            weight.copy_(master)
+
+    @contextlib.contextmanager
+    def masters_in_place(self) -> Iterator[None]:
+        """Let the model hold the masters themselves, to be saved; not to be run."""
+        held = [weight.data for weight, _ in self._pairs()]
+        for weight, master in self._pairs():
+            weight.data = master.data
+        try:
+            yield
+        finally:
+            for (weight, _), data in zip(self._pairs(), held, strict=True):
+                weight.data = data
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        pairs = zip(self.weights, self.masters, strict=True)
+        return [(weight, master) for weight, master in pairs if weight is not master]
+
+
+def _copy(weight: Tensor) -> Tensor:
+    return weight.detach().float().clone().requires_grad_()

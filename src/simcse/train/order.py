@@ -1,0 +1,31 @@
+"""Batch order: a pure function of seed and epoch."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+
+def epoch_batches(
+    rows: int, batch_size: int, *, seed: int, epoch: int, keep_single: bool = False
+) -> list[list[int]]:
+    """Shuffle row numbers and cut them into batches; the last may be smaller.
+
+    A last batch of one row is dropped unless ``keep_single``: without hard negatives its loss
+    is zero.
+    """
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    shuffled: list[int] = torch.randperm(rows, generator=generator).tolist()
+    batches = [shuffled[i : i + batch_size] for i in range(0, rows, batch_size)]
+    return batches[:-1] if len(batches[-1]) == 1 and not keep_single else batches
+
+
+def batch_order(
+    rows: int, batch_size: int, *, seed: int, steps: int, keep_single: bool = False
+) -> Iterator[Sequence[int]]:
+    """Yield the row numbers of ``steps`` batches, epoch after epoch."""
+    done = epoch = 0
+    while done < steps:
+        batches = epoch_batches(rows, batch_size, seed=seed, epoch=epoch, keep_single=keep_single)
+        yield from batches[: steps - done]
+        done += len(batches)
+        epoch += 1

@@ -1,0 +1,66 @@
+"""The paper's recipes by name (Gao et al. 2021, appendix A)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from simcse.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published recipe: the backbone it starts from and its settings.
+
+    Attributes:
+        backbone: hub id, used where no model is named.
+        settings: nested values for `TrainConfig`.
+    """
+
+    backbone: str
+    settings: dict[str, Any]
+
+
+def find_preset(name: str) -> Preset:
+    """Return the named recipe.
+
+    Raises:
+        ConfigError: there is none; the message lists them.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _recipe(backbone: str, *, supervised: bool, lr: float, batch_size: int) -> Preset:
+    return Preset(
+        backbone,
+        {
+            "model": {
+                "pooling": "cls",
+                "head": "always" if supervised else "train_only",  # section 6.3
+                "max_length": 32,
+                "normalize": False,
+            },
+            "loss": {"temperature": 0.05, "hard_negative_weight": 1.0, "mask_duplicates": False},
+            "optim": {"lr": lr, "batch_size": batch_size, "epochs": 3 if supervised else 1},
+            "eval": {"every": 250, "dev": "stsb"},
+        },
+    )
+
+
+_BERT, _ROBERTA = "google-bert/bert-{}-uncased", "FacebookAI/roberta-{}"
+PRESETS = {
+    "unsup-bert-base": _recipe(_BERT.format("base"), supervised=False, lr=3e-5, batch_size=64),
+    "unsup-bert-large": _recipe(_BERT.format("large"), supervised=False, lr=1e-5, batch_size=64),
+    "unsup-roberta-base": _recipe(
+        _ROBERTA.format("base"), supervised=False, lr=1e-5, batch_size=512
+    ),
+    "unsup-roberta-large": _recipe(
+        _ROBERTA.format("large"), supervised=False, lr=3e-5, batch_size=512
+    ),
+    "sup-bert-base": _recipe(_BERT.format("base"), supervised=True, lr=5e-5, batch_size=512),
+    "sup-bert-large": _recipe(_BERT.format("large"), supervised=True, lr=1e-5, batch_size=512),
+    "sup-roberta-base": _recipe(_ROBERTA.format("base"), supervised=True, lr=5e-5, batch_size=512),
+    "sup-roberta-large": _recipe(
+        _ROBERTA.format("large"), supervised=True, lr=1e-5, batch_size=512
+    ),
+}

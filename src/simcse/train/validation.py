@@ -1,0 +1,54 @@
+"""What a run looks at to choose its best checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from simcse.evaluate.geometry import measure_geometry
+from simcse.evaluate.sts import embed_task, score_sts
+from simcse.io.sts import StsTask
+from simcse.model.encoder import SentenceEncoder
+
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One look at the model.
+
+    Attributes:
+        score: what the best checkpoint is chosen by, higher is better; ``None`` is never best.
+        metrics: everything measured, by name.
+    """
+
+    score: float | None
+    metrics: Metrics
+
+
+Validate = Callable[[SentenceEncoder], Validation]
+
+
+def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
+    """Validate on one STS task: Spearman chooses, alignment and uniformity are watched.
+
+    Only the sentences of the pairs that are scored are encoded, each once.
+    """
+
+    def validate(encoder: SentenceEncoder) -> Validation:
+        embedded = embed_task(encoder.encode, task)
+        spearman = score_sts(embedded).spearman()
+        geometry = measure_geometry(embedded)
+        return Validation(
+            spearman,
+            {
+                name: spearman,
+                "alignment": geometry.alignment,
+                "uniformity": geometry.uniformity,
+            },
+        )
+
+    return validate
+
+
+def no_validation(_: SentenceEncoder) -> Validation:
+    """Look at nothing: the last checkpoint is the one to use."""
+    return Validation(None, {})
