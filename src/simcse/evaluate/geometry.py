@@ -1,0 +1,121 @@
+"""Alignment and uniformity of embeddings (Wang and Isola 2020; Gao et al. 2021, section 2)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simcse.errors import DataError
+from simcse.evaluate import Encode
+from simcse.evaluate.sts import EmbeddedTask, embed_task
+from simcse.evaluate.vectors import Floats, unit
+from simcse.io.sts import StsTask
+
+PAPER_RATING = 4.0  # positives are STS-B pairs rated above it (0-5): Gao et al. 2021, section 2
+TILE = 2048  # rows of a tile of the distance matrix; 32 MB in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The paper's two properties of an embedding space; lower is better, of both at once.
+
+    Attributes:
+        alignment: mean squared distance of positive pairs, from 0 (same) to 4 (opposite).
+        uniformity: log mean Gaussian potential, from 0 (collapsed) down to about -4.
+        positives: pairs behind the alignment.
+        sentences: distinct sentences behind the uniformity.
+        zero_vectors: sentences whose embedding is all zeros; they stay at the origin.
+    """
+
+    alignment: float
+    uniformity: float
+    positives: int
+    sentences: int
+    zero_vectors: int
+
+
+def alignment(first: ArrayLike, second: ArrayLike) -> float:
+    """Return E ||f(x) - f(x+)||^2 over positive pairs, after scaling to length 1.
+
+    Equation 2 of Gao et al. 2021: first (N, D), second (N, D) -> a number in [0, 4].
+
+    Raises:
+        DataError: there is no pair, or the shapes differ.
+        NumericError: a row holds NaN or infinity.
+
+    Example:
+        >>> alignment([[2.0, 0.0]], [[0.0, 1.0]])
+        2.0
+    """
+    left, right = unit(first), unit(second)
+    if left.shape != right.shape or not len(left):
+        raise DataError(f"alignment needs pairs, got shapes {left.shape} and {right.shape}")
+    return float(((left - right) ** 2).sum(axis=1).mean())
+
+
+def uniformity(vectors: ArrayLike) -> float:
+    """Return log E exp(-2 ||f(x) - f(y)||^2) over all pairs i < j, after scaling to length 1.
+
+    Equation 3 of Gao et al. 2021: vectors (N, D) -> a number in [-8, 0]. Exact; memory is that
+    of one tile of distances, whatever N.
+
+    Raises:
+        DataError: there are fewer than two vectors.
+        NumericError: a row holds NaN or infinity.
+
+    Example:
+        >>> uniformity([[1.0, 0.0], [0.0, 3.0]])
+        -4.0
+    """
+    rows = np.asarray(vectors)
+    count = len(rows)
+    if count < 2:
+        raise DataError(f"uniformity needs at least two vectors, got {count}")
+    total = 0.0
+    for start in range(0, count, TILE):
+        tile = unit(rows[start : start + TILE])
+        total += float(np.triu(_potentials(tile, tile), k=1).sum())
+        for other in range(start + TILE, count, TILE):
+            total += float(_potentials(tile, unit(rows[other : other + TILE])).sum())
+    return math.log(total / math.comb(count, 2))
+
+
+def paper_geometry(encode: Encode, task: StsTask, *, above: float = PAPER_RATING) -> Geometry:
+    """Measure an encoder by the paper's protocol on an STS-B split.
+
+    Positives are the pairs rated above 4. Uniformity is over the split's distinct sentences: a
+    sentence met twice is at distance 0 from itself, which says nothing of the model.
+
+    Raises:
+        DataError: no pair is rated above ``above``, or ``encode`` returned the wrong shape.
+        NumericError: an embedding holds NaN or infinity.
+    """
+    return measure_geometry(embed_task(encode, task), above=above)
+
+
+def measure_geometry(embedded: EmbeddedTask, *, above: float = PAPER_RATING) -> Geometry:
+    """Measure a task that is already embedded, as `paper_geometry` does.
+
+    Raises:
+        DataError: no pair is rated above ``above``.
+        NumericError: an embedding holds NaN or infinity.
+    """
+    vectors = embedded.vectors
+    positive = embedded.task.scores > above  # (N,)
+    if not positive.any():
+        raise DataError(f"{embedded.task.name}: no pair is rated above {above}")
+    return Geometry(
+        alignment=alignment(vectors[embedded.first[positive]], vectors[embedded.second[positive]]),
+        uniformity=uniformity(vectors),
+        positives=int(positive.sum()),
+        sentences=len(vectors),
+        zero_vectors=embedded.zero_vectors,
+    )
+
+
+def _potentials(left: Floats, right: Floats) -> Floats:
+    """Return exp(-2 ||x - y||^2) of every pair: (A, D), (B, D) -> (A, B)."""
+    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)  # (A, B)
+    potentials: Floats = np.exp(-2 * (squares - 2 * left @ right.T))
+    return potentials

@@ -1,0 +1,1 @@
+"""Results to tables, PNG and one-file HTML."""

@@ -1,0 +1,227 @@
+"""Figures as PNG bytes. Each draws on its own `Figure`, never on pyplot's global state."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+DPI = 150
+# Okabe and Ito 2008: told apart by colour-blind readers
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+SOFT, GRID, PALE = "#5c6470", "#e4e7eb", "#b4bac2"
+SMOOTHED = 200  # a curve of more points is noise: it is drawn faint, under its running mean
+LONGEST = 32  # characters of a label
+COSINE_BINS = np.linspace(-1, 1, 101)
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One measure over training: ``values`` at ``steps``; ``None`` and NaN leave a gap."""
+
+    label: str
+    steps: Sequence[int]
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
+class PlanePoint:
+    """A model in the alignment-uniformity plane.
+
+    Attributes:
+        label: the model's name.
+        alignment: its alignment.
+        uniformity: its uniformity.
+        score: its STS average, which gives the point its colour.
+        before: alignment and uniformity of the model it was trained from, where known.
+    """
+
+    label: str
+    alignment: float
+    uniformity: float
+    score: float | None = None
+    before: tuple[float, float] | None = None
+
+
+def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) -> bytes:
+    """Draw curves over the training steps, with a dotted line at the best step."""
+    figure, axes = _figure(title, width=4.6, height=2.9)
+    for line, colour in zip(lines, _colours(len(lines)), strict=True):
+        _draw_curve(axes, line, colour)
+    if best_step is not None:
+        axes.axvline(best_step, color=SOFT, linestyle=":", linewidth=1.5, zorder=1)
+    axes.set_xlabel("step")
+    if len(lines) > 1:
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def alignment_uniformity_plane(points: Sequence[PlanePoint]) -> bytes:
+    """Draw models in the plane of figure 3 of Gao et al. 2021: both lower is better.
+
+    Colours and numbers in brackets are STS averages; an arrow leads from where a model started.
+    """
+    figure, axes = _figure("Alignment and uniformity", width=5.6, height=4.2)
+    started = [point.before for point in points if point.before is not None]
+    axes.scatter([at[1] for at in started], [at[0] for at in started], c="white", edgecolors=SOFT)
+    axes.scatter(
+        [point.uniformity for point in points],
+        [point.alignment for point in points],
+        c=_floats([point.score for point in points]),
+        cmap=colormaps["cividis"].with_extremes(bad=PALE),
+        plotnonfinite=True,
+        s=70,
+        edgecolors=SOFT,
+        zorder=3,
+    )
+    for point in points:
+        _draw_arrow(axes, point)
+    axes.margins(0.2)
+    axes.set_xlabel("uniformity (lower is better)")
+    axes.set_ylabel("alignment (lower is better)")
+    _spread_out(figure, [_draw_label(axes, point) for point in points])
+    return _png(figure)
+
+
+def cosine_histogram(groups: Mapping[str, Sequence[float]]) -> bytes:
+    """Draw how the cosines of each group of pairs are distributed, such as before and after."""
+    figure, axes = _figure("Cosines", width=5.6, height=3.2)
+    for (label, cosines), colour in zip(groups.items(), _colours(len(groups)), strict=True):
+        inside = np.clip(cosines, -1, 1)  # rounding may leave a cosine just outside
+        name = f"{_label(label)} (mean {inside.mean():.2f})"
+        density, _ = np.histogram(inside, COSINE_BINS, density=True)
+        axes.stairs(density, COSINE_BINS, fill=True, color=colour, alpha=0.3)
+        axes.stairs(density, COSINE_BINS, color=colour, linewidth=1.5, label=name)
+    axes.set_xlim(min(min(cosines) for cosines in groups.values()) - 0.05, 1.02)
+    axes.set_xlabel("cosine")
+    axes.set_ylabel("density")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def bars(metrics: Sequence[str], groups: Mapping[str, Values], *, title: str) -> bytes:
+    """Draw a bar for each metric and group, such as before and after; ``None`` has a dash."""
+    thickness = 0.8 / len(groups)
+    height = 1 + 0.22 * len(groups) + 0.28 * len(groups) * len(metrics)
+    figure, axes = _figure(title, width=5.6, height=height)
+    for number, (label, values) in enumerate(groups.items()):
+        drawn = axes.barh(
+            np.arange(len(metrics)) + number * thickness,
+            [value or 0 for value in values],
+            thickness,
+            label=_label(label),
+            color=PALETTE[number % len(PALETTE)],
+        )
+        shown = ["–" if value is None else f"{value:.2f}" for value in values]
+        axes.bar_label(drawn, shown, padding=3, fontsize=8)
+    axes.set_yticks(np.arange(len(metrics)) + 0.4 - thickness / 2, map(_label, metrics))
+    axes.invert_yaxis()
+    axes.margins(x=0.15, y=0.02)
+    axes.grid(visible=False, axis="y")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    return _png(figure)
+
+
+def _figure(title: str, *, width: float, height: float) -> tuple[Figure, Axes]:
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    axes = figure.add_subplot()
+    figure.suptitle(_plain(title), fontsize=11, fontweight="bold", x=0.02, ha="left")
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=SOFT, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(SOFT)
+    return figure, axes
+
+
+def _draw_curve(axes: Axes, line: Curve, colour: str) -> None:
+    steps, values = np.asarray(line.steps), _floats(line.values)
+    if len(values) <= SMOOTHED:
+        axes.plot(steps, values, color=colour, marker=".", linewidth=1.6, label=_label(line.label))
+        return
+    window = len(values) // 50
+    means = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+    middle = steps[window // 2 :][: len(means)]
+    axes.plot(middle, means, color=colour, linewidth=1.6, label=_label(line.label))
+
+
+def _draw_arrow(axes: Axes, point: PlanePoint) -> None:
+    if point.before is None:
+        return
+    axes.annotate(
+        "",
+        xy=(point.uniformity, point.alignment),
+        xytext=point.before[::-1],
+        arrowprops={"arrowstyle": "->", "color": PALE, "shrinkA": 4, "shrinkB": 5},
+    )
+
+
+def _draw_label(axes: Axes, point: PlanePoint) -> Annotation:
+    score = "" if point.score is None else f" ({point.score:.1f})"
+    left, right = axes.get_xlim()
+    beyond = point.uniformity > (left + right) / 2  # the label stays inside the axes
+    return axes.annotate(
+        _label(point.label) + score,
+        xy=(point.uniformity, point.alignment),
+        xytext=(-8 if beyond else 8, 0),
+        textcoords="offset points",
+        ha="right" if beyond else "left",
+        va="center",
+        fontsize=9,
+        in_layout=False,  # a long label may be cut off, but never squeezes the axes
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+    )
+
+
+def _spread_out(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Move each label down until it covers none of those above it."""
+    figure.draw_without_rendering()
+    placed: list[Bbox] = []
+    for label in sorted(labels, key=lambda label: -label.get_window_extent().y1):
+        box = label.get_window_extent()
+        while any(box.overlaps(other) for other in placed):
+            x, y = label.get_position()
+            label.set_position((x, y - 3))
+            box = label.get_window_extent()
+        placed.append(box)
+
+
+def _floats(values: Values) -> NDArray[np.float64]:
+    """Return the values as an array, NaN where there is none or it is infinite."""
+    numbers = np.array(values, dtype=np.float64)
+    return np.where(np.isfinite(numbers), numbers, math.nan)
+
+
+def _colours(count: int) -> list[str]:
+    return list(islice(cycle(PALETTE), count))
+
+
+def _label(text: str) -> str:
+    """Return a name or path for a legend, of a long one its end."""
+    return _plain(text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}")
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from reading ``$`` as mathematics and ``_x`` as a hidden label."""
+    escaped = text.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bytes each time
+    return buffer.getvalue()

@@ -1,0 +1,17 @@
+"""Which versions a result was computed with."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
