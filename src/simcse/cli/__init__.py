@@ -1,0 +1,1 @@
+"""The command line: commands validate, call the library and print."""

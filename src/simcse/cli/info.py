@@ -1,0 +1,49 @@
+"""``simcse info``."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from simcse.cli.options import load_encoder, loading_options
+
+
+@click.command()
+@click.argument("model", default="mini")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@loading_options
+def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - passed on by name
+    """Say what a model is: architecture, pooling, head, length limit, where it comes from.
+
+    \b
+    Examples:
+      simcse info
+      simcse info runs/mine/best --json
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from simcse.model.precision import choose_precision
+
+    encoder = load_encoder(model, precision="fp32", **loading)
+    backbone = encoder.backbone
+    facts = {
+        "model": model,
+        "architecture": type(backbone.model).__name__,
+        "layers": backbone.layer_count,
+        "dimensions": encoder.dimensions,
+        "parameters": sum(weight.numel() for weight in encoder.parameters()),
+        "execution": "packed" if backbone.packed else "padded (its attention cannot be packed)",
+        "precision, if auto": choose_precision("auto", encoder.device),
+        **asdict(encoder.settings),
+        "provenance": encoder.provenance,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        text = json.dumps(value, indent=2) if isinstance(value, dict) else value
+        table.add_row(name, f"{text:,}" if name == "parameters" else str(text))
+    Console().print(table, highlight=False, markup=False)

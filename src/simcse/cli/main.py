@@ -1,0 +1,51 @@
+"""`simcse`: the command group and what every failure looks like to a user."""
+
+import sys
+
+import click
+
+from simcse import __version__
+from simcse.cli.data import data
+from simcse.cli.encode import encode, similarity
+from simcse.cli.evaluate import evaluate
+from simcse.cli.info import info
+from simcse.cli.quickstart import quickstart
+from simcse.cli.train import train
+from simcse.errors import SimcseError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="simcse")
+def cli() -> None:
+    """SimCSE sentence embeddings: train, evaluate, encode.
+
+    \b
+    Start here:
+      simcse quickstart
+      simcse similarity "A man plays a guitar." "Someone makes music."
+    """
+
+
+for command in (quickstart, train, evaluate, encode, similarity, info, data):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with the exit code of what happened."""
+    try:
+        code = cli.main(arguments, prog_name="simcse", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except SimcseError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout has enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

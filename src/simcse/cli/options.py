@@ -1,0 +1,73 @@
+"""Options that several commands share, each defined once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from simcse.model.encoder import SentenceEncoder
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+POOLINGS = ("cls", "mean", "mean_last_two", "mean_first_last")
+
+model_option = click.option(
+    "--model",
+    default="mini",
+    show_default=True,
+    metavar="NAME",
+    help="A model folder, a bundled name or a hub id.",
+)
+output_file = click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; its ending names the format.",
+)
+
+
+def loading_options(command: Command) -> Command:
+    """Add the options that say how a model is loaded."""
+    for option in (
+        click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best."),
+        click.option("--max-length", type=int, metavar="TOKENS", help="Limit of a sentence."),
+        click.option(
+            "--pooling",
+            type=click.Choice(POOLINGS),
+            help="Pooling of a plain Hugging Face folder, which does not say it.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def precision_option(default: str) -> Callable[[Command], Command]:
+    """Add --precision with the command's own default."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default=default,
+        show_default=True,
+        help="Number format; auto asks the processor.",
+    )
+
+
+def load_encoder(
+    name: str,
+    *,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+) -> "SentenceEncoder":
+    """Load a model as the loading options say."""
+    from simcse.model.encoder import SentenceEncoder
+
+    told = {"pooling": pooling, "max_length": max_length}
+    return SentenceEncoder.load(
+        name,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # click.Choice allows no other
+        changes={key: value for key, value in told.items() if value is not None},
+    )

@@ -1,0 +1,37 @@
+"""Tables on stdout, in the format asked for."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from simcse.report.tables import Table
+
+FORMATS = ("table", "json", "markdown", "latex")
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How results are printed.",
+)
+
+
+def show(table: "Table", form: str) -> None:
+    """Print a table on stdout."""
+    from rich.console import Console
+
+    from simcse.report import tables
+
+    if form == "table":
+        console = Console()
+        # Piped output is read by programs or pasted: never wrap it at some default width.
+        Console(width=None if console.is_terminal else 200).print(tables.to_rich(table))
+        return
+    writers = {
+        "json": tables.to_json,
+        "markdown": tables.to_markdown,
+        "latex": tables.to_latex,
+    }
+    click.echo(writers[form](table))

@@ -1,0 +1,84 @@
+"""Progress on stderr: what a training run shows while it works."""
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SMOOTHING = 0.95  # of the loss shown
+
+
+class TrainProgress:
+    """A bar with loss, sentences a second and ETA; a line for every look at the model.
+
+    Pass it as ``observe`` to `simcse.train.loop.fit`.
+    """
+
+    def __init__(self, title: str = "training") -> None:
+        self.console = Console(file=sys.stderr)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[rate]:.0f} sent/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[best]}"),
+            console=self.console,
+        )
+        self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, best="")
+        self.loss: float | None = None
+
+    def __enter__(self) -> "TrainProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one event of the run."""
+        if event["event"] == "start":
+            self.bar.update(self.task, total=event["steps"])
+        elif event["event"] == "step":
+            self._step(event)
+        elif event["event"] == "eval":
+            self._look(event)
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        loss = event["loss"]
+        self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
+        rate = event["sentences"] / event["seconds"]
+        self.bar.update(self.task, completed=event["step"], loss=self.loss, rate=rate)
+
+    def _look(self, event: Mapping[str, Any]) -> None:
+        hidden = ("event", "step", "best")
+        metrics = {name: value for name, value in event.items() if name not in hidden}
+        if not metrics:
+            return
+        shown = "  ".join(f"{name} {_number(value)}" for name, value in metrics.items())
+        mark = "  <- best so far" if event["best"] else ""
+        self.console.print(f"step {event['step']:>6}  {shown}{mark}", highlight=False)
+        if event["best"]:
+            name, value = next(iter(metrics.items()))
+            self.bar.update(self.task, best=f"best {name} {_number(value)}")
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
