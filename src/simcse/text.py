@@ -21,7 +21,7 @@ class TruncationWarning(UserWarning):
 class TokenBatch:
     """B sentences as one row of T tokens, shortest sentence first.
 
-    Sorting makes sentences of equal length neighbours, so attention can treat them as one
+    Sorting makes sentences of similar length neighbours, so attention can treat them as one
     dense block. `restore` brings rows computed here back to the caller's order.
 
     Attributes:
@@ -35,21 +35,12 @@ class TokenBatch:
     order: Tensor
 
     @property
-    def groups(self) -> tuple[tuple[int, int], ...]:
-        """Runs of equal length as (number of sentences, length), in row order."""
-        runs: list[list[int]] = []
-        for length in self.lengths:
-            if runs and runs[-1][1] == length:
-                runs[-1][0] += 1
-            else:
-                runs.append([1, length])
-        return tuple((count, length) for count, length in runs)
-
-    @property
     def positions(self) -> Tensor:
         """(T,) position of each token in its own sentence, from 0."""
-        blocks = [torch.arange(length).repeat(count) for count, length in self.groups]
-        return torch.cat(blocks).to(self.input_ids.device)
+        lengths = torch.tensor(self.lengths, device=self.input_ids.device)
+        first = lengths.cumsum(0) - lengths  # (B,)
+        tokens = torch.arange(len(self.input_ids), device=lengths.device)
+        return tokens - first.repeat_interleave(lengths)
 
     def restore(self, rows: Tensor) -> Tensor:
         """Bring rows (B, ...) from this batch's order to the caller's."""
@@ -61,7 +52,13 @@ class TokenBatch:
 
 
 def pack(sentences: Sequence[Sequence[int]]) -> TokenBatch:
-    """Pack token id lists into one `TokenBatch`; there must be at least one, none empty."""
+    """Pack token id lists into one `TokenBatch`; there must be at least one.
+
+    Raises:
+        DataError: a list is empty, so it has no hidden states to pool.
+    """
+    if not all(sentences):
+        raise DataError("a sentence has no tokens, and the tokenizer adds none of its own")
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
     flat = [token for i in order for token in sentences[i]]
     return TokenBatch(

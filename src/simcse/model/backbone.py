@@ -69,16 +69,18 @@ class Backbone(nn.Module):
             config.layer_types = config.layer_types[:count]
 
     def set_compute(self, dtype: torch.dtype) -> None:
-        """Hold the weights in ``dtype``, but embedding tables in fp32.
+        """Hold the weights in ``dtype``, but embedding tables and buffers in fp32.
 
         A token's rows of an embedding gradient are summed one by one, which bf16 cannot do
-        without loss; their output is cast instead.
+        without loss; their output is cast instead. Rotary frequencies, which are buffers, would
+        move the positions if they were rounded.
         """
-        self.model.to(dtype)
         for name, module in self.model.named_modules():
             # DeBERTa multiplies with the weights of its `rel_embeddings`, past any hook.
-            if isinstance(module, nn.Embedding) and not name.endswith("rel_embeddings"):
-                module.float()
+            table = isinstance(module, nn.Embedding) and not name.endswith("rel_embeddings")
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.float32 if table else dtype)
+            if table:
                 module._forward_hooks.clear()
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
 
@@ -86,7 +88,7 @@ class Backbone(nn.Module):
         inputs = {
             "input_ids": batch.input_ids.unsqueeze(0),
             "position_ids": (batch.positions + _first_position(self.model)).unsqueeze(0),
-            "groups": batch.groups,
+            "layout": attention.lay_out(batch.lengths, batch.input_ids.device),
         }
         return [states[0] for states in self._run(attention.PACKED, inputs, layers)]
 

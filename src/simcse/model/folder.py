@@ -139,7 +139,11 @@ def _read_folder(
             "in training model.pooling=mean, in Python settings=ModelSettings(pooling='mean')"
         )
     changed = dataclasses.replace(parts.settings, **changes)
-    return _join(parts.backbone, parts.tokenizer.inner, changed, parts.head, parts.provenance)
+    limit = parts.backbone.max_positions
+    if limit is not None and changed.max_length > limit:
+        raise ConfigError(f"max_length is {changed.max_length}, the backbone has {limit} positions")
+    head = None if changed.head == "none" else parts.head
+    return _join(parts.backbone, parts.tokenizer.inner, changed, head, parts.provenance)
 
 
 def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
@@ -198,11 +202,6 @@ def _join(
     head: ProjectionHead | None,
     provenance: dict[str, Any],
 ) -> ModelParts:
-    limit = backbone.max_positions
-    if limit is not None and settings.max_length > limit:
-        raise ConfigError(
-            f"max_length is {settings.max_length}, the backbone has {limit} positions"
-        )
     cutting = Tokenizer(tokenizer, max_length=settings.max_length)
     return ModelParts(backbone, cutting, settings, head, provenance)
 

@@ -1,10 +1,12 @@
 """The masked-language-model head, for the paper's auxiliary term (Gao et al. 2021, section 6.3)."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from simcse.io.checkpoints import read_safetensors
 from simcse.model.backbone import Backbone
 from simcse.text import TokenBatch
 
@@ -14,7 +16,24 @@ _HEADS = (
     {"dense": "lm_head.dense", "norm": "lm_head.layer_norm"},  # RoBERTa, XLM-R, MPNet
     {"dense": "vocab_transform", "norm": "vocab_layer_norm"},  # DistilBERT
 )
+_OLD_KINDS = {"weight": "gamma", "bias": "beta"}  # layer norms of google-bert's checkpoints
 _BIASES = ("cls.predictions.bias", "lm_head.bias", "vocab_projector.bias")
+
+
+def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
+    """Make an MLM head with the weights stored in a model folder, or else a new one.
+
+    Returns:
+        The head, and whether its weights were stored.
+
+    Raises:
+        ArtefactError: the stored weights are damaged.
+    """
+    head = MlmHead(backbone)
+    stored: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        stored |= read_safetensors(path)
+    return head, head.load(stored)
 
 
 class MlmHead(nn.Module):
@@ -26,7 +45,8 @@ class MlmHead(nn.Module):
         self.dense = nn.Linear(backbone.width, table.shape[1])
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
-        self.norm = nn.LayerNorm(table.shape[1], eps=1e-12)
+        eps = getattr(backbone.model.config, "layer_norm_eps", 1e-12)  # DistilBERT fixes it
+        self.norm = nn.LayerNorm(table.shape[1], eps=eps)
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
@@ -38,9 +58,9 @@ class MlmHead(nn.Module):
         """Take over a checkpoint's MLM head; say whether it has one that fits."""
         for names in _HEADS:
             found = {
-                f"{ours}.{kind}": stored.get(f"{theirs}.{kind}")
+                f"{ours}.{kind}": stored.get(f"{theirs}.{kind}", stored.get(f"{theirs}.{old}"))
                 for ours, theirs in names.items()
-                for kind in ("weight", "bias")
+                for kind, old in _OLD_KINDS.items()
             }
             found["bias"] = next((stored[name] for name in _BIASES if name in stored), None)
             own = self.state_dict()

@@ -1,0 +1,91 @@
+"""Packed attention against one sentence at a time in plain softmax."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from simcse.model.attention import PACKED, lay_out, packed_attention, register
+
+LENGTHS = [1, 1, 3, 6, 6, 6, 8, 9, 17]  # three blocks: up to 8, 16 and 24
+LAYOUT = lay_out(LENGTHS, torch.device("cpu"))
+
+
+def make_qkv(seed: int = 0, *, gradient: bool = False) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, 2, sum(LENGTHS), 4)  # (1, H, T, Dh)
+    return [torch.randn(shape, generator=generator).requires_grad_(gradient) for _ in range(3)]
+
+
+def run(qkv: list[Tensor], *, window: int | None = None, rate: float = 0.0) -> Tensor:
+    output, weights = packed_attention(
+        nn.Identity(), *qkv, None, layout=LAYOUT, scaling=0.5, dropout=rate, sliding_window=window
+    )
+    assert weights is None
+    return output
+
+
+def looped(qkv: list[Tensor], window: int | None) -> Tensor:
+    """One head, one query token at a time: softmax over its own sentence's tokens in reach."""
+    query, key, value = (x[0].double() for x in qkv)  # (H, T, Dh)
+    output = torch.zeros(query.shape[1], query.shape[0], query.shape[2], dtype=torch.float64)
+    start = 0
+    for length in LENGTHS:
+        for head in range(query.shape[0]):
+            for i in range(start, start + length):
+                seen = [
+                    j for j in range(start, start + length) if window is None or abs(i - j) < window
+                ]
+                scores = torch.stack([query[head, i] @ key[head, j] * 0.5 for j in seen])
+                weights = scores.softmax(0)
+                output[i, head] = sum(
+                    w * value[head, j] for w, j in zip(weights, seen, strict=True)
+                )
+        start += length
+    return output.unsqueeze(0)  # (1, T, H, Dh)
+
+
+@pytest.mark.parametrize("gradient", [False, True])  # the two ways it is computed
+@pytest.mark.parametrize("window", [None, 1, 2, 4, 6, 100])
+def test_attention_equals_loops(window: int | None, gradient: bool) -> None:
+    output = run(make_qkv(gradient=gradient), window=window)
+    expected = looped(make_qkv(), window)
+    torch.testing.assert_close(output.detach().double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_gradient_stays_in_the_sentence() -> None:
+    qkv = make_qkv(gradient=True)
+    run(qkv)[0, 5:11].square().sum().backward()  # the first sentence of 6 tokens
+    for x in qkv:
+        touched = x.grad[0].abs().sum((0, 2)) > 0
+        assert touched.tolist() == [False] * 5 + [True] * 6 + [False] * 46
+
+
+def test_gradient_is_right() -> None:
+    qkv = [x.detach().double().requires_grad_() for x in make_qkv()]
+    assert torch.autograd.gradcheck(lambda *x: run(list(x), window=3), qkv)
+
+
+def test_dropout_draws_anew_and_keeps_the_mean() -> None:
+    qkv = make_qkv()
+    torch.manual_seed(0)
+    outputs = torch.stack([run(qkv, rate=0.2) for _ in range(2000)])
+    assert not torch.equal(outputs[0], outputs[1])
+    torch.testing.assert_close(outputs.mean(0), run(qkv), atol=0.12, rtol=0)
+
+
+def test_a_layout_by_hand() -> None:
+    layout = lay_out([2, 9], torch.device("cpu"))
+    assert layout.blocks == ((1, 8), (1, 16))
+    assert layout.tokens.tolist() == [0, 1] + 6 * [0] + [*range(2, 11)] + 7 * [2]
+    assert layout.places.tolist() == [0, 1, *range(8, 17)]
+    assert [mask.flatten().tolist() for mask in layout.masks] == [
+        2 * [True] + 6 * [False],
+        9 * [True] + 7 * [False],
+    ]
+
+
+def test_registering_twice_changes_nothing() -> None:
+    register()
+    register()
+    assert AttentionInterface()[PACKED] is packed_attention
