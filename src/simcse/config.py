@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -13,13 +14,15 @@ if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, section: str = "") -> T:
     """Make the dataclass ``cls`` from nested mappings, refusing unknown keys and wrong types.
 
     Raises:
-        ConfigError: a key is unknown (with the nearest known one) or a value has the wrong type.
+        ConfigError: a key is unknown (with the nearest known one) or missing, or a value has
+            the wrong type.
     """
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
@@ -29,6 +32,9 @@ def build(cls: type[T], values: Mapping[str, Any], *, section: str = "") -> T:
         if key not in names:
             raise ConfigError(f"unknown setting {where!r}{_nearest(where, names, section)}")
         arguments[key] = _convert(hints[key], value, where)
+    for field in dataclasses.fields(cls):
+        if field.name not in arguments and _is_required(field):
+            raise ConfigError(f"setting {section}{field.name} is missing")
     return cls(**arguments)
 
 
@@ -81,6 +87,10 @@ def _nearest(where: str, names: Iterable[str], section: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a setting of any type
     """Convert one TOML value or override string to the type ``hint`` of its field."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -93,17 +103,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a sett
     if origin is typing.Literal:
         return _convert_choice(typing.get_args(hint), value, where)
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        inner = typing.get_args(hint)[0]
-        return tuple(_convert(inner, item, where) for item in items)
+        return _convert_list(typing.get_args(hint)[0], value, where)
     return _convert_plain(hint, value, where)
 
 
 def _convert_optional(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401
-    if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
-        return None
     inner = next(part for part in typing.get_args(hint) if part is not type(None))
+    named = typing.get_origin(inner) is typing.Literal and value in typing.get_args(inner)
+    says_none = isinstance(value, str) and value.lower() in ("none", "")
+    if value is None or (says_none and not named):  # a choice may itself be called "none"
+        return None
     return _convert(inner, value, where)
+
+
+def _convert_list(inner: Any, value: Any, where: str) -> tuple[Any, ...]:  # noqa: ANN401
+    if isinstance(value, str):
+        value = [item.strip() for item in value.split(",")] if value.strip() else []
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{where} must be a list, got {value!r}")
+    return tuple(_convert(inner, item, where) for item in value)
 
 
 def _convert_choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:  # noqa: ANN401
@@ -117,19 +135,18 @@ def _convert_choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:  #
 def _convert_plain(hint: type, value: Any, where: str) -> Any:  # noqa: ANN401
     problem = ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
     if hint is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in words:
-            return words[value.lower()]
-        raise problem
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise problem
-    if hint is not str and isinstance(value, float) and hint is int and not value.is_integer():
-        raise problem
-    if hint is str and not isinstance(value, str):
+        value = _WORDS.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(value, bool):
+            raise problem
+        return value
+    if isinstance(value, bool) or not isinstance(value, str if hint is str else (str, int, float)):
         raise problem
     try:
-        return hint(value)
-    except ValueError:
+        number = hint(value)
+    except (ValueError, OverflowError):
         raise problem from None
+    if isinstance(value, float) and number != value:
+        raise problem
+    if hint is float and not math.isfinite(number):
+        raise ConfigError(f"{where} must be finite, got {value!r}")
+    return number

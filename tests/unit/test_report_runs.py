@@ -26,7 +26,11 @@ def evaluation(step, score, *, best=False):
 @pytest.fixture
 def rows():
     steps = [{"event": "step", "step": step, "loss": 1 / step, "lr": 3e-5} for step in range(1, 9)]
-    evaluations = [evaluation(2, 70.0, best=True), evaluation(4, None), evaluation(6, 75.25, best=True)]
+    evaluations = [
+        evaluation(2, 70.0, best=True),
+        evaluation(4, None),
+        evaluation(6, 75.25, best=True),
+    ]
     return [*steps, *evaluations, {"event": "finish", "seconds": 12.5, "stopped": None}]
 
 

@@ -34,11 +34,12 @@ class TrainProgress:
             TextColumn("{task.fields[rate]:.0f} sent/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[best]}"),
+            TextColumn("{task.fields[looks]}"),
             console=self.console,
         )
-        self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, best="")
+        self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, looks="")
         self.loss: float | None = None
+        self.best = "undefined"
 
     def __enter__(self) -> "TrainProgress":
         self.bar.start()
@@ -53,13 +54,16 @@ class TrainProgress:
         self.bar.stop()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event of the run."""
-        if event["event"] == "start":
-            self.bar.update(self.task, total=event["steps"])
-        elif event["event"] == "step":
-            self._step(event)
-        elif event["event"] == "eval":
-            self._look(event)
+        """Show one event of the run; one that is not about progress is passed over."""
+        show = {"start": self._start, "step": self._step, "eval": self._look, "note": self._note}
+        if event["event"] in show:
+            show[event["event"]](event)
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        self.bar.update(self.task, total=event["steps"])
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self.console.print(f"note: {event['text']}", highlight=False, markup=False)
 
     def _step(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]
@@ -69,15 +73,16 @@ class TrainProgress:
 
     def _look(self, event: Mapping[str, Any]) -> None:
         hidden = ("event", "step", "best")
-        metrics = {name: value for name, value in event.items() if name not in hidden}
+        metrics = {name: _number(value) for name, value in event.items() if name not in hidden}
         if not metrics:
             return
-        shown = "  ".join(f"{name} {_number(value)}" for name, value in metrics.items())
+        decisive = next(iter(metrics))
+        self.best = metrics[decisive] if event["best"] else self.best
+        shown = "  ".join(f"{name} {value}" for name, value in metrics.items())
         mark = "  <- best so far" if event["best"] else ""
-        self.console.print(f"step {event['step']:>6}  {shown}{mark}", highlight=False)
-        if event["best"]:
-            name, value = next(iter(metrics.items()))
-            self.bar.update(self.task, best=f"best {name} {_number(value)}")
+        self.console.print(f"step {event['step']:>6}  {shown}{mark}", highlight=False, markup=False)
+        looks = f"{decisive} {metrics[decisive]} (best {self.best})"
+        self.bar.update(self.task, looks=looks)
 
 
 def _number(value: float | None) -> str:

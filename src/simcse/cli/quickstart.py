@@ -39,7 +39,7 @@ WIDTH = 96  # of the answers
     help="Of the batch order, the dropout and the interval.",
 )
 def quickstart(model: str, output: Path, sentences: int, seed: int) -> None:
-    r"""Train, measure and search, on the documentation that comes with Python.
+    """Train, measure and search, on the documentation that comes with Python.
 
     Nothing is downloaded, and two cores need less than five minutes. Trains unsupervised SimCSE
     from the bundled model, shows what that changed on docstrings held out from training, and

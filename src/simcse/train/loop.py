@@ -94,14 +94,13 @@ def fit(
             observe(stepper.update(step, [examples[i] for i in rows]))
             if step % config.eval.every == 0 or step == steps:
                 watch.look(step)
-            if watch.since_best == config.eval.patience:
-                break
+                if watch.since_best == config.eval.patience:
+                    break
     except KeyboardInterrupt:
         watch.keep_now()
         raise
     finally:
-        encoder.set_precision("fp32")
-        stepper.optimizer.copy_masters()
+        stepper.finish()
     return watch.report(step, stepper.objective.tokenizer)
 
 
@@ -164,6 +163,14 @@ class _Stepper:
             "seconds": time.perf_counter() - started,
         }
 
+    def finish(self) -> None:
+        """Leave the last weights in fp32, ready to encode."""
+        self.encoder.set_precision("fp32")
+        if self.objective.mlm_head is not None:
+            self.objective.mlm_head.float()
+        self.optimizer.copy_masters()
+        self.encoder.eval()
+
 
 class _Watch:
     """Looks at the model, and knows the best look so far."""
@@ -190,7 +197,7 @@ class _Watch:
         self.looks.append((step, seen))
         better = self.validate is no_validation or _higher(seen.score, self.best_score)
         self.best = len(self.looks) - 1 if better else self.best
-        self.since_best = 0 if better else self.since_best + 1
+        self.since_best = 0 if better or step == 0 else self.since_best + 1
         self.observe({"event": "eval", "step": step, "best": better, **seen.metrics})
         self.keep_now(best=better)
 
@@ -221,4 +228,4 @@ class _Watch:
 
 def _higher(score: float | None, best: float | None) -> bool:
     """Whether a score beats the best one; an undefined one never does."""
-    return score is not None and (best is None or score > best)
+    return score is not None and not math.isnan(score) and (best is None or score > best)

@@ -85,7 +85,7 @@ class Objective(nn.Module):
             vocabulary=len(table),
         )
         hidden = self.encoder.backbone(masked)[0][chosen]  # (M, D)
-        if len(hidden) == 0:
-            return torch.zeros((), device=self.encoder.device)
-        logits = head(hidden, table.to(hidden.dtype))  # (M, V)
-        return nn.functional.cross_entropy(logits.float(), batch.input_ids[chosen])
+        logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
+        targets = batch.input_ids[chosen]
+        # The mean, as a sum: it can be differentiated where no token was masked.
+        return nn.functional.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))

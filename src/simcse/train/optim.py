@@ -47,7 +47,7 @@ class OptimConfig:
             raise ConfigError(f"optim.epochs must be > 0, got {self.epochs}")
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"optim.max_steps must be at least 1, got {self.max_steps}")
-        if min(self.weight_decay, self.clip_norm) < 0:
+        if not (self.weight_decay >= 0 and self.clip_norm >= 0):
             raise ConfigError("optim.weight_decay and optim.clip_norm must be >= 0")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optim.warmup must be from 0 to below 1, got {self.warmup}")
@@ -67,16 +67,22 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 class Optimizer:
-    """AdamW, on fp32 master weights where the model's own are held in a smaller format."""
+    """AdamW, on fp32 master weights where the model's own are held in a smaller format.
+
+    Frozen parameters have masters too, so that they come back as they were; gradients from
+    before are forgotten.
+    """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], config: OptimConfig, *, masters: bool = False
     ) -> None:
         self.config = config
-        self.weights = [p for p in parameters if p.requires_grad]
+        self.weights = list(parameters)
+        for weight in self.weights:
+            weight.grad = None
         self.masters = [_copy(p) if masters else p for p in self.weights]
-        matrices = [m for m in self.masters if m.dim() > 1]
-        vectors = [m for m in self.masters if m.dim() <= 1]
+        matrices = [m for m in self.masters if m.requires_grad and m.dim() > 1]
+        vectors = [m for m in self.masters if m.requires_grad and m.dim() <= 1]
         groups = [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
@@ -123,4 +129,4 @@ class Optimizer:
 
 
 def _copy(weight: Tensor) -> Tensor:
-    return weight.detach().float().clone().requires_grad_()
+    return weight.detach().float().clone().requires_grad_(weight.requires_grad)

@@ -13,7 +13,9 @@ def epoch_batches(
     A last batch of one row is dropped unless ``keep_single``: without hard negatives its loss
     is zero.
     """
-    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    # torch keeps 32 bits: the upper 20 of the seed are folded in, or they would be lost.
+    folded = (seed << 20) ^ ((seed >> 12) * 0x9E3779B1)
+    generator = torch.Generator().manual_seed(folded + epoch)
     shuffled: list[int] = torch.randperm(rows, generator=generator).tolist()
     batches = [shuffled[i : i + batch_size] for i in range(0, rows, batch_size)]
     return batches[:-1] if len(batches[-1]) == 1 and not keep_single else batches

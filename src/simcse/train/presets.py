@@ -30,7 +30,7 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def _recipe(backbone: str, *, supervised: bool, lr: float, batch_size: int) -> Preset:
+def _recipe(backbone: str, lr: float, batch_size: int, *, supervised: bool) -> Preset:
     return Preset(
         backbone,
         {
@@ -47,20 +47,14 @@ def _recipe(backbone: str, *, supervised: bool, lr: float, batch_size: int) -> P
     )
 
 
-_BERT, _ROBERTA = "google-bert/bert-{}-uncased", "FacebookAI/roberta-{}"
-PRESETS = {
-    "unsup-bert-base": _recipe(_BERT.format("base"), supervised=False, lr=3e-5, batch_size=64),
-    "unsup-bert-large": _recipe(_BERT.format("large"), supervised=False, lr=1e-5, batch_size=64),
-    "unsup-roberta-base": _recipe(
-        _ROBERTA.format("base"), supervised=False, lr=1e-5, batch_size=512
-    ),
-    "unsup-roberta-large": _recipe(
-        _ROBERTA.format("large"), supervised=False, lr=3e-5, batch_size=512
-    ),
-    "sup-bert-base": _recipe(_BERT.format("base"), supervised=True, lr=5e-5, batch_size=512),
-    "sup-bert-large": _recipe(_BERT.format("large"), supervised=True, lr=1e-5, batch_size=512),
-    "sup-roberta-base": _recipe(_ROBERTA.format("base"), supervised=True, lr=5e-5, batch_size=512),
-    "sup-roberta-large": _recipe(
-        _ROBERTA.format("large"), supervised=True, lr=1e-5, batch_size=512
-    ),
+_ROWS = {  # backbone, learning rate, batch size: table A.1
+    "unsup-bert-base": ("google-bert/bert-base-uncased", 3e-5, 64),
+    "unsup-bert-large": ("google-bert/bert-large-uncased", 1e-5, 64),
+    "unsup-roberta-base": ("FacebookAI/roberta-base", 1e-5, 512),
+    "unsup-roberta-large": ("FacebookAI/roberta-large", 3e-5, 512),
+    "sup-bert-base": ("google-bert/bert-base-uncased", 5e-5, 512),
+    "sup-bert-large": ("google-bert/bert-large-uncased", 1e-5, 512),
+    "sup-roberta-base": ("FacebookAI/roberta-base", 5e-5, 512),
+    "sup-roberta-large": ("FacebookAI/roberta-large", 1e-5, 512),
 }
+PRESETS = {name: _recipe(*row, supervised=name.startswith("sup-")) for name, row in _ROWS.items()}

@@ -18,8 +18,11 @@ from simcse.io.files import ReadCounts, sha256_file, write_text
 from simcse.io.log import append_log
 from simcse.io.sts import read_sts
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.mlm import MlmHead, read_mlm_head
+from simcse.model.names import locate
 from simcse.train.loop import Event, TrainReport, count_steps, fit
 from simcse.train.settings import DataConfig, TrainConfig
+from simcse.train.tensorboard import tensorboard
 from simcse.train.validation import Validate, no_validation, sts_validation
 
 LOG, SETTINGS = "log.jsonl", "settings.toml"
@@ -62,8 +65,11 @@ def train_run(
     encoder = load_start(model, config)
     provenance = _provenance(model, files, len(examples), config)
 
+    boards = tensorboard(output)
+
     def tell(event: Event) -> None:
         append_log(output / LOG, event)
+        boards(event)
         observe(event)
 
     def keep(encoder: SentenceEncoder, best: bool) -> None:
@@ -72,9 +78,30 @@ def train_run(
         if best:
             encoder.save(output / BEST)
 
-    report = fit(encoder, examples, config, validate=validate, observe=tell, keep=keep)
+    report = fit(
+        encoder,
+        examples,
+        config,
+        validate=validate,
+        observe=tell,
+        keep=keep,
+        mlm_head=find_mlm_head(encoder, model, config, tell),
+    )
     tell({"event": "finish", "skipped": counts.skipped, "blank": counts.blank, **asdict(report)})
     return report
+
+
+def find_mlm_head(
+    encoder: SentenceEncoder, model: str, config: TrainConfig, observe: Callable[[Event], None]
+) -> MlmHead | None:
+    """Return the MLM head the run needs, saying so where the start model has none stored."""
+    if config.loss.mlm_weight == 0:
+        return None
+    head, stored = read_mlm_head(encoder.backbone, locate(model))
+    if not stored:
+        text = f"{model} has no MLM head; a new one starts, tied to its input embeddings"
+        observe({"event": "note", "text": text})
+    return head
 
 
 def read_rows(files: Sequence[Path], config: DataConfig, counts: ReadCounts) -> list[Example]:

@@ -32,6 +32,10 @@ class ModelConfig:
     dropout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 3:  # as `ModelSettings`
+            raise ConfigError(f"model.max_length must be at least 3, got {self.max_length}")
+        if self.layers is not None and self.layers < 1:
+            raise ConfigError(f"model.layers must be at least 1, got {self.layers}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout must be from 0 to below 1, got {self.dropout}")
 

