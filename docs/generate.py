@@ -1,5 +1,6 @@
 """Write docs/cli.md: every command's --help. Run by ``make docs``; a test compares."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -7,22 +8,20 @@ import click
 from simcse.cli.main import cli
 
 PAGE = Path(__file__).with_name("cli.md")
+WIDTH = 100
 
 
 def command_page() -> str:
     """Return the Markdown page of all commands."""
-    blocks = ["# Commands\n\nMade from `--help` by `make docs`; do not edit.\n"]
-    for name, command in _commands("simcse", cli):
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
-        blocks.append(f"## {name}\n\n```\n{command.get_help(context)}\n```\n")
-    return "\n".join(blocks)
+    root = click.Context(cli, info_name="simcse", terminal_width=WIDTH, **cli.context_settings)
+    sections = (f"## {each.command_path}\n\n```\n{each.get_help()}\n```\n" for each in _all(root))
+    return "\n".join(["# Commands\n\nMade from `--help` by `make docs`; do not edit.\n", *sections])
 
 
-def _commands(name: str, command: click.Command) -> list[tuple[str, click.Command]]:
-    below = command.commands.items() if isinstance(command, click.Group) else ()
-    return [(name, command)] + [
-        found for part, inner in below for found in _commands(f"{name} {part}", inner)
-    ]
+def _all(context: click.Context) -> Iterator[click.Context]:
+    yield context
+    for name, command in getattr(context.command, "commands", {}).items():
+        yield from _all(click.Context(command, parent=context, info_name=name))
 
 
 if __name__ == "__main__":

@@ -79,14 +79,12 @@ def test_a_log_that_cannot_be_written_is_a_resource_error(tmp_path, where):
     assert error.value.exit_code == 5
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="read_log lets it through")
 def test_bytes_that_are_no_text_are_an_artefact_error(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"event": "\xff"}\n{"event": "finish"}\n')
     with pytest.raises(ArtefactError, match=r"log\.jsonl"):
         read_log(tmp_path / "log.jsonl")
 
 
-@pytest.mark.xfail(strict=True, raises=ArtefactError, reason="append_log glues the lines together")
 def test_a_resumed_run_starts_a_new_line_after_one_cut_short(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"event": "start"}\n{"event": "st')

@@ -1,24 +1,34 @@
 """The log of a run: one JSON object a line, readable while it grows."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from simcse.errors import ArtefactError, ResourceError
 
 
 def append_log(path: Path, event: Mapping[str, Any]) -> None:
-    """Add one event to the log.
+    """Add one event to the log, in place of a last line that a crash cut short.
 
     Raises:
         ResourceError: the file cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8", newline="\n") as log:
-            log.write(json.dumps(event, allow_nan=False) + "\n")
+        with path.open("ab+") as log:
+            _drop_cut_line(log)
+            log.write(json.dumps(event, allow_nan=False).encode() + b"\n")
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _drop_cut_line(log: BinaryIO) -> None:
+    end = log.seek(0, os.SEEK_END)
+    log.seek(max(0, end - 1))
+    if log.read(1) not in (b"", b"\n"):
+        log.seek(0)
+        log.truncate(log.read().rfind(b"\n") + 1)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -31,6 +41,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ArtefactError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ArtefactError(f"{path} is not text: {error}") from error
     events: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:

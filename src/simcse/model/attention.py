@@ -49,7 +49,7 @@ def lay_out(lengths: Sequence[int], device: torch.device) -> Layout:
     tokens = first[sentence] + torch.where(holds, position, 0)
     sizes, counts = torch.unique_consecutive(padded, return_counts=True)
     blocks = tuple(zip(counts.tolist(), sizes.tolist(), strict=True))
-    per_block = holds.split([count * size for count, size in blocks])
+    per_block = torch.split(holds, [count * size for count, size in blocks])
     masks = (held.view(-1, 1, 1, size) for held, (_, size) in zip(per_block, blocks, strict=True))
     return Layout(blocks, tokens, holds.nonzero().squeeze(1), tuple(masks))
 
@@ -81,15 +81,14 @@ def packed_attention(
         sliding_window: tokens further apart than this minus one do not see each other.
     """
     sizes = [count * length for count, length in layout.blocks]
-    placed = (_Place.apply(x[0].transpose(0, 1), layout) for x in (query, key, value))
+    placed = (_place(x[0].transpose(0, 1), layout) for x in (query, key, value))
     pieces = zip(*(torch.split(x, sizes) for x in placed), strict=True)  # each (b * L, H, Dh)
     outputs = []
     for (count, length), mask, qkv in zip(layout.blocks, layout.masks, pieces, strict=True):
         q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)  # (b, H, L, Dh)
-        seen = mask & _window(length, sliding_window, query.device)
+        seen = mask if sliding_window is None else _within(mask, sliding_window)
         outputs.append(_attend(q, k, v, seen, scaling=scaling, rate=dropout))
-    mixed: Tensor = _TakeBack.apply(torch.cat(outputs), layout)
-    return mixed.unsqueeze(0), None  # (1, T, H, Dh)
+    return _take_back(torch.cat(outputs), layout).unsqueeze(0), None  # (1, T, H, Dh)
 
 
 def _attend(
@@ -136,12 +135,24 @@ class _TakeBack(torch.autograd.Function):
         return full.index_copy_(0, ctx.places, gradient), None
 
 
-def _window(length: int, sliding_window: int | None, device: torch.device) -> Tensor:
-    """(L, L) mask of the pairs within the window; (1, 1) where all are."""
-    if sliding_window is None or length <= sliding_window:
-        return torch.ones(1, 1, dtype=torch.bool, device=device)
-    position = torch.arange(length, device=device)
-    return (position[:, None] - position[None, :]).abs() < sliding_window
+def _place(rows: Tensor, layout: Layout) -> Tensor:
+    placed: Tensor = _Place.apply(rows, layout)  # type: ignore[no-untyped-call]
+    return placed
+
+
+def _take_back(rows: Tensor, layout: Layout) -> Tensor:
+    taken: Tensor = _TakeBack.apply(rows, layout)  # type: ignore[no-untyped-call]
+    return taken
+
+
+def _within(mask: Tensor, sliding_window: int) -> Tensor:
+    """Narrow a mask (b, 1, 1, L) to pairs less than the window apart: (b, 1, L, L).
+
+    Every place sees itself, or an empty one far from all tokens would see nothing: NaN.
+    """
+    position = torch.arange(mask.shape[-1], device=mask.device)
+    distance = (position[:, None] - position[None, :]).abs()  # (L, L)
+    return mask & (distance < sliding_window) | (distance == 0)
 
 
 def register() -> None:

@@ -30,6 +30,8 @@ def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
         ArtefactError: the stored weights are damaged.
     """
     head = MlmHead(backbone)
+    if getattr(backbone.model.config, "hidden_act", "gelu") != "gelu":
+        return head, False  # its stored head was trained with another activation
     stored: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         stored |= read_safetensors(path)
