@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 
 
 def glove(texts: Sequence[str]) -> np.ndarray:
-    """Mean GloVe 6B vector of the lower-cased words: (N, 50)."""
+    """Mean GloVe 6B vector of the lower-cased words and signs: (N, 50)."""
     rows, vectors = _glove()
-    numbers = ([rows[w] for w in re.findall(r"\w+", t.lower()) if w in rows] for t in texts)
+    numbers = ([rows[w] for w in re.findall(r"\w+|[^\w\s]", t.lower()) if w in rows] for t in texts)
     return np.stack([_mean(vectors, found) for found in numbers])
 
 
