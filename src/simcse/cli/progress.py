@@ -63,7 +63,8 @@ class TrainProgress:
         self.bar.update(self.task, total=event["steps"])
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        self.console.print(f"note: {event['text']}", highlight=False, markup=False)
+        text = f"note: {event['text']}"
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _step(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]
@@ -80,7 +81,8 @@ class TrainProgress:
         self.best = metrics[decisive] if event["best"] else self.best
         shown = "  ".join(f"{name} {value}" for name, value in metrics.items())
         mark = "  <- best so far" if event["best"] else ""
-        self.console.print(f"step {event['step']:>6}  {shown}{mark}", highlight=False, markup=False)
+        line = f"step {event['step']:>6}  {shown}{mark}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         looks = f"{decisive} {metrics[decisive]} (best {self.best})"
         self.bar.update(self.task, looks=looks)
 

@@ -124,13 +124,14 @@ def versions() -> dict[str, str]:
 
 
 def next_commands(output: Path) -> list[str]:
-    """Return commands to type next, each of which runs as it stands."""
+    """Return commands to type next, each of which runs as it stands, in this order."""
     paths = (f"{output / name}" for name in ("best", "sentences.txt"))
     best, sentences = (f'"{path}"' if " " in path else path for path in paths)
     return [
         f'simcse similarity "Open a file." "Read from disk." --model {best}',
         f"simcse encode {sentences} --model {best} --output vectors.npy",
-        f"simcse train --train {sentences} --output runs/mine",
+        f"simcse train --train {sentences} --output runs/mine eval.dev=none",
+        "simcse data fetch",
         "simcse evaluate sts mini",
         "simcse --help",
     ]
