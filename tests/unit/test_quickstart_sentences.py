@@ -63,6 +63,8 @@ def test_markup_is_dropped(text, expected):
         "X = foo(a, b); y[0] += {1: 2}.",
         "It reads a b c1 d2 e3 f4 g5 h6 i7.",
         "It takes a list of names, e.g.",
+        "It goes on and on...",
+        "Installs the corresponding shape. !!",
         "Word " * (MOST_WORDS + 1) + ".",
     ],
 )

@@ -93,12 +93,12 @@ def sts(
         for note in task.notes:
             click.echo(f"note: {note}", err=True)
     loading = {name: options.pop(name) for name in ("pooling", "max_length", "device", "precision")}
-    evaluations = [_measure_model(name, loaded, loading) for name in models or default(functions)]
+    evaluations = [_measure_model(name, loaded, loading) for name in models or _default(functions)]
     evaluations += [_measure(name, _function(name), loaded) for name in functions]
     _present(evaluations, loaded, **options)
 
 
-def default(functions: tuple[str, ...]) -> tuple[str, ...]:
+def _default(functions: tuple[str, ...]) -> tuple[str, ...]:
     """Without any model named it is the bundled one."""
     return () if functions else ("mini",)
 

@@ -1,5 +1,6 @@
 """Tables on stdout, in the format asked for."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -7,6 +8,7 @@ import click
 if TYPE_CHECKING:
     from simcse.report.tables import Table
 
+PIPED_WIDTH = 200
 FORMATS = ("table", "json", "markdown", "latex")
 format_option = click.option(
     "--format",
@@ -25,9 +27,9 @@ def show(table: "Table", form: str) -> None:
     from simcse.report import tables
 
     if form == "table":
-        console = Console()
         # Piped output is read by programs or pasted: never wrap it at some default width.
-        Console(width=None if console.is_terminal else 200).print(tables.to_rich(table))
+        width = None if sys.stdout.isatty() else PIPED_WIDTH
+        Console(width=width).print(tables.to_rich(table))
         return
     writers = {
         "json": tables.to_json,

@@ -29,7 +29,7 @@ from simcse.train.validation import Validation
 SENTENCES = 4096
 QUESTIONS = (
     "How do I catch an exception?",
-    "How do I read a file line by line?",
+    "How can I stop a loop early?",
     "What is a generator?",
 )
 ANSWERS = 3  # shown for each question

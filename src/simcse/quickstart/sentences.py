@@ -19,7 +19,7 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|al|approx|resp|Dr|Mr|Mrs|Prof|St|No|Fig|Sec)|\b[A-Z])\.$"
 )
 
-_SENTENCE = re.compile(r"[\"'“‘(]?[A-Z].*[.!?][\"'”’)]*", re.DOTALL)
+_SENTENCE = re.compile(r"[\"'“‘(]?[A-Z].*[^\s.!?][.!?][\"'”’)]*", re.DOTALL)
 _WORD = re.compile(r"[\"'“‘(]*[A-Za-z]+(?:[-'’/][A-Za-z]+)*[\"'”’)]*[.,:;!?]*[\"'”’)]*")
 _NOT_PROSE = re.compile(r">>>|::=|==|->|\s\|\s|[{}\\]|:$")
 
