@@ -42,6 +42,13 @@ class TokenBatch:
         tokens = torch.arange(len(self.input_ids), device=lengths.device)
         return tokens - first.repeat_interleave(lengths)
 
+    @property
+    def sentences(self) -> Tensor:
+        """(T,) the caller's number of each token's sentence."""
+        return self.order.repeat_interleave(
+            torch.tensor(self.lengths, device=self.order.device), dim=0
+        )
+
     def restore(self, rows: Tensor) -> Tensor:
         """Bring rows (B, ...) from this batch's order to the caller's."""
         return rows[torch.argsort(self.order)]

@@ -1,11 +1,14 @@
 """Packed attention against one sentence at a time in plain softmax."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from simcse.model.attention import PACKED, lay_out, packed_attention, register
+from simcse.model.attention import PACKED, Layout, lay_out, packed_attention, register
+from simcse.model.dropout import Noise
 
 LENGTHS = [1, 1, 3, 6, 6, 6, 8, 9, 17]  # three blocks: up to 8, 16 and 24
 LAYOUT = lay_out(LENGTHS, torch.device("cpu"))
@@ -17,9 +20,20 @@ def make_qkv(seed: int = 0, *, gradient: bool = False) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).requires_grad_(gradient) for _ in range(3)]
 
 
-def run(qkv: list[Tensor], *, window: int | None = None, rate: float = 0.0) -> Tensor:
+def make_layout(key: int | None = None) -> Layout:
+    """The layout of a training pass."""
+    noise = Noise()
+    noise.key = key
+    sentences = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
+    keys = noise.begin(sentences, torch.arange(sum(LENGTHS)))
+    return lay_out(LENGTHS, torch.device("cpu"), noise=noise, keys=keys)
+
+
+def run(
+    qkv: list[Tensor], layout: Layout = LAYOUT, *, window: int | None = None, rate: float = 0.0
+) -> Tensor:
     output, weights = packed_attention(
-        nn.Identity(), *qkv, None, layout=LAYOUT, scaling=0.5, dropout=rate, sliding_window=window
+        nn.Identity(), *qkv, None, layout=layout, scaling=0.5, dropout=rate, sliding_window=window
     )
     assert weights is None
     return output
@@ -68,10 +82,14 @@ def test_gradient_is_right() -> None:
 
 def test_dropout_draws_anew_and_keeps_the_mean() -> None:
     qkv = make_qkv()
-    torch.manual_seed(0)
-    outputs = torch.stack([run(qkv, rate=0.2) for _ in range(2000)])
+    outputs = torch.stack([run(qkv, make_layout(key), rate=0.2) for key in range(2000)])
     assert not torch.equal(outputs[0], outputs[1])
     torch.testing.assert_close(outputs.mean(0), run(qkv), atol=0.12, rtol=0)
+
+
+def test_gradient_with_dropout_is_right() -> None:
+    qkv = [x.detach().double().requires_grad_() for x in make_qkv()]
+    assert torch.autograd.gradcheck(lambda *x: run(list(x), make_layout(1), rate=0.3), qkv)
 
 
 def test_a_layout_by_hand() -> None:
@@ -79,9 +97,10 @@ def test_a_layout_by_hand() -> None:
     assert layout.blocks == ((1, 8), (1, 16))
     assert layout.tokens.tolist() == [0, 1] + 6 * [0] + [*range(2, 11)] + 7 * [2]
     assert layout.places.tolist() == [0, 1, *range(8, 17)]
-    assert [mask.flatten().tolist() for mask in layout.masks] == [
-        2 * [True] + 6 * [False],
-        9 * [True] + 7 * [False],
+    assert layout.empty.tolist() == [*range(2, 8), *range(17, 24)]
+    assert [bias.flatten().tolist() for bias in layout.biases] == [
+        2 * [0.0] + 6 * [-math.inf],
+        9 * [0.0] + 7 * [-math.inf],
     ]
 
 

@@ -59,7 +59,7 @@ def masked_batch(tokens=40_000, rate=0.15, seed=0):
     rows = [[2, *row, 3] for row in torch.randint(5, VOCABULARY, (tokens // 20, 18)).tolist()]
     batch = pack(rows)
     return batch, *mask_tokens(
-        batch, rate=rate, mask_id=MASK, special_ids=SPECIAL, vocabulary=VOCABULARY
+        batch, rate=rate, mask_id=MASK, special_ids=SPECIAL, vocabulary=VOCABULARY, seed=seed
     )
 
 

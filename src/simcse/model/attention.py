@@ -4,7 +4,7 @@ Any architecture that calls transformers' attention interface runs packed withou
 it sees one row of T tokens, and this function lets each sentence attend to itself only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from simcse.model.dropout import dropout as drop
+from simcse.model.dropout import Noise, apply_mask, keep_mask, keep_scale
 
 PACKED = "simcse_packed"
 STEP = 8  # lengths are rounded up to a multiple of it, in the attention only
@@ -23,23 +23,51 @@ class Layout:
     """Where tokens stand while they attend: in dense blocks of sentences of similar length.
 
     One block a length would mean dozens of tiny matrix products; rounding lengths up to a
-    multiple of `STEP` leaves a few large ones, at the price of some masked places.
+    multiple of `STEP` leaves a few large ones, at the price of some empty places.
 
     Attributes:
         blocks: (number of sentences, length) of each block, in row order.
-        tokens: (P,) the token at each place; a place without one repeats a token of its sentence.
+        tokens: (P,) the token at each place; an empty place repeats a token of its sentence.
         places: (T,) the place of each token.
-        masks: for each block (b, 1, 1, L) bool, the places that hold a token.
+        empty: (P - T,) the places without a token.
+        biases: for each block (b, 1, 1, L), added to the scores: -inf at empty places, else 0.
+        noise: what dropout draws from.
+        keys: for each block (b, L), the tokens' keys of that noise; none while not training.
     """
 
     blocks: tuple[tuple[int, int], ...]
     tokens: Tensor
     places: Tensor
-    masks: tuple[Tensor, ...]
+    empty: Tensor
+    biases: tuple[Tensor, ...]
+    noise: Noise
+    keys: tuple[Tensor, ...]
+
+    def split(self, placed: Tensor) -> Iterator[Tensor]:
+        """Cut rows of places (P, H, Dh) into views (b, H, L, Dh), one a block."""
+        for piece, block in _pieces(placed, self.blocks):
+            yield piece.view(*block, *piece.shape[1:]).transpose(1, 2)
+
+    def place(self, rows: Tensor) -> list[Tensor]:
+        """Bring rows of tokens (T, H, Dh) to the blocks, each a copy (b * H, L, Dh)."""
+        return [block.flatten(0, 1) for block in self.split(rows.index_select(0, self.tokens))]
 
 
-def lay_out(lengths: Sequence[int], device: torch.device) -> Layout:
-    """Plan the blocks for sentences of ascending ``lengths``, packed one after another."""
+def lay_out(
+    lengths: Sequence[int],
+    device: torch.device,
+    *,
+    noise: Noise | None = None,
+    keys: Tensor | None = None,
+) -> Layout:
+    """Plan the blocks for sentences of ascending ``lengths``, packed one after another.
+
+    Args:
+        lengths: tokens of each sentence.
+        device: where the tokens are.
+        noise: what dropout draws from.
+        keys: (T,) the tokens' keys of it.
+    """
     length = torch.tensor(lengths, device=device)  # (B,)
     padded = (length + STEP - 1) // STEP * STEP  # (B,)
     sentence = torch.repeat_interleave(padded)  # (P,)
@@ -49,9 +77,26 @@ def lay_out(lengths: Sequence[int], device: torch.device) -> Layout:
     tokens = first[sentence] + torch.where(holds, position, 0)
     sizes, counts = torch.unique_consecutive(padded, return_counts=True)
     blocks = tuple(zip(counts.tolist(), sizes.tolist(), strict=True))
-    per_block = torch.split(holds, [count * size for count, size in blocks])
-    masks = (held.view(-1, 1, 1, size) for held, (_, size) in zip(per_block, blocks, strict=True))
-    return Layout(blocks, tokens, holds.nonzero().squeeze(1), tuple(masks))
+    bias = torch.zeros(len(holds), device=device).masked_fill_(~holds, float("-inf"))
+    biases = [piece.view(-1, 1, 1, n) for piece, (_, n) in _pieces(bias, blocks)]
+    placed = [] if keys is None else _pieces(keys[tokens], blocks)
+    return Layout(
+        blocks=blocks,
+        tokens=tokens,
+        places=holds.nonzero().squeeze(1),
+        empty=(~holds).nonzero().squeeze(1),
+        biases=tuple(biases),
+        noise=noise or Noise(),
+        keys=tuple(piece.view(block) for piece, block in placed),
+    )
+
+
+def _pieces(
+    placed: Tensor, blocks: Sequence[tuple[int, int]]
+) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """Cut rows of places (P, ...) at the blocks' bounds."""
+    pieces = torch.split(placed, [count * length for count, length in blocks])
+    return zip(pieces, blocks, strict=True)
 
 
 def packed_attention(
@@ -80,79 +125,103 @@ def packed_attention(
         dropout: rate on the attention weights.
         sliding_window: tokens further apart than this minus one do not see each other.
     """
-    sizes = [count * length for count, length in layout.blocks]
-    placed = (_place(x[0].transpose(0, 1), layout) for x in (query, key, value))
-    pieces = zip(*(torch.split(x, sizes) for x in placed), strict=True)  # each (b * L, H, Dh)
-    outputs = []
-    for (count, length), mask, qkv in zip(layout.blocks, layout.masks, pieces, strict=True):
-        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)  # (b, H, L, Dh)
-        seen = mask if sliding_window is None else _within(mask, sliding_window)
-        outputs.append(_attend(q, k, v, seen, scaling=scaling, rate=dropout))
-    return _take_back(torch.cat(outputs), layout).unsqueeze(0), None  # (1, T, H, Dh)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # each (T, H, Dh)
+    biases = [bias.to(query.dtype) for bias in layout.biases]
+    if sliding_window is not None:
+        biases = [_within(bias, sliding_window) for bias in biases]
+    mixed: Tensor
+    if dropout > 0 or query.requires_grad:
+        mixed = _Attention.apply(q, k, v, layout, biases, scaling, dropout)  # type: ignore[no-untyped-call]
+    else:
+        mixed = _attend(q, k, v, layout, biases, scaling)
+    return mixed.unsqueeze(0), None  # (1, T, H, Dh)
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scaling: float, rate: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    biases: Sequence[Tensor],
+    scaling: float,
 ) -> Tensor:
-    """Dense attention in one block: (b, H, L, Dh), mask (b, 1, 1 or L, L) -> (b * L, H, Dh)."""
-    if rate == 0 and not q.requires_grad:
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
-    else:  # torch's fused CPU kernel has no dropout and a slow backward
-        scores = (q * scaling) @ k.transpose(2, 3)  # (b, H, L, L)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
-        mixed = (drop(weights, rate) if rate > 0 else weights) @ v
-    return mixed.transpose(1, 2).flatten(0, 1)  # (b * L, H, Dh)
+    """Attention by torch's fused kernel, for rows of tokens (T, H, Dh)."""
+    mixed = query.new_empty(len(layout.tokens), *query.shape[1:])  # (P, H, Dh)
+    placed = (layout.split(x.index_select(0, layout.tokens)) for x in (query, key, value))
+    for block, q, k, v, bias in zip(layout.split(mixed), *placed, biases, strict=True):
+        block.copy_(nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scaling))
+    return mixed.index_select(0, layout.places)
 
 
-class _Place(torch.autograd.Function):
-    """Rows of tokens (T, ...) to rows of places (P, ...).
+class _Attention(torch.autograd.Function):
+    """Attention with gradient and dropout, for rows of tokens (T, H, Dh).
 
-    Empty places repeat a token, are masked as keys and dropped as queries, so their gradient is
-    zero and the backward is a plain selection; indexing would add up row by row.
+    torch's fused CPU kernel has no dropout and a slow backward. Here the scores are passed over
+    as rarely as can be: the factor goes to the queries, and what dropout scales up is the
+    values, which are smaller than the weights.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, layout: Layout) -> Tensor:  # noqa: ANN401 - torch's own
-        ctx.places = layout.places
-        return rows.index_select(0, layout.tokens)
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: Layout,
+        biases: Sequence[Tensor],
+        scaling: float,
+        rate: float,
+    ) -> Tensor:
+        site = layout.noise.next_site() if rate > 0 else 0
+        mixed = query.new_empty(len(layout.tokens), *query.shape[1:])  # (P, H, Dh)
+        placed = (layout.place(x) for x in (query, key, value))
+        saved: list[Tensor] = []
+        for i, (block, q, k, v) in enumerate(zip(layout.split(mixed), *placed, strict=True)):
+            scores = torch.bmm(q.mul_(scaling), k.transpose(1, 2))  # (b * H, L, L)
+            scores.view(*block.shape[:-1], -1).add_(biases[i])
+            weights = scores.softmax(-1)
+            saved += [q, k, v, weights]
+            if rate > 0:
+                v.mul_(keep_scale(rate))
+                keep = keep_mask(layout.keys[i], site, weights.shape, rate)
+                saved.append(keep)
+                weights = apply_mask(weights, keep)
+            block.copy_(torch.bmm(weights, v).view(block.shape))
+        ctx.save_for_backward(*saved)
+        ctx.layout, ctx.scaling, ctx.rate = layout, scaling, rate
+        return mixed.index_select(0, layout.places)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's own
-        return gradient.index_select(0, ctx.places), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        layout, rate = ctx.layout, ctx.rate
+        placed = gradient.index_select(0, layout.tokens).index_fill_(0, layout.empty, 0.0)
+        results = [torch.empty_like(placed) for _ in range(3)]  # of query, key, value
+        saved = iter(ctx.saved_tensors)
+        for block, dq, dk, dv in zip(*(layout.split(x) for x in (placed, *results)), strict=True):
+            g = block.flatten(0, 1)  # (b * H, L, Dh)
+            q, k, v, weights = (next(saved) for _ in range(4))
+            g_weights, dropped = torch.bmm(g, v.transpose(1, 2)), weights  # (b * H, L, L)
+            if rate > 0:
+                keep = next(saved)
+                g_weights, dropped = apply_mask(g_weights, keep), apply_mask(weights, keep)
+            g_scores = torch._softmax_backward_data(g_weights, weights, -1, weights.dtype)
+            dq.copy_(torch.bmm(g_scores, k).mul_(ctx.scaling).view(dq.shape))
+            dk.copy_(torch.bmm(g_scores.transpose(1, 2), q).view(dk.shape))
+            g_values = torch.bmm(dropped.transpose(1, 2), g)
+            dv.copy_((g_values.mul_(keep_scale(rate)) if rate > 0 else g_values).view(dv.shape))
+        rows = (x.index_select(0, layout.places) for x in results)
+        return (*rows, None, None, None, None)
 
 
-class _TakeBack(torch.autograd.Function):
-    """Rows of places (P, ...) to rows of tokens (T, ...)."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, layout: Layout) -> Tensor:  # noqa: ANN401 - torch's own
-        ctx.places, ctx.count = layout.places, len(rows)
-        return rows.index_select(0, layout.places)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's own
-        full = gradient.new_zeros(ctx.count, *gradient.shape[1:])
-        return full.index_copy_(0, ctx.places, gradient), None
-
-
-def _place(rows: Tensor, layout: Layout) -> Tensor:
-    placed: Tensor = _Place.apply(rows, layout)  # type: ignore[no-untyped-call]
-    return placed
-
-
-def _take_back(rows: Tensor, layout: Layout) -> Tensor:
-    taken: Tensor = _TakeBack.apply(rows, layout)  # type: ignore[no-untyped-call]
-    return taken
-
-
-def _within(mask: Tensor, sliding_window: int) -> Tensor:
-    """Narrow a mask (b, 1, 1, L) to pairs less than the window apart: (b, 1, L, L).
+def _within(bias: Tensor, sliding_window: int) -> Tensor:
+    """Narrow a bias (b, 1, 1, L) to pairs less than the window apart: (b, 1, L, L).
 
     Every place sees itself, or an empty one far from all tokens would see nothing: NaN.
     """
-    position = torch.arange(mask.shape[-1], device=mask.device)
+    position = torch.arange(bias.shape[-1], device=bias.device)
     distance = (position[:, None] - position[None, :]).abs()  # (L, L)
-    return mask & (distance < sliding_window) | (distance == 0)
+    narrowed = bias.masked_fill(distance >= sliding_window, float("-inf"))
+    return narrowed.masked_fill(distance == 0, 0.0)
 
 
 def register() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from simcse.errors import UsageError
 from simcse.model import attention
+from simcse.model.dropout import Noise, replace_dropout
 from simcse.text import TokenBatch, pack
 
 
@@ -18,11 +19,13 @@ class Backbone(nn.Module):
     Attributes:
         model: the Hugging Face model.
         packed: whether sentences run in one row without padding; otherwise padded.
+        noise: what the dropouts draw from while training.
     """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - HF has no common type
         super().__init__()
         self.model = model
+        self.noise = Noise()
         self._padded_attention: str = model.config._attn_implementation
         attention.register()
         self.packed = _takes_packed(model) and self._packs_exactly()
@@ -46,6 +49,10 @@ class Backbone(nn.Module):
     def forward(self, batch: TokenBatch, layers: Sequence[int] = (-1,)) -> list[Tensor]:
         """Compute hidden states (T, D) of the named layers; 0 is the embedding, -1 the last."""
         return (self._packed_states if self.packed else self._padded_states)(batch, layers)
+
+    def set_dropout(self, rate: float | None = None) -> None:
+        """Let all dropouts draw from `noise`, each at its own rate unless one is given."""
+        replace_dropout(self.model, self.noise, rate)
 
     def keep_layers(self, count: int) -> None:
         """Drop all layers above the first ``count``.
@@ -85,20 +92,35 @@ class Backbone(nn.Module):
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
 
     def _packed_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
+        keys = self._token_keys(batch)
+        if keys is not None:
+            self.noise.rows = keys.unsqueeze(0)  # (1, T)
+        device = batch.input_ids.device
+        layout = attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys)
         inputs = {
             "input_ids": batch.input_ids.unsqueeze(0),
             "position_ids": (batch.positions + _first_position(self.model)).unsqueeze(0),
-            "layout": attention.lay_out(batch.lengths, batch.input_ids.device),
+            "layout": layout,
         }
         return [states[0] for states in self._run(attention.PACKED, inputs, layers)]
 
     def _padded_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
         mask = torch.arange(batch.lengths[-1], device=lengths.device) < lengths[:, None]  # (B, L)
-        ids = batch.input_ids.new_full(mask.shape, self.model.config.pad_token_id or 0)
-        ids[mask] = batch.input_ids
-        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        keys = self._token_keys(batch)
+        if keys is not None:
+            self.noise.rows = _padded(keys, mask)
+        inputs = {
+            "input_ids": _padded(batch.input_ids, mask, self.model.config.pad_token_id or 0),
+            "attention_mask": mask.long(),
+        }
         return [states[mask] for states in self._run(self._padded_attention, inputs, layers)]
+
+    def _token_keys(self, batch: TokenBatch) -> Tensor | None:
+        """Begin a pass of the noise: (T,) keys of the tokens; ``None`` while not training."""
+        if not self.training:
+            return None
+        return self.noise.begin(batch.sentences, batch.positions)
 
     def _run(
         self, implementation: str, inputs: Mapping[str, Any], layers: Sequence[int]
@@ -124,6 +146,13 @@ class Backbone(nn.Module):
         packed, padded = self._packed_states(batch, (-1,)), self._padded_states(batch, (-1,))
         self.model.train(was_training)
         return torch.allclose(packed[0], padded[0], atol=1e-4)
+
+
+def _padded(rows: Tensor, mask: Tensor, filler: int = 0) -> Tensor:
+    """Lay rows of tokens (T,) out as ``mask`` (B, L) says."""
+    padded = rows.new_full(mask.shape, filler)
+    padded[mask] = rows
+    return padded
 
 
 def _takes_packed(model: nn.Module) -> bool:

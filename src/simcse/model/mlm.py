@@ -73,20 +73,27 @@ class MlmHead(nn.Module):
 
 
 def mask_tokens(
-    batch: TokenBatch, *, rate: float, mask_id: int, special_ids: Iterable[int], vocabulary: int
+    batch: TokenBatch,
+    *,
+    rate: float,
+    mask_id: int,
+    special_ids: Iterable[int],
+    vocabulary: int,
+    seed: int,
 ) -> tuple[TokenBatch, Tensor]:
     """Mask tokens as BERT does: 80 % become the mask, 10 % a random token, 10 % stay.
 
-    Special tokens are never chosen. Draws come from torch's default generator.
+    Special tokens are never chosen. The same ``seed`` makes the same choice on every device.
 
     Returns:
         The masked copy and (T,) bool, which tokens the model is to guess.
     """
     ids = batch.input_ids
     special = torch.isin(ids, torch.tensor(sorted(special_ids), device=ids.device))
-    chosen = (torch.rand(ids.shape, device=ids.device) < rate) & ~special
-    fate = torch.rand(ids.shape, device=ids.device)
-    noise = torch.randint(vocabulary, ids.shape, device=ids.device)
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(2, len(ids), generator=generator).to(ids.device)
+    noise = torch.randint(vocabulary, ids.shape, generator=generator).to(ids.device)
+    chosen, fate = (draws[0] < rate) & ~special, draws[1]
     masked = torch.where(chosen & (fate < 0.8), mask_id, ids)
     masked = torch.where(chosen & (fate >= 0.9), noise, masked)
     return TokenBatch(masked, batch.lengths, batch.order), chosen

@@ -10,7 +10,6 @@ import torch
 
 from simcse.errors import DataError, NumericError
 from simcse.io.examples import Example
-from simcse.model.dropout import replace_dropout
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
@@ -127,8 +126,9 @@ class _Stepper:
         self.config, self.steps, self.encoder = config, steps, encoder
         if config.loss.mlm_weight > 0 and mlm_head is None:
             mlm_head = MlmHead(encoder.backbone)
-        replace_dropout(encoder.backbone.model, config.model.dropout)
-        self.objective = Objective(encoder, config.loss, mlm_head=mlm_head).to(encoder.device)
+        encoder.backbone.set_dropout(config.model.dropout)
+        self.objective = Objective(encoder, config.loss, seed=config.seed, mlm_head=mlm_head)
+        self.objective.to(encoder.device)
         precision = choose_precision(config.precision, encoder.device)
         masters = precision != "fp32"  # taken from the fp32 weights before they are rounded
         self.optimizer = Optimizer(self.objective.parameters(), config.optim, masters=masters)
@@ -141,7 +141,7 @@ class _Stepper:
         started = time.perf_counter()
         sentences = sum(2 + len(row.negatives) for row in rows)
         self.encoder.train()
-        loss = self.objective(rows)
+        loss = self.objective(rows, step)
         loss.total.backward()
         norm = self.optimizer.gradient_norm()
         if not math.isfinite(loss.total.item() + norm):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from simcse.errors import UsageError
 from simcse.io.examples import Example
 from simcse.loss import LossConfig, contrastive_loss, duplicate_mask
+from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
 from simcse.text import Tokenizer
@@ -24,26 +25,38 @@ class LossParts:
 
 
 class Objective(nn.Module):
-    """The contrastive loss of a batch, plus the MLM term where it is asked for."""
+    """The contrastive loss of a batch, plus the MLM term where it is asked for.
+
+    Dropout and masking are functions of seed and step: nothing else is drawn.
+    """
 
     def __init__(
-        self, encoder: SentenceEncoder, config: LossConfig, *, mlm_head: MlmHead | None = None
+        self,
+        encoder: SentenceEncoder,
+        config: LossConfig,
+        *,
+        seed: int = 0,
+        mlm_head: MlmHead | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.config = config
+        self.seed = seed
         self.mlm_head = mlm_head
         self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
         if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
 
-    def forward(self, rows: Sequence[Example]) -> LossParts:
-        """Compute the loss of a batch of examples."""
+    def forward(self, rows: Sequence[Example], step: int) -> LossParts:
+        """Compute the loss of a batch of examples, the one of step ``step``."""
         contrastive = mlm = torch.zeros((), device=self.encoder.device)
+        noise = self.encoder.backbone.noise
         if self.config.contrastive_weight > 0:
+            noise.key = noise_key(self.seed, step)
             contrastive = self.contrastive_term(rows)
         if self.mlm_head is not None:
-            mlm = self.mlm_term([row.anchor for row in rows], self.mlm_head)
+            noise.key = noise_key(self.seed, step, 1)
+            mlm = self.mlm_term([row.anchor for row in rows], self.mlm_head, seed=noise.key)
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
         return LossParts(total, contrastive.detach(), mlm.detach())
 
@@ -72,7 +85,7 @@ class Objective(nn.Module):
             ignore=ignore,
         )
 
-    def mlm_term(self, texts: Sequence[str], head: MlmHead) -> Tensor:
+    def mlm_term(self, texts: Sequence[str], head: MlmHead, *, seed: int) -> Tensor:
         """Cross-entropy of the masked tokens of the anchors; 0 where none was masked."""
         tokenizer = self.tokenizer.inner
         batch = self.tokenizer(texts).to(self.encoder.device)
@@ -83,6 +96,7 @@ class Objective(nn.Module):
             mask_id=tokenizer.mask_token_id,
             special_ids=tokenizer.all_special_ids,
             vocabulary=len(table),
+            seed=seed,
         )
         hidden = self.encoder.backbone(masked)[0][chosen]  # (M, D)
         logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
