@@ -156,6 +156,7 @@ def test_an_update_that_is_not_finite_is_not_applied(monkeypatch, tiny_encoder, 
     assert torch.equal(weights(tiny_encoder), last_good)
     assert not tiny_encoder.training
 
+    monkeypatch.undo()
     report, _ = run(tiny_encoder, config)  # and it can be trained on
     assert report.steps == 5
 
