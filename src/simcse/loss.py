@@ -1,13 +1,16 @@
 """The losses of SimCSE: contrastive with in-batch and hard negatives, and the MLM term."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from simcse.errors import ConfigError, UsageError
+
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,48 @@ def contrastive_loss(
     if ignore is not None:
         logits = logits.masked_fill(ignore, float("-inf"))
     return nn.functional.cross_entropy(logits, rows)
+
+
+def backward_in_pieces(
+    encode: Callable[[Piece], Tensor],
+    pieces: Sequence[Piece],
+    loss: Callable[[Tensor], Tensor],
+    *,
+    weight: float = 1.0,
+    collect: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Add the gradient of a loss over many embeddings in the memory of one piece's graph.
+
+    Gradient caching: embed all pieces without a graph, take the loss's gradient with respect to
+    the embeddings, then embed each piece anew and send its part of that gradient on. This is
+    exact if ``encode`` gives the same embeddings twice, dropout included. Gao, Zhang, Han and
+    Callan 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup".
+
+    Args:
+        encode: a piece -> its embeddings (n, D).
+        pieces: what to encode; a single one is encoded once, with its graph.
+        loss: embeddings of all pieces (B, D), one after another -> a scalar.
+        weight: factor of the loss in the gradient.
+        collect: called whenever a piece's gradient has reached the parameters.
+
+    Returns:
+        The loss, a scalar without graph.
+    """
+    if len(pieces) == 1:
+        value = loss(encode(pieces[0]))
+        torch.autograd.backward(weight * value)
+        collect()
+        return value.detach()
+    with torch.no_grad():
+        embedded = [encode(piece) for piece in pieces]
+    leaf = torch.cat(embedded).requires_grad_()  # (B, D)
+    value = loss(leaf)
+    (gradient,) = torch.autograd.grad(weight * value, leaf)
+    parts = torch.split(gradient, [len(rows) for rows in embedded])
+    for piece, part in zip(pieces, parts, strict=True):
+        torch.autograd.backward(encode(piece), part)
+        collect()
+    return value.detach()
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:

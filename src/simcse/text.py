@@ -49,6 +49,17 @@ class TokenBatch:
             torch.tensor(self.lengths, device=self.order.device), dim=0
         )
 
+    def split(self, tokens: int) -> list["TokenBatch"]:
+        """Cut into batches of at most ``tokens`` tokens, or of one sentence that has more."""
+        pieces: list[list[int]] = []  # lengths
+        for length in self.lengths:
+            if not pieces or sum(pieces[-1]) + length > tokens:
+                pieces.append([])
+            pieces[-1].append(length)
+        ids = torch.split(self.input_ids, [sum(piece) for piece in pieces])
+        order = torch.split(self.order, [len(piece) for piece in pieces])
+        return [TokenBatch(*piece) for piece in zip(ids, map(tuple, pieces), order, strict=True)]
+
     def restore(self, rows: Tensor) -> Tensor:
         """Bring rows (B, ...) from this batch's order to the caller's."""
         return rows[torch.argsort(self.order)]

@@ -138,6 +138,26 @@ def test_a_vector_depends_on_its_sentence_alone(name: str) -> None:
         np.testing.assert_allclose(shuffled, alone[order], atol=1e-5)
 
 
+def test_dropout_of_a_sentence_depends_on_key_and_sentence_alone(name: str) -> None:
+    encoder, texts = make_encoder(name, pooling="mean"), make_texts()
+    plain = torch.as_tensor(encoder.encode(texts))
+    encoder.backbone.set_dropout(0.3)
+    encoder.train()
+    batch = encoder.tokenizer([*texts, *texts])  # both of SimCSE's passes
+
+    def embed(key: int, tokens: int) -> Tensor:
+        encoder.backbone.noise.key = key
+        pieces = [encoder.embed(piece) for piece in batch.split(tokens)]
+        return batch.restore(torch.cat(pieces)).detach()
+
+    whole, pieces = embed(7, 10**6), embed(7, 20)
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
+    first, second = whole.split(len(texts))
+    for other in (first, second, embed(8, 10**6)[: len(texts)]):  # each mask is another one
+        assert (other - plain).abs().amax(1).min() > 1e-2
+    assert (first - second).abs().amax(1).min() > 1e-2
+
+
 def test_bf16_keeps_the_direction(name: str) -> None:
     encoder, texts = make_encoder(name, pooling="mean", normalize=True), make_texts()
     exact = encoder.encode(texts)

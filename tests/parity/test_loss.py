@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simcse.errors import UsageError
-from simcse.loss import contrastive_loss, duplicate_mask
+from simcse.loss import backward_in_pieces, contrastive_loss, duplicate_mask
 
 RAGGED = [(0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 0), (3, 0, 0, 1), (0, 0, 0, 5)]
 TEMPERATURES = [0.05, 0.2, 1.0]
@@ -218,3 +218,25 @@ def test_the_length_of_vectors_does_not_matter(batch, first, second):
     plain = contrastive_loss(anchors, candidates, temperature=0.1)
     scaled = contrastive_loss(anchors * first, candidates * second, temperature=0.1)
     assert scaled.item() == pytest.approx(plain.item(), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [[9], [4, 5], [1] * 9, [8, 1]])
+def test_gradient_in_pieces_is_the_gradient_of_the_whole(sizes):
+    inputs, layer = draw(9, 5), nn.Linear(5, 6).double()
+    collected = []
+
+    def loss(embedded):
+        return contrastive_loss(embedded[:3], embedded[3:], temperature=0.05)
+
+    def encode(rows):
+        return torch.tanh(layer(rows))
+
+    whole = loss(encode(inputs))
+    expected = torch.autograd.grad(3.0 * whole, layer.parameters())
+    value = backward_in_pieces(
+        encode, inputs.split(sizes), loss, weight=3.0, collect=lambda: collected.append(1)
+    )
+    assert value.item() == pytest.approx(whole.item(), rel=1e-12)
+    assert len(collected) == len(sizes)
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-12, rtol=1e-9)

@@ -85,18 +85,17 @@ def run(encoder, config, rows=ROWS, **options):
 
 def poison(monkeypatch, *, step, where):
     """Let one step's loss be NaN, or a finite loss have a gradient that is not."""
-    whole = Objective.forward
+    whole = Objective.backward
 
-    def forward(self, rows, at):
-        parts = whole(self, rows, at)
-        if at != step:
-            return parts
-        nothing = next(self.encoder.parameters()).sum() * 0
-        return replace(
-            parts, total=parts.total + (nothing * math.nan if where == "loss" else nothing.sqrt())
-        )
+    def backward(self, rows, at, *, collect):
+        parts = whole(self, rows, at, collect=collect)
+        if at == step and where == "loss":
+            return replace(parts, total=parts.total * math.nan)
+        if at == step:
+            (next(self.encoder.parameters()).sum() * 0).sqrt().backward()
+        return parts
 
-    monkeypatch.setattr(Objective, "forward", forward)
+    monkeypatch.setattr(Objective, "backward", backward)
 
 
 def test_training_lowers_the_loss_and_moves_the_validation_up(tiny_encoder):
@@ -348,7 +347,7 @@ def test_the_objective_is_the_loss_of_its_parts(tiny_encoder):
     """Hard negatives, any number a row; duplicates left out; a positive of None is the anchor."""
     rows = [Example("a", "b", ("c", "dog")), Example("cat"), Example("man", "a", ("run",))]
     config = LossConfig(temperature=0.1, hard_negative_weight=2.0)
-    total = Objective(tiny_encoder.eval(), config)(rows, 1).total.item()
+    total = Objective(tiny_encoder.eval(), config).backward(rows, 1).total.item()
 
     h = {text: v / np.linalg.norm(v) for text in "a b c dog cat man run".split()
          for v in tiny_encoder.encode([text]).astype(float)}  # fmt: skip
@@ -368,6 +367,39 @@ def test_the_objective_is_the_loss_of_its_parts(tiny_encoder):
                  term("man", "dog"), term("man", "run", 2.0)),
     ]  # fmt: skip
     assert total == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def gradients(encoder, rows, *, chunk_tokens, config):
+    """Loss and gradient of one batch, dropout on."""
+    torch.manual_seed(0)
+    head = MlmHead(encoder.backbone).to(next(encoder.parameters()).dtype)
+    encoder.backbone.set_dropout(0.3)
+    objective = Objective(encoder.train(), config, seed=3, chunk_tokens=chunk_tokens, mlm_head=head)
+    objective.zero_grad()
+    parts = objective.backward(rows, 5)
+    return parts, torch.cat([p.grad.flatten() for p in objective.parameters()])
+
+
+@pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("chunk_tokens", [1, 12, 40])
+def test_gradient_caching_is_exact_with_dropout_on(tiny_encoder, chunk_tokens, dtype, accuracy):
+    encoder, config = tiny_encoder.to(dtype), LossConfig(mlm_weight=0.5, mlm_rate=0.4)
+    rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
+    whole, expected = gradients(encoder, rows, chunk_tokens=10**6, config=config)
+    parts, gradient = gradients(encoder, rows, chunk_tokens=chunk_tokens, config=config)
+    assert parts.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
+    assert ((gradient - expected).norm() / expected.norm()).item() < accuracy
+
+
+def test_a_run_in_pieces_is_the_same_run(tiny_encoder):
+    start = {name: weight.clone() for name, weight in tiny_encoder.state_dict().items()}
+    ends = []
+    for chunk_tokens in (10**6, 10):
+        tiny_encoder.load_state_dict(start)
+        run(tiny_encoder, settings(optim=OptimConfig(batch_size=4, chunk_tokens=chunk_tokens)))
+        ends.append(weights(tiny_encoder))
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=0)  # AdamW divides by tiny gradients
+    assert not torch.equal(ends[0], torch.cat([w.flatten() for w in start.values()]))
 
 
 @pytest.mark.parametrize(

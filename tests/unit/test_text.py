@@ -98,3 +98,16 @@ def test_encode_takes_a_list_and_gives_rows(tiny_encoder: SentenceEncoder) -> No
         tiny_encoder.encode("one sentence")
     assert tiny_encoder.encode([]).shape == (0, 32)
     assert tiny_encoder.encode(["", ""]).shape == (2, 32)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 100])
+def test_split_keeps_sentences_whole_and_tokens_few(tokens):
+    batch = pack([[1, 2, 3], [4], [5, 6], [7, 8, 9, 10], [11]])
+    pieces = batch.split(tokens)
+    assert torch.cat([piece.input_ids for piece in pieces]).tolist() == batch.input_ids.tolist()
+    assert torch.cat([piece.order for piece in pieces]).tolist() == batch.order.tolist()
+    assert sum((piece.lengths for piece in pieces), ()) == batch.lengths
+    for piece in pieces:
+        assert len(piece.input_ids) == sum(piece.lengths)
+        assert sum(piece.lengths) <= tokens or len(piece.lengths) == 1
+    assert len(batch.split(11)) == 1

@@ -25,6 +25,7 @@ Settings (section.key=value) and their defaults:
   optim.epochs=1.0                optim.max_steps=none
   optim.weight_decay=0.0          optim.clip_norm=1.0
   optim.warmup=0.0                optim.schedule=linear (cosine, constant)
+  optim.chunk_tokens=8192
   eval.every=250                  eval.dev=stsb (a file, none)
   eval.patience=none
 """

@@ -100,12 +100,16 @@ class SentenceEncoder(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Embed a batch: (B, D) float32 in the caller's order, before normalisation."""
+        return batch.restore(self.embed(batch))
+
+    def embed(self, batch: TokenBatch) -> Tensor:
+        """Embed a batch: (B, D) float32 in the batch's own order, before normalisation."""
         states = self.backbone(batch, SPECS[self.settings.pooling].layers)
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
         pooled = pool(states, lengths, self.settings.pooling)  # (B, D)
         if self.head is not None and self._head_applies():
             pooled = self.head(pooled)
-        return batch.restore(pooled)
+        return pooled
 
     def encode(
         self,

@@ -127,7 +127,13 @@ class _Stepper:
         if config.loss.mlm_weight > 0 and mlm_head is None:
             mlm_head = MlmHead(encoder.backbone)
         encoder.backbone.set_dropout(config.model.dropout)
-        self.objective = Objective(encoder, config.loss, seed=config.seed, mlm_head=mlm_head)
+        self.objective = Objective(
+            encoder,
+            config.loss,
+            seed=config.seed,
+            chunk_tokens=config.optim.chunk_tokens,
+            mlm_head=mlm_head,
+        )
         self.objective.to(encoder.device)
         precision = choose_precision(config.precision, encoder.device)
         masters = precision != "fp32"  # taken from the fp32 weights before they are rounded
@@ -141,8 +147,7 @@ class _Stepper:
         started = time.perf_counter()
         sentences = sum(2 + len(row.negatives) for row in rows)
         self.encoder.train()
-        loss = self.objective(rows, step)
-        loss.total.backward()
+        loss = self.objective.backward(rows, step, collect=self.optimizer.collect)
         norm = self.optimizer.gradient_norm()
         if not math.isfinite(loss.total.item() + norm):
             raise NumericError(

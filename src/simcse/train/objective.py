@@ -1,6 +1,6 @@
 """From a batch of examples to the loss that one step minimises."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from simcse.errors import UsageError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig, contrastive_loss, duplicate_mask
+from simcse.loss import LossConfig, backward_in_pieces, contrastive_loss, duplicate_mask
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
 from simcse.text import Tokenizer
+from simcse.train.optim import CHUNK_TOKENS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class LossParts:
 class Objective(nn.Module):
     """The contrastive loss of a batch, plus the MLM term where it is asked for.
 
-    Dropout and masking are functions of seed and step: nothing else is drawn.
+    Dropout and masking are functions of seed and step, whatever the pieces of a batch.
     """
 
     def __init__(
@@ -36,31 +37,43 @@ class Objective(nn.Module):
         config: LossConfig,
         *,
         seed: int = 0,
+        chunk_tokens: int = CHUNK_TOKENS,
         mlm_head: MlmHead | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.config = config
         self.seed = seed
+        self.chunk_tokens = chunk_tokens
         self.mlm_head = mlm_head
         self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
         if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
 
-    def forward(self, rows: Sequence[Example], step: int) -> LossParts:
-        """Compute the loss of a batch of examples, the one of step ``step``."""
+    def backward(
+        self, rows: Sequence[Example], step: int, *, collect: Callable[[], None] = lambda: None
+    ) -> LossParts:
+        """Compute the loss of a batch and add its gradient to the parameters'.
+
+        Args:
+            rows: the examples of step ``step``.
+            step: with the seed it decides dropout and masking.
+            collect: called whenever a piece of the batch has added its gradient.
+        """
         contrastive = mlm = torch.zeros((), device=self.encoder.device)
         noise = self.encoder.backbone.noise
         if self.config.contrastive_weight > 0:
             noise.key = noise_key(self.seed, step)
-            contrastive = self.contrastive_term(rows)
+            contrastive = self.contrastive_term(rows, collect)
         if self.mlm_head is not None:
             noise.key = noise_key(self.seed, step, 1)
-            mlm = self.mlm_term([row.anchor for row in rows], self.mlm_head, seed=noise.key)
+            texts = [row.anchor for row in rows]
+            mlm = self.mlm_term(texts, self.mlm_head, seed=noise.key, collect=collect)
+        noise.key = None
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
-        return LossParts(total, contrastive.detach(), mlm.detach())
+        return LossParts(total, contrastive, mlm)
 
-    def contrastive_term(self, rows: Sequence[Example]) -> Tensor:
+    def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
         """Encode anchors, positives and hard negatives in one pass and compare them.
 
         A row without a positive is its own positive: the same sentence stands twice in the
@@ -72,20 +85,32 @@ class Objective(nn.Module):
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
         device = self.encoder.device
         batch = self.tokenizer([*anchors, *positives, *negatives]).to(device)
-        embedded = self.encoder(batch)  # (2N + M, D)
         ignore = None
         if self.config.mask_duplicates:
             ignore = duplicate_mask(anchors, positives, negatives).to(device)
-        return contrastive_loss(
-            embedded[: len(rows)],
-            embedded[len(rows) :],
-            temperature=self.config.temperature,
-            owners=torch.tensor(owners, dtype=torch.int64, device=device),
-            hard_negative_weight=self.config.hard_negative_weight,
-            ignore=ignore,
+
+        def loss(embedded: Tensor) -> Tensor:
+            embedded = batch.restore(embedded)  # (2N + M, D)
+            return contrastive_loss(
+                embedded[: len(rows)],
+                embedded[len(rows) :],
+                temperature=self.config.temperature,
+                owners=torch.tensor(owners, dtype=torch.int64, device=device),
+                hard_negative_weight=self.config.hard_negative_weight,
+                ignore=ignore,
+            )
+
+        return backward_in_pieces(
+            self.encoder.embed,
+            batch.split(self.chunk_tokens),
+            loss,
+            weight=self.config.contrastive_weight,
+            collect=collect,
         )
 
-    def mlm_term(self, texts: Sequence[str], head: MlmHead, *, seed: int) -> Tensor:
+    def mlm_term(
+        self, texts: Sequence[str], head: MlmHead, *, seed: int, collect: Callable[[], None]
+    ) -> Tensor:
         """Cross-entropy of the masked tokens of the anchors; 0 where none was masked."""
         tokenizer = self.tokenizer.inner
         batch = self.tokenizer(texts).to(self.encoder.device)
@@ -98,8 +123,18 @@ class Objective(nn.Module):
             vocabulary=len(table),
             seed=seed,
         )
-        hidden = self.encoder.backbone(masked)[0][chosen]  # (M, D)
-        logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
-        targets = batch.input_ids[chosen]
-        # The mean, as a sum: it can be differentiated where no token was masked.
-        return nn.functional.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
+        pieces = masked.split(self.chunk_tokens)
+        sizes = [len(piece.input_ids) for piece in pieces]
+        total = torch.zeros((), device=batch.input_ids.device)
+        for piece, guessed, ids in zip(
+            pieces, torch.split(chosen, sizes), torch.split(batch.input_ids, sizes), strict=True
+        ):
+            hidden = self.encoder.backbone(piece)[0][guessed]  # (M, D)
+            logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
+            # The mean of the batch, as a sum: it can be differentiated where nothing was masked.
+            loss = nn.functional.cross_entropy(logits, ids[guessed], reduction="sum")
+            loss = loss / max(1, int(chosen.sum()))
+            torch.autograd.backward(self.config.mlm_weight * loss)
+            collect()
+            total += loss.detach()
+        return total

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from simcse.errors import ConfigError
 
 Schedule = Literal["linear", "cosine", "constant"]
+CHUNK_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class OptimConfig:
     Attributes:
         lr: peak learning rate.
         batch_size: anchors a step.
+        chunk_tokens: tokens of a batch computed at once; a larger batch is computed twice,
+            with the same result in less memory (gradient caching).
         epochs: passes over the data, whole or not.
         max_steps: stop after so many steps, if that is earlier.
         weight_decay: AdamW's decoupled decay, on matrices only.
@@ -31,6 +34,7 @@ class OptimConfig:
 
     lr: float = 5e-5
     batch_size: int = 64
+    chunk_tokens: int = CHUNK_TOKENS
     epochs: float = 1.0
     max_steps: int | None = None
     weight_decay: float = 0.0  # as the reference code
@@ -43,6 +47,8 @@ class OptimConfig:
             raise ConfigError(f"optim.lr must be > 0, got {self.lr}")
         if self.batch_size < 2:
             raise ConfigError(f"optim.batch_size must be at least 2, got {self.batch_size}")
+        if self.chunk_tokens < 1:
+            raise ConfigError(f"optim.chunk_tokens must be at least 1, got {self.chunk_tokens}")
         if not self.epochs > 0:
             raise ConfigError(f"optim.epochs must be > 0, got {self.epochs}")
         if self.max_steps is not None and self.max_steps < 1:
@@ -89,11 +95,20 @@ class Optimizer:
         ]
         self.adam = torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
-    def gradient_norm(self) -> float:
-        """Move the gradients to the masters, clip them, and return their norm before that."""
+    def collect(self) -> None:
+        """Add the gradients to those of the fp32 masters: pieces of a batch add up in fp32."""
         for weight, master in self._pairs():
-            master.grad = None if weight.grad is None else weight.grad.float()
+            if weight.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = weight.grad.float()
+            else:
+                master.grad.add_(weight.grad)
             weight.grad = None
+
+    def gradient_norm(self) -> float:
+        """Collect the gradients, clip them, and return their norm before that."""
+        self.collect()
         limit = self.config.clip_norm or math.inf
         return float(nn.utils.clip_grad_norm_(self.masters, limit))
 
