@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from simcse.model.attention import PACKED, Layout, lay_out, packed_attention, register
+from simcse.model.attention import (
+    PACKED,
+    Layout,
+    lay_out,
+    packed_attention,
+    register,
+    rounded_up,
+)
 from simcse.model.dropout import Noise
 
 LENGTHS = [1, 1, 3, 6, 6, 6, 8, 9, 17]  # three blocks: up to 8, 16 and 24
@@ -95,13 +102,32 @@ def test_gradient_with_dropout_is_right() -> None:
 def test_a_layout_by_hand() -> None:
     layout = lay_out([2, 9], torch.device("cpu"))
     assert layout.blocks == ((1, 8), (1, 16))
-    assert layout.tokens.tolist() == [0, 1] + 6 * [0] + [*range(2, 11)] + 7 * [2]
+    assert layout.tokens.tolist() == [0, 1, *6 * [0], *range(2, 11), *7 * [0]]
     assert layout.places.tolist() == [0, 1, *range(8, 17)]
     assert layout.empty.tolist() == [*range(2, 8), *range(17, 24)]
     assert [bias.flatten().tolist() for bias in layout.biases] == [
         2 * [0.0] + 6 * [-math.inf],
         9 * [0.0] + 7 * [-math.inf],
     ]
+
+
+def test_large_blocks_have_empty_sentences() -> None:
+    layout = lay_out([3] * 33 + [9], torch.device("cpu"))
+    assert layout.blocks == ((36, 8), (1, 16))
+    assert layout.places.tolist() == [8 * i + j for i in range(33) for j in range(3)] + [
+        *range(36 * 8, 36 * 8 + 9)
+    ]
+    assert layout.tokens[layout.places].tolist() == [*range(33 * 3 + 9)]
+    assert all((bias == 0).any(-1).all() for bias in layout.biases)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 16, 64])
+def test_rounding_up_leaves_few_sizes_close_by(steps: int) -> None:
+    rounded = [rounded_up(count, steps) for count in range(1, 1025)]
+    for count, size in enumerate(rounded, 1):
+        assert count <= size < count * (1 + 2 / steps) + (steps == 1)
+    assert rounded == sorted(rounded)
+    assert len({size for size in rounded if 512 < size <= 1024}) <= steps
 
 
 def test_registering_twice_changes_nothing() -> None:

@@ -5,6 +5,7 @@ import sys
 import click
 
 from simcse import __version__
+from simcse.cli.bench import bench
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (quickstart, train, evaluate, encode, similarity, info, data):
+for command in (quickstart, train, evaluate, encode, similarity, info, data, bench):
     cli.add_command(command)
 
 

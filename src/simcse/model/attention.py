@@ -4,6 +4,7 @@ Any architecture that calls transformers' attention interface runs packed withou
 it sees one row of T tokens, and this function lets each sentence attend to itself only.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,17 @@ from simcse.model.dropout import Noise, apply_mask, keep_mask, keep_scale
 
 PACKED = "simcse_packed"
 STEP = 8  # lengths are rounded up to a multiple of it, in the attention only
+BLOCK_SIZES = 8  # between two powers of two, as `rounded_up` takes it
+
+
+def rounded_up(count: int, steps: int) -> int:
+    """Round up to one of at most ``steps`` sizes between two powers of two.
+
+    oneDNN compiles its kernels for every new size of a matrix, which takes as long as a few
+    products with it; a few sizes soon are all known.
+    """
+    step = 1 << max(0, count.bit_length() - steps.bit_length())
+    return -(-count // step) * step
 
 
 @dataclass(frozen=True)
@@ -23,14 +35,15 @@ class Layout:
     """Where tokens stand while they attend: in dense blocks of sentences of similar length.
 
     One block a length would mean dozens of tiny matrix products; rounding lengths up to a
-    multiple of `STEP` leaves a few large ones, at the price of some empty places.
+    multiple of `STEP` leaves a few large ones, at the price of some empty places. Blocks have a
+    few empty sentences, too, so that their sizes recur.
 
     Attributes:
         blocks: (number of sentences, length) of each block, in row order.
-        tokens: (P,) the token at each place; an empty place repeats a token of its sentence.
+        tokens: (P,) the token at each place; an empty place has any token.
         places: (T,) the place of each token.
         empty: (P - T,) the places without a token.
-        biases: for each block (b, 1, 1, L), added to the scores: -inf at empty places, else 0.
+        biases: for each block (b, 1, 1, L), added to the scores: -inf where a place is not seen.
         noise: what dropout draws from.
         keys: for each block (b, L), the tokens' keys of that noise; none while not training.
     """
@@ -49,8 +62,15 @@ class Layout:
             yield piece.view(*block, *piece.shape[1:]).transpose(1, 2)
 
     def place(self, rows: Tensor) -> list[Tensor]:
-        """Bring rows of tokens (T, H, Dh) to the blocks, each a copy (b * H, L, Dh)."""
+        """Bring rows of tokens (T or more, H, Dh) to the blocks, each a copy (b * H, L, Dh)."""
         return [block.flatten(0, 1) for block in self.split(rows.index_select(0, self.tokens))]
+
+    def take_back(self, placed: Tensor, count: int) -> Tensor:
+        """Bring rows of places (P, H, Dh) to ``count`` rows; those after the T tokens are 0."""
+        rows = placed.new_empty(count, *placed.shape[1:])
+        rows[len(self.places) :] = 0.0
+        torch.index_select(placed, 0, self.places, out=rows[: len(self.places)])
+        return rows
 
 
 def lay_out(
@@ -68,26 +88,31 @@ def lay_out(
         noise: what dropout draws from.
         keys: (T,) the tokens' keys of it.
     """
-    length = torch.tensor(lengths, device=device)  # (B,)
-    padded = (length + STEP - 1) // STEP * STEP  # (B,)
+    counts = Counter(-(-length // STEP) * STEP for length in lengths)
+    blocks = tuple((rounded_up(count, BLOCK_SIZES), size) for size, count in counts.items())
+    held: list[int] = []  # tokens of each sentence, empty ones among them
+    for (rows, _), count in zip(blocks, counts.values(), strict=True):
+        start = len([length for length in held if length])
+        held += [*lengths[start : start + count], *[0] * (rows - count)]
+    sizes = [size for rows, size in blocks for _ in range(rows)]
+    length, padded = torch.tensor(held), torch.tensor(sizes)  # (S,)
     sentence = torch.repeat_interleave(padded)  # (P,)
-    position = torch.arange(len(sentence), device=device) - (padded.cumsum(0) - padded)[sentence]
+    position = torch.arange(len(sentence)) - (padded.cumsum(0) - padded)[sentence]
     holds = position < length[sentence]  # (P,)
-    first = length.cumsum(0) - length  # (B,) each sentence's first token
-    tokens = first[sentence] + torch.where(holds, position, 0)
-    sizes, counts = torch.unique_consecutive(padded, return_counts=True)
-    blocks = tuple(zip(counts.tolist(), sizes.tolist(), strict=True))
-    bias = torch.zeros(len(holds), device=device).masked_fill_(~holds, float("-inf"))
-    biases = [piece.view(-1, 1, 1, n) for piece, (_, n) in _pieces(bias, blocks)]
-    placed = [] if keys is None else _pieces(keys[tokens], blocks)
+    first = length.cumsum(0) - length  # (S,) each sentence's first token
+    tokens = torch.where(holds, first[sentence] + position, 0).to(device)
+    seen = holds | (position == 0)  # even an empty sentence sees one place, or all is NaN
+    bias = torch.zeros(len(seen)).masked_fill_(~seen, float("-inf")).to(device)
     return Layout(
         blocks=blocks,
         tokens=tokens,
-        places=holds.nonzero().squeeze(1),
-        empty=(~holds).nonzero().squeeze(1),
-        biases=tuple(biases),
+        places=holds.nonzero().squeeze(1).to(device),
+        empty=(~holds).nonzero().squeeze(1).to(device),
+        biases=tuple(piece.view(-1, 1, 1, size) for piece, (_, size) in _pieces(bias, blocks)),
         noise=noise or Noise(),
-        keys=tuple(piece.view(block) for piece, block in placed),
+        keys=()
+        if keys is None
+        else tuple(piece.view(block) for piece, block in _pieces(keys[tokens], blocks)),
     )
 
 
@@ -150,7 +175,7 @@ def _attend(
     placed = (layout.split(x.index_select(0, layout.tokens)) for x in (query, key, value))
     for block, q, k, v, bias in zip(layout.split(mixed), *placed, biases, strict=True):
         block.copy_(nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scaling))
-    return mixed.index_select(0, layout.places)
+    return layout.take_back(mixed, len(query))
 
 
 class _Attention(torch.autograd.Function):
@@ -189,7 +214,7 @@ class _Attention(torch.autograd.Function):
             block.copy_(torch.bmm(weights, v).view(block.shape))
         ctx.save_for_backward(*saved)
         ctx.layout, ctx.scaling, ctx.rate = layout, scaling, rate
-        return mixed.index_select(0, layout.places)
+        return layout.take_back(mixed, len(query))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
@@ -209,7 +234,7 @@ class _Attention(torch.autograd.Function):
             dk.copy_(torch.bmm(g_scores.transpose(1, 2), q).view(dk.shape))
             g_values = torch.bmm(dropped.transpose(1, 2), g)
             dv.copy_((g_values.mul_(keep_scale(rate)) if rate > 0 else g_values).view(dv.shape))
-        rows = (x.index_select(0, layout.places) for x in results)
+        rows = (layout.take_back(x, len(gradient)) for x in results)
         return (*rows, None, None, None, None)
 
 

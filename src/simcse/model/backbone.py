@@ -12,6 +12,8 @@ from simcse.model import attention
 from simcse.model.dropout import Noise, replace_dropout
 from simcse.text import TokenBatch, pack
 
+ROW_SIZES = 64  # between two powers of two, as `rounded_up` takes it
+
 
 class Backbone(nn.Module):
     """A Hugging Face encoder that takes a `TokenBatch` and gives hidden states of its tokens.
@@ -92,17 +94,19 @@ class Backbone(nn.Module):
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
 
     def _packed_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
+        count = len(batch.input_ids)
+        filler = attention.rounded_up(count, ROW_SIZES) - count  # tokens nobody attends to
         keys = self._token_keys(batch)
         if keys is not None:
-            self.noise.rows = keys.unsqueeze(0)  # (1, T)
+            self.noise.rows = nn.functional.pad(keys, (0, filler)).unsqueeze(0)
         device = batch.input_ids.device
-        layout = attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys)
+        positions = batch.positions + _first_position(self.model)  # (T,)
         inputs = {
-            "input_ids": batch.input_ids.unsqueeze(0),
-            "position_ids": (batch.positions + _first_position(self.model)).unsqueeze(0),
-            "layout": layout,
+            "input_ids": nn.functional.pad(batch.input_ids, (0, filler)).unsqueeze(0),
+            "position_ids": nn.functional.pad(positions, (0, filler)).unsqueeze(0),
+            "layout": attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys),
         }
-        return [states[0] for states in self._run(attention.PACKED, inputs, layers)]
+        return [states[0, :count] for states in self._run(attention.PACKED, inputs, layers)]
 
     def _padded_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)

@@ -83,7 +83,7 @@ def fit(
         steps=steps,
         keep_single=keep_single,
     )
-    stepper = _Stepper(encoder, config, steps, mlm_head)
+    stepper = Stepper(encoder, config, steps, mlm_head)
     watch = _Watch(encoder, stepper.optimizer, validate, observe, keep)
     observe({"event": "start", "steps": steps, "rows": len(examples)})
     step = 0
@@ -117,7 +117,7 @@ def count_steps(rows: int, config: OptimConfig, *, keep_single: bool = False) ->
     return min(steps, config.max_steps or steps)
 
 
-class _Stepper:
+class Stepper:
     """One update: loss of a batch, gradients, AdamW."""
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Benchmarks: the same work by us and by named peers, side by side."""

@@ -1,0 +1,79 @@
+"""What a race came to, as a table and as plain values for JSON."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from simcse.bench.race import Timing, ratios
+from simcse.errors import ResourceError
+from simcse.report.tables import Column, Table
+
+
+def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float | None]) -> Table:
+    """Set contestants below each other; ratios are to the first one, round by round.
+
+    Args:
+        title: what the work was.
+        timings: of all contestants; those that did not start are left out.
+        agreement: how close each one's result is to the first one's.
+    """
+    started = [(t, a) for t, a in zip(timings, agreement, strict=True) if t.missing is None]
+    baseline = _baseline(timings)
+    rows = []
+    for timing, agrees in started:
+        faster = ratios(baseline, timing)
+        rows.append(
+            (
+                timing.name,
+                timing.median,
+                min(timing.seconds),
+                statistics.median(faster),
+                min(faster),
+                max(faster),
+                timing.peak_mib,
+                agrees,
+            )
+        )
+    columns = (
+        Column("Contestant"),
+        Column("median s", 3),
+        Column("best s", 3),
+        Column("ratio, median", 2),
+        Column("lowest", 2),
+        Column("highest", 2),
+        Column("peak MiB", 0),
+        Column("agreement", 5),
+    )
+    return Table(title, columns, tuple(rows))
+
+
+def race_results(timings: Sequence[Timing], agreement: Sequence[float | None]) -> dict[str, Any]:
+    """Return every round of every contestant as plain values."""
+    baseline = _baseline(timings)
+    results: dict[str, Any] = {}
+    for timing, agrees in zip(timings, agreement, strict=True):
+        if timing.missing is not None:
+            results[timing.name] = {"missing": timing.missing}
+            continue
+        results[timing.name] = {
+            "seconds": timing.seconds,
+            "ratios": ratios(baseline, timing),
+            "peak_mib": timing.peak_mib,
+            "agreement": agrees,
+        }
+    return results
+
+
+def agreements(
+    timings: Sequence[Timing],
+    compare: Callable[[Any, Any], float],
+) -> list[float | None]:
+    """Compare each contestant's result with the first one's; ``None`` where there is none."""
+    first = _baseline(timings).result
+    return [None if t.missing is not None else compare(first, t.result) for t in timings]
+
+
+def _baseline(timings: Sequence[Timing]) -> Timing:
+    if timings[0].missing is not None:
+        raise ResourceError(f"{timings[0].name} did not start: {timings[0].missing}")
+    return timings[0]

@@ -1,0 +1,56 @@
+"""The process of one contestant: reads a task, warms up, works whenever it is told to.
+
+One JSON value a line, in and out; whatever the work prints goes to stderr.
+"""
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+WARM_UP = 2  # units of work; the first one's result is kept
+
+
+def main() -> None:
+    """Serve one contestant until stdin ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    task = json.loads(sys.stdin.readline())
+    module, function = task["factory"].split(":")
+    try:
+        work: Callable[[], Any] = getattr(importlib.import_module(module), function)(
+            **task["arguments"]
+        )
+    except ImportError as error:
+        _say(answers, {"missing": str(error)})
+        return
+    results = [work() for _ in range(WARM_UP)]
+    _say(answers, {"result": results[0]})
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - started
+        _say(answers, {"seconds": seconds, "peak_mib": _peak_mib()})
+
+
+def _peak_mib() -> float | None:
+    """Return the highest memory this process ever held, where the system says it.
+
+    Not `resource.getrusage`: a new process starts with its parent's peak there.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+
+def _say(stream: TextIO, answer: dict[str, Any]) -> None:
+    stream.write(json.dumps(answer) + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()

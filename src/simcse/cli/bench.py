@@ -1,0 +1,167 @@
+"""``simcse bench``: the same work by us and by named peers, in turns."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simcse.cli.options import Command, model_option
+from simcse.cli.output import format_option, show
+
+if TYPE_CHECKING:
+    from simcse.bench.race import Contestant
+
+OPTIONS = (
+    model_option,
+    click.option(
+        "--input",
+        "source",
+        type=click.Path(path_type=Path),
+        help="Sentences, one a line; default: prose that every Python carries.",
+    ),
+    click.option("--sentences", type=click.IntRange(1), default=2000, show_default=True),
+    click.option(
+        "--max-length", type=click.IntRange(3), default=32, show_default=True, help="In tokens."
+    ),
+    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True),
+    click.option(
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write every round, versions and agreement as JSON.",
+    ),
+    format_option,
+)
+
+
+@click.group()
+def bench() -> None:
+    """Time a piece of work beside its peers, in turns, and print the ratios.
+
+    Every contestant works in a process of its own. Only ratios mean something: times on a
+    shared machine drift. Peers that are not installed are named and left out.
+
+    \b
+    Examples:
+      simcse bench encode --input sentences.txt
+      simcse bench encode --sentences 1 --repeats 100
+      simcse bench train --output bench.json
+    """
+
+
+def race_options(command: Command) -> Command:
+    """Add what every benchmark takes."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@bench.command("encode")
+@race_options
+@click.option(
+    "--repeats", type=click.IntRange(1), default=1, show_default=True, help="Passes a round."
+)
+def bench_encode(
+    model: str,
+    source: Path | None,
+    sentences: int,
+    max_length: int,
+    repeats: int,
+    **race: Any,  # noqa: ANN401 - passed on by name
+) -> None:
+    """Encode sentences: ours, sentence-transformers, OpenVINO.
+
+    Agreement is the lowest cosine to our own embeddings; below 0.999 the work is not the same.
+    """
+    from simcse.bench import encode
+
+    texts = _sentences(source, sentences)
+    contestants = encode.contestants(model, texts, max_length=max_length, repeats=repeats)
+    title = f"Encode {len(texts):,} sentences of at most {max_length} tokens, {repeats} times"
+    products = {"sentences": texts, "max_length": max_length, "passes": repeats}
+    _race(title, contestants, encode.lowest_cosine, {"model": model, **products}, **race)
+
+
+@bench.command("train")
+@race_options
+@click.option("--batch", type=click.IntRange(2), default=64, show_default=True)
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="As the model says.")
+def bench_train(
+    model: str,
+    source: Path | None,
+    sentences: int,
+    max_length: int,
+    batch: int,
+    dropout: float | None,
+    **race: Any,  # noqa: ANN401 - passed on by name
+) -> None:
+    """Take steps of unsupervised training: ours, the 2021 code's, sentence-transformers'.
+
+    Agreement is the difference to our loss on the first batch; with `--dropout 0` it is to
+    be that of rounding.
+    """
+    from simcse.bench import train
+
+    texts = _sentences(source, sentences)
+    if len(texts) < batch:
+        raise click.UsageError(f"one batch takes {batch} sentences, there are {len(texts)}")
+    contestants = train.contestants(
+        model, texts, batch=batch, max_length=max_length, dropout=dropout
+    )
+    title = f"One step on {batch} sentences, twice each, of at most {max_length} tokens"
+    passes = 2 * 3 * batch / len(texts)  # forward and backward, on its share of the sentences
+    products = {"sentences": texts, "max_length": max_length, "passes": passes}
+    _race(title, contestants, _difference, {"model": model, **products}, **race)
+
+
+def _difference(ours: float, theirs: float) -> float:
+    return theirs - ours
+
+
+def _race(
+    title: str,
+    contestants: "Sequence[Contestant]",
+    compare: Callable[[Any, Any], float],
+    products: Mapping[str, Any],
+    *,
+    rounds: int,
+    output: Path | None,
+    form: str,
+) -> None:
+    """Run a race, show it and write it; ``products`` are the work's, for `roofline`."""
+    from simcse.bench.outcome import agreements, race_results, race_table
+    from simcse.bench.race import race
+    from simcse.bench.roofline import roofline
+    from simcse.io.results import write_results
+    from simcse.report.versions import versions
+
+    timings = race(contestants, rounds=rounds, observe=_tell)
+    agreement = agreements(timings, compare)
+    for timing in timings:
+        if timing.missing is not None:
+            _tell(f"left out: {timing.name}: {timing.missing}")
+    show(race_table(title, timings, agreement), form)
+    floor = roofline(**products, seconds=timings[0].median)
+    _tell(str(floor))
+    if output is not None:
+        found: dict[str, Any] = {"title": title, "versions": versions(), "rounds": rounds}
+        found["roofline"] = dataclasses.asdict(floor)
+        write_results(output, {**found, "contestants": race_results(timings, agreement)})
+
+
+def _sentences(source: Path | None, count: int) -> list[str]:
+    """Return the first sentences of a file, or of the prose that Python carries."""
+    if source is not None:
+        from simcse.io.sentences import read_sentences
+
+        return list(itertools.islice(read_sentences(source), count))
+    from simcse.quickstart.prose import build_corpus, read_docstrings, read_topics
+
+    corpus = build_corpus(read_topics(), read_docstrings(), limit=count)
+    return [sentence.text for sentence in corpus.sentences]
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,64 @@
+"""`simcse bench` as a user sees it; the races themselves are in tests/unit/test_bench.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simcse.bench import race as racing
+from simcse.bench import roofline as floors
+from simcse.bench.race import Contestant, Timing
+
+
+@pytest.fixture
+def entered(monkeypatch: pytest.MonkeyPatch) -> list[Contestant]:
+    """The contestants of a race that takes no time: peers take twice as long, one is missing."""
+    seen: list[Contestant] = []
+
+    def race(contestants, *, rounds, observe):
+        seen.extend(contestants)
+        first, *others, last = contestants
+        result = [[1.0, 0.0]] if "encode" in first.factory else 0.5
+        observe("racing")
+        return [
+            Timing(first.name, (1.0,) * rounds, 100.0, result),
+            *(Timing(other.name, (2.0,) * rounds, 150.0, result) for other in others),
+            Timing(last.name, missing="No module named 'peer'"),
+        ]
+
+    monkeypatch.setattr(racing, "race", race)
+    monkeypatch.setattr(floors, "product_rate", lambda width, precision: 1e12)
+    return seen
+
+
+@pytest.mark.parametrize("work", [["encode", "--repeats", "2"], ["train", "--batch", "4"]])
+def test_a_race_is_shown_and_written(
+    simcse, entered: list[Contestant], work: list[str], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.txt").write_text("a cat\na dog\nthe man\nthe dog\n")
+    arguments = [*work, "--model", str(tiny_model_folder), "--input", str(tmp_path / "lines.txt")]
+    output = tmp_path / "race.json"
+    result = simcse("bench", *arguments, "--output", output)
+    assert result.code == 0, result.err
+    assert "2.00" in result.out
+    assert f"left out: {entered[-1].name}: No module named 'peer'" in result.err
+    assert "GFLOP in linear layers" in result.err
+    written = json.loads(output.read_text())
+    assert written["rounds"] == 5
+    assert written["contestants"][entered[1].name]["ratios"] == [2.0] * 5
+    assert written["contestants"][entered[-1].name] == {"missing": "No module named 'peer'"}
+    assert written["roofline"]["rate"] == 1e12
+    assert entered[0].arguments["sentences"] == ["a cat", "a dog", "the man", "the dog"]
+
+
+def test_without_a_file_it_takes_what_python_carries(simcse, entered: list[Contestant]) -> None:
+    result = simcse("bench", "encode", "--sentences", "50")
+    assert result.code == 0, result.err
+    assert len(set(entered[0].arguments["sentences"])) == 50
+
+
+def test_too_few_sentences_for_a_batch(simcse, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("a cat\n")
+    result = simcse("bench", "train", "--input", tmp_path / "lines.txt")
+    assert result.code == 2
+    assert "one batch takes 64 sentences, there are 1" in result.err

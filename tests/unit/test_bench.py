@@ -1,0 +1,146 @@
+"""Races: turns, processes, ratios, and peers that do the same work as we do."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simcse.bench import encode, train
+from simcse.bench.outcome import agreements, race_results, race_table
+from simcse.bench.race import Contestant, Timing, race, ratios
+from simcse.bench.roofline import Roofline
+from simcse.errors import ResourceError
+from simcse.report.tables import to_markdown
+
+CONTESTANTS = """
+import sys, time, pathlib
+
+def writer(name, log, fails_at=None):
+    count = 0
+    def work():
+        nonlocal count
+        count += 1
+        print("noise on stdout")
+        if count == fails_at:
+            sys.exit(7)
+        with pathlib.Path(log).open("a") as file:
+            file.write(name)
+        return [[1.0, 2.0]]
+    return work
+
+def missing(**_):
+    import a_package_that_nobody_has
+
+def sleeper(seconds, weight):
+    def work():
+        time.sleep(seconds)
+        return len(bytearray(b"x") * weight)
+    return work
+"""
+
+
+@pytest.fixture
+def contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of contestants that the workers find."""
+    (tmp_path / "contestants_of_this_test.py").write_text(CONTESTANTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "log"
+
+
+def of_test(shown: str, function: str, **arguments: object) -> Contestant:
+    return Contestant(shown, f"contestants_of_this_test:{function}", arguments)
+
+
+def test_contestants_work_in_turns_after_warming_up(contestants: Path) -> None:
+    entered = [
+        of_test("A", "writer", name="a", log=str(contestants)),
+        of_test("-", "missing", name="-"),
+        of_test("B", "writer", name="b", log=str(contestants)),
+    ]
+    first, missing, second = race(entered, rounds=3)
+    assert contestants.read_text() == "aabb" + "ab" * 3
+    assert len(first.seconds) == len(second.seconds) == 3
+    assert first.result == [[1.0, 2.0]]
+    assert min(first.peak_mib, second.peak_mib) > 1
+    assert missing.seconds == ()
+    assert "a_package_that_nobody_has" in missing.missing
+
+
+def test_time_and_memory_are_the_work_s(contestants: Path) -> None:
+    entered = [
+        of_test("long", "sleeper", seconds=0.2, weight=0),
+        of_test("large", "sleeper", seconds=0, weight=200 * 2**20),
+    ]
+    long, large = race(entered, rounds=1)
+    assert long.median >= 0.2
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not say a process's peak memory")
+    assert large.peak_mib >= long.peak_mib + 190
+
+
+def test_a_contestant_that_dies_is_named(contestants: Path) -> None:
+    dying = of_test("dying", "writer", name="a", log=str(contestants), fails_at=4)
+    with pytest.raises(ResourceError, match="dying ended with exit code 7"):
+        race([dying], rounds=5)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    ours = Timing("ours", (1.0, 2.0, 4.0), 10.0, [[1.0, 0.0]])
+    peer = Timing("peer", (3.0, 4.0, 4.0), 20.0, [[1.0, 1.0]])
+    absent = Timing("absent", missing="no such package")
+    assert ratios(ours, peer) == [3.0, 2.0, 1.0]
+    agreement = agreements([ours, peer, absent], encode.lowest_cosine)
+    assert agreement == [1.0, pytest.approx(math.sqrt(0.5)), None]
+    table = to_markdown(race_table("work", [ours, peer, absent], agreement))
+    assert "absent" not in table
+    assert "peer 4.000 3.000 2.00 1.00 3.00 20 0.70711" in " ".join(table.replace("|", "").split())
+    results = race_results([ours, peer, absent], agreement)
+    assert results["peer"]["ratios"] == [3.0, 2.0, 1.0]
+    assert results["absent"] == {"missing": "no such package"}
+    with pytest.raises(ResourceError, match="absent did not start: no such package"):
+        race_table("work", [absent, ours], [None, None])
+
+
+def test_lowest_cosine_is_of_the_worst_row() -> None:
+    first = [[1.0, 0.0], [0.0, 2.0]]
+    assert encode.lowest_cosine(first, [[2.0, 0.0], [3.0, 3.0]]) == pytest.approx(math.sqrt(0.5))
+
+
+def test_a_roofline_by_hand() -> None:
+    text = str(Roofline(flops=2e12, seconds=4.0, rate=1e12, precision="bf16"))
+    assert text.startswith("2000.0 GFLOP in linear layers at 500 GFLOP/s: 50% of the 1000 GFLOP/s")
+
+
+def test_peers_encode_the_same_embeddings(tiny_model_folder: Path, sentences: list[str]) -> None:
+    options = {"max_length": 16, "repeats": 2}
+    ours = encode.ours(str(tiny_model_folder), sentences, precision="fp32", **options)()
+    theirs = encode.sentence_transformers(str(tiny_model_folder), sentences, **options)()
+    assert np.shape(ours) == np.shape(theirs)
+    assert encode.lowest_cosine(ours, theirs) > 0.99999
+
+
+def test_peers_take_the_same_step(tiny_model_folder: Path, sentences: list[str]) -> None:
+    """At dropout 0 two encodings are equal, and so are the losses, step after step."""
+    options = {"batch": 4, "max_length": 16, "dropout": 0.0}
+    folder = str(tiny_model_folder)
+    ours = train.ours(folder, sentences, precision="fp32", **options)
+    steps = [ours() for _ in range(4)]
+    reference = train.reference(folder, sentences, **options)
+    assert [reference() for _ in range(4)] == pytest.approx(steps, rel=1e-4)
+    theirs = train.sentence_transformers(folder, sentences, **options)
+    assert [theirs() for _ in range(4)] == pytest.approx(steps, rel=0.1)  # bf16
+    assert len({round(step, 4) for step in steps}) > 1
+
+
+def test_every_contestant_can_be_told_to_a_worker() -> None:
+    entered = [
+        *encode.contestants("mini", ["a"], max_length=8, repeats=1),
+        *train.contestants("mini", ["a"], batch=2, max_length=8, dropout=None),
+    ]
+    for contestant in entered:
+        module, function = contestant.factory.split(":")
+        assert callable(getattr(sys.modules[module], function))
+        json.dumps(contestant.arguments)
