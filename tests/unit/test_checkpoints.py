@@ -219,7 +219,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         Path("/dev/full").write_bytes(bytes(1 << 16))
 
-    monkeypatch.setattr("simcse.io.checkpoints.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(ResourceError, match="No space left"):
         write_safetensors(tmp_path / WEIGHTS, TENSORS)
     assert not list(tmp_path.iterdir())

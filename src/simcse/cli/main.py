@@ -9,6 +9,7 @@ from simcse.cli.bench import bench
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
+from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.quickstart import quickstart
 from simcse.cli.train import train
@@ -20,7 +21,7 @@ INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="simcse")
 def cli() -> None:
-    """SimCSE sentence embeddings: train, evaluate, encode.
+    """SimCSE sentence embeddings: train, evaluate, encode, search.
 
     \b
     Start here:
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (quickstart, train, evaluate, encode, similarity, info, data, bench):
+for command in (quickstart, train, evaluate, encode, similarity, index, info, data, bench):
     cli.add_command(command)
 
 

@@ -6,14 +6,15 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from simcse.errors import ArtefactError, ResourceError
 from simcse.io.files import atomic_path, sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -46,12 +47,14 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return value
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, "Tensor"]:
     """Read all tensors of a safetensors file, by name.
 
     Raises:
         ArtefactError: the file is missing, cut short or damaged.
     """
+    from safetensors.torch import load_file  # needs torch, which an index does not
+
     check_safetensors(path)
     try:
         return load_file(path)
@@ -59,12 +62,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ArtefactError(f"{path} is damaged: {error}") from error
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     """Write tensors by name, atomically.
 
     Raises:
         ResourceError: the disk is full or read-only.
     """
+    from safetensors.torch import save_file
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:

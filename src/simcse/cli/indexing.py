@@ -1,0 +1,117 @@
+"""What commands about an index share: opening, loading its model, filling, showing hits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simcse.cli.options import load_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from simcse.index.embedded import EmbeddedIndex
+    from simcse.io.stamp import ModelStamp
+    from simcse.model.encoder import SentenceEncoder
+
+
+def check_files(files: Sequence[str]) -> None:
+    """Fail before a model is loaded for files that are not there."""
+    from simcse.io.files import open_bytes
+
+    for path in files:
+        with open_bytes(Path(path)):
+            pass
+
+
+def open_index(folder: Path, *, verify: bool = True) -> EmbeddedIndex:
+    """Open an index; what it warns of is said on stderr."""
+    from simcse.index.embedded import EmbeddedIndex
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opened = EmbeddedIndex.open(folder, verify=verify)
+    for warning in caught:
+        click.echo(f"warning: {warning.message}", err=True)
+    return opened
+
+
+def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelStamp]:  # noqa: ANN401
+    """Load a model, and say which it is."""
+    from simcse.model.fingerprint import stamp
+
+    encoder = load_encoder(name, **loading)
+    return encoder, stamp(encoder, name)
+
+
+def load_for(opened: EmbeddedIndex, name: str | None, **loading: Any) -> SentenceEncoder:  # noqa: ANN401
+    """Load the model an index was built with, or the one named, if it is the same."""
+    encoder, stamp = load_with_stamp(name or opened.stamp.name, **loading)
+    opened.require_model(stamp)
+    return encoder
+
+
+def fill(
+    opened: EmbeddedIndex, files: Sequence[str], encoder: SentenceEncoder, reading: dict[str, Any]
+) -> None:
+    """Add the rows of files with a progress bar; say at the end what came in."""
+    from simcse.index.ingest import ingest
+    from simcse.io.files import ReadCounts
+    from simcse.text import TruncationWarning
+
+    counts = ReadCounts()
+    try:
+        with warnings.catch_warnings(), _progress(files) as observe:
+            warnings.simplefilter("ignore", TruncationWarning)  # summed up below
+            done = ingest(opened, files, encoder.encode, counts=counts, observe=observe, **reading)
+    except KeyboardInterrupt:
+        click.echo(f"{len(opened):,} rows are in; the same command goes on from there", err=True)
+        raise
+    click.echo(f"{counts}: {done.added:,} added, {done.updated:,} replaced", err=True)
+    if cut := encoder.tokenizer.truncated:
+        limit = encoder.tokenizer.max_length
+        click.echo(f"warning: {cut:,} sentences were cut to {limit} tokens", err=True)
+
+
+@contextlib.contextmanager
+def _progress(files: Sequence[str]) -> Iterator[Any]:
+    """Show a bar with ETA on stderr; rows done by an earlier call count at once."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from simcse.io.sentences import count_lines
+
+    lines = [count_lines(path) for path in files]
+    total = None if None in lines else sum(filter(None, lines))
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("indexing", total=total)
+        yield lambda rows, _skipped: bar.advance(task, rows)
+
+
+def show_hits(queries: Sequence[str], found: Sequence[Sequence[Any]], form: str) -> None:
+    """Print a table of hits for each query, or all as one JSON list."""
+    from simcse.cli.output import show
+    from simcse.report.tables import Column, Table
+
+    if form == "json":
+        pairs = zip(queries, found, strict=True)
+        answer = [{"query": query, "hits": [asdict(hit) for hit in hits]} for query, hits in pairs]
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    columns = (Column("score", decimals=4), Column("id"), Column("text"), Column("metadata"))
+    for query, hits in zip(queries, found, strict=True):
+        rows = [(hit.score, hit.id, hit.text, _plain(hit.metadata)) for hit in hits]
+        show(Table(query, columns, tuple(rows)), form)
+
+
+def _plain(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, ensure_ascii=False) if metadata else ""

@@ -1,0 +1,1 @@
+"""Search over one's own sentences: exact and approximate, on disk, crash-safe."""

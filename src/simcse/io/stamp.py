@@ -1,0 +1,44 @@
+"""Which model made some vectors: the stamp stored with everything that is made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from simcse.errors import ArtefactError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStamp:
+    """What must agree before vectors of two sources may be compared.
+
+    Attributes:
+        name: what the model was called when it was loaded; for people, it need not agree.
+        fingerprint: SHA-256 of all that makes its embeddings, see `simcse.model.fingerprint`.
+        dimensions: size of an embedding.
+        settings: the model's settings, to say what differs.
+    """
+
+    name: str
+    fingerprint: str
+    dimensions: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def require(self, other: "ModelStamp", *, what: str, mend: str) -> None:
+        """Refuse vectors of another model for ``what`` this stamp is on.
+
+        Raises:
+            ArtefactError: the fingerprints differ; the message says in which settings.
+        """
+        if self.fingerprint == other.fingerprint:
+            return
+        names = sorted({*self.settings, *other.settings})
+        differing = [
+            f"{name} {self.settings.get(name)!r} there, {other.settings.get(name)!r} here"
+            for name in names
+            if self.settings.get(name) != other.settings.get(name)
+        ]
+        raise ArtefactError(
+            f"{what} was made by the model {self.name!r} (fingerprint {self.fingerprint[:12]}), "
+            f"not by {other.name!r} ({other.fingerprint[:12]}): "
+            f"{'; '.join(differing) or 'other weights or another tokenizer'}. {mend}"
+        )

@@ -1,0 +1,62 @@
+"""One hash for what makes an embedding: the same model has one, whatever it runs in."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from simcse import SentenceEncoder
+from simcse.model.fingerprint import fingerprint, stamp
+from simcse.model.settings import ModelSettings
+
+MEAN = ModelSettings(pooling="mean", max_length=32)
+HEADED = dataclasses.replace(MEAN, head="always")
+
+
+def test_it_does_not_depend_on_folder_precision_or_what_was_encoded(make_encoder, tmp_path):
+    encoder = make_encoder(MEAN)
+    expected = fingerprint(encoder)
+    encoder.encode(["a sentence that is cut " * 20, "b"], truncation="cut")
+    assert fingerprint(encoder) == expected
+    encoder.save(tmp_path / "model")
+    for precision in ("fp32", "bf16"):
+        loaded = SentenceEncoder.load(tmp_path / "model", precision=precision)
+        assert fingerprint(loaded) == expected
+
+
+@pytest.mark.parametrize(
+    "changed", [{"pooling": "cls"}, {"head": "always"}, {"max_length": 16}, {"normalize": True}]
+)
+def test_it_depends_on_every_setting(make_encoder, changed):
+    other = make_encoder(dataclasses.replace(MEAN, **changed))
+    assert fingerprint(other) != fingerprint(make_encoder(MEAN))
+
+
+def test_it_depends_on_weights_and_on_the_head_that_applies(make_encoder):
+    encoder = make_encoder(HEADED)
+    before = fingerprint(encoder)
+    with torch.no_grad():
+        encoder.head.dense.bias[0] += 1
+    headed = fingerprint(encoder)
+    with torch.no_grad():
+        next(encoder.backbone.parameters()).view(-1)[0] += 1
+    assert len({before, headed, fingerprint(encoder)}) == 3
+
+
+def test_a_head_for_training_only_does_not_count(make_encoder):
+    trained = make_encoder(dataclasses.replace(MEAN, head="train_only"))
+    assert fingerprint(trained) == fingerprint(make_encoder(MEAN))
+    assert stamp(trained, "x").settings["head"] == "none"
+
+
+def test_it_depends_on_the_tokenizer(make_encoder):
+    encoder = make_encoder(MEAN)
+    before = fingerprint(encoder)
+    encoder.tokenizer.inner.add_tokens(["elephant"])
+    assert fingerprint(encoder) != before
+
+
+def test_the_bundled_models_stays_as_it_is():
+    # Stored indexes carry it: if this changes, they are all refused.
+    known = "ed99dc2fe387478199292824050d3729efa04f8ac9d3a7829239a3d31d95220d"
+    assert fingerprint(SentenceEncoder.load("mini")) == known

@@ -1,0 +1,156 @@
+"""The index against a dictionary and NumPy: any order of calls, crashes and reopening."""
+
+import os
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from simcse.errors import ResourceError
+from simcse.index import embedded
+from simcse.index.embedded import EmbeddedIndex
+from simcse.index.filters import Condition
+from simcse.index.protocol import Commit
+from simcse.io.rows import Row
+from simcse.io.stamp import ModelStamp
+
+pytest.importorskip("faiss")
+DIMENSIONS = 3
+NAMES = [str(number) for number in range(8)]
+BATCHES = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 10_000)), max_size=5)
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class IndexMachine(RuleBasedStateMachine):
+    """Segments of at most four rows, so that merging, cutting and compacting happen often."""
+
+    @initialize()
+    def create(self):
+        self.folder = Path(tempfile.mkdtemp()) / "index"
+        self.segment_rows = mock.patch.object(embedded, "SEGMENT_ROWS", 4)
+        self.segment_rows.start()
+        self.index = EmbeddedIndex.create(self.folder, ModelStamp("m", "f", DIMENSIONS))
+        self.durable = {}
+        self.staged = {}
+
+    def teardown(self):
+        if hasattr(self, "segment_rows"):
+            self.segment_rows.stop()
+
+    @rule(batch=BATCHES)
+    def add(self, batch):
+        rows = [Row(name, f"text {seed}", {"odd": seed % 2}) for name, seed in batch]
+        vectors = [np.random.default_rng(seed).normal(size=DIMENSIONS) for _, seed in batch]
+        self.index.add(rows, np.array(vectors, np.float32).reshape(-1, DIMENSIONS))
+        for row, vector in zip(rows, vectors, strict=True):
+            self.staged.pop(row.id, None)
+            self.staged[row.id] = (row, vector / np.linalg.norm(vector))
+
+    @rule(names=st.lists(st.sampled_from(NAMES), max_size=3))
+    def remove(self, names):
+        self.index.remove(names)
+        self.staged.update(dict.fromkeys(names))
+
+    @rule()
+    def commit(self):
+        fresh = {name for name, staged in self.staged.items() if staged is not None}
+        gone = {name for name, staged in self.staged.items() if staged is None}
+        expected = Commit(
+            added=len(fresh - set(self.durable)),
+            updated=len(fresh & set(self.durable)),
+            removed=len(gone & set(self.durable)),
+        )
+        assert self.index.commit() == expected
+        self.settle()
+
+    @rule(after=st.integers(0, 40), full=st.booleans())
+    def crash_in_a_commit(self, after, full):
+        """The process dies, or the disk is full, at one of the commit's fsyncs."""
+        left, fsync = after, os.fsync
+
+        def failing(descriptor):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise OSError(28, "No space left on device") if full else Crash
+            fsync(descriptor)
+
+        try:
+            with mock.patch("os.fsync", failing):
+                self.index.commit()
+        except ResourceError:  # X4: what is staged stays, so that it can be tried again
+            assert full
+            self.reopen_if_published()
+        except Crash:
+            self.reopen()
+        else:
+            self.settle()
+
+    def reopen_if_published(self):
+        """A commit whose very last fsync fails has happened, though it says it has not."""
+        if self.index.refresh():
+            self.index.rollback()
+            self.settle()
+
+    @rule()
+    def reopen(self):
+        """What was not committed is gone; a crash leaves the old or the new generation whole."""
+        self.index = EmbeddedIndex.open(self.folder)
+        stored = {row.id: row.text for row in self.index.snapshot.rows(self.live_positions())}
+        before = {name: row.text for name, (row, _) in self.durable.items()}
+        if stored != before:
+            self.settle()
+            assert stored == {name: row.text for name, (row, _) in self.durable.items()}
+        self.staged = {}
+
+    @rule()
+    def compact(self):
+        self.index.compact()
+        assert len(self.index.snapshot.live) == len(self.durable)
+
+    @rule()
+    def rebuild(self):
+        self.index.rebuild()
+
+    def settle(self):
+        for name, staged in self.staged.items():
+            self.durable.pop(name, None)
+            if staged is not None:
+                self.durable[name] = staged
+        self.staged = {}
+
+    def live_positions(self):
+        return np.flatnonzero(self.index.snapshot.live).tolist()
+
+    @invariant()
+    def it_finds_what_numpy_finds(self):
+        if not hasattr(self, "index"):
+            return
+        assert len(self.index) == len(self.durable)
+        query = np.array([[0.3, -0.2, 0.9]], np.float32)
+        for where in ([], [Condition("odd", "in", (1,))]):
+            if where and not self.index.snapshot.fields():
+                continue
+            kept = [
+                (float(vector @ query[0] / np.linalg.norm(query)), row)
+                for row, vector in self.durable.values()
+                if not where or row.metadata["odd"]
+            ]
+            hits = self.index.search(query, k=5, where=where)[0]
+            best = sorted((score for score, _ in kept), reverse=True)[:5]
+            assert np.allclose([hit.score for hit in hits], best, atol=1e-5)
+            texts = {row.id: row.text for _, row in kept}
+            assert all(texts[hit.id] == hit.text for hit in hits)
+        assert self.index.verify() == []
+
+
+TestIndexMachine = IndexMachine.TestCase
+TestIndexMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
