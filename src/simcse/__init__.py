@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simcse.compat import SimCSE as SimCSE
     from simcse.errors import SimcseError as SimcseError
     from simcse.model.encoder import SentenceEncoder as SentenceEncoder
 
@@ -14,9 +15,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "SentenceEncoder": "simcse.model.encoder",
+    "SimCSE": "simcse.compat",
     "SimcseError": "simcse.errors",
 }
-__all__ = ["SentenceEncoder", "SimcseError", "__version__"]
+__all__ = ["SentenceEncoder", "SimCSE", "SimcseError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute of any kind

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from simcse.errors import ArtefactError, DataError, NumericError, ResourceError, UsageError
-from simcse.index.embedded import EmbeddedIndex, damages
+from simcse.index.embedded import EmbeddedIndex
 from simcse.index.ingest import ingest
+from simcse.index.snapshot import damages
 from simcse.io import generations
 from simcse.io.generations import copy_current
 from simcse.io.rows import Row

@@ -230,7 +230,7 @@ def verify(folder: Path) -> None:
 
     Example: simcse index verify my-index
     """
-    from simcse.index.embedded import damages
+    from simcse.index.snapshot import damages
 
     if bad := damages(folder):
         raise ArtefactError("\n".join(bad))

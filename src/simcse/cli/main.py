@@ -6,12 +6,14 @@ import click
 
 from simcse import __version__
 from simcse.cli.bench import bench
+from simcse.cli.calibrate import calibrate
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.quickstart import quickstart
+from simcse.cli.serve import serve
 from simcse.cli.train import train
 from simcse.errors import SimcseError
 
@@ -30,7 +32,11 @@ def cli() -> None:
     """
 
 
-for command in (quickstart, train, evaluate, encode, similarity, index, info, data, bench):
+COMMANDS = (
+    *(quickstart, train, evaluate, encode, similarity),
+    *(index, calibrate, serve, info, data, bench),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

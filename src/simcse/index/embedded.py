@@ -15,14 +15,13 @@ from simcse.index import approximate
 from simcse.index.approximate import FILE, Kind
 from simcse.index.filters import Condition
 from simcse.index.protocol import Commit, Hit, check_search, unit_rows
-from simcse.index.snapshot import DELETED, SEGMENTS, DerivedDamage, Snapshot, is_derived
+from simcse.index.snapshot import DELETED, SEGMENTS, DerivedDamage, Snapshot, damages, is_derived
+from simcse.index.writer import SEGMENT_ROWS, SegmentWriter
 from simcse.io import generations
-from simcse.io.generations import Generation
 from simcse.io.rows import Row
-from simcse.io.segments import Segment, derive, row_line, write_segment
+from simcse.io.segments import Segment, derive, row_line
 from simcse.io.stamp import ModelStamp
 
-SEGMENT_ROWS = 32_768  # 50 MB of vectors of 384 dimensions
 FORMAT = 1
 RECALL = 0.95
 Staged = tuple[Row, np.ndarray]
@@ -141,7 +140,7 @@ class EmbeddedIndex:
         current = generations.read_current(self.folder).number
         if current == self.snapshot.generation.number:
             return False
-        self.snapshot = _open(self.folder, verify=False)
+        self._go_on(_open(self.folder, verify=False))
         return True
 
     def add(self, rows: Sequence[Row], vectors: np.ndarray) -> None:
@@ -229,7 +228,7 @@ class EmbeddedIndex:
             live[[position for position in known.values() if position >= 0]] = False
             if not self._staged and progress is None:
                 return Commit()
-            self.snapshot = self._publish(base, live, fresh, progress)
+            self._go_on(self._publish(base, live, fresh, progress))
         replaced = sum(known[row.id] >= 0 for row, _ in fresh)
         there = sum(position >= 0 for position in known.values())
         self.rollback()
@@ -245,7 +244,8 @@ class EmbeddedIndex:
             base = _open(self.folder, verify=True)
 
             def write(new: Path) -> Mapping[str, Any]:
-                writer = _SegmentWriter(new, base.generation.facts["next_segment"])
+                number = base.generation.facts["next_segment"]
+                writer = SegmentWriter(new, number, size=SEGMENT_ROWS)
                 for lines, vectors in base.batches(SEGMENT_ROWS):
                     writer.append(lines, vectors)
                 writer.close()
@@ -280,7 +280,7 @@ class EmbeddedIndex:
             generation = generations.publish(
                 self.folder, lambda _new: updated, base=base, shared=shared
             )
-            self.snapshot = Snapshot(generation)
+            self._go_on(Snapshot(generation))
 
     def verify(self) -> list[str]:
         """Read every file of the current generation; return what is wrong, nothing if all is well.
@@ -289,6 +289,10 @@ class EmbeddedIndex:
             ArtefactError: pointer or manifest are damaged.
         """
         return damages(self.folder)
+
+    def _go_on(self, snapshot: Snapshot) -> None:
+        snapshot.inherit(self.snapshot)
+        self.snapshot = snapshot
 
     def _stage(self, row_id: str, staged: Staged | None) -> None:
         self._staged.pop(row_id, None)  # the last word on an id counts, and its place in order
@@ -312,7 +316,8 @@ class EmbeddedIndex:
             shared.append(base.path(FILE))
 
         def write(new: Path) -> Mapping[str, Any]:
-            writer = _SegmentWriter(new, base.generation.facts["next_segment"])
+            number = base.generation.facts["next_segment"]
+            writer = SegmentWriter(new, number, size=SEGMENT_ROWS)
             for segment, start in zip(
                 base.segments[len(kept) :], base.starts[len(kept) :], strict=False
             ):
@@ -351,52 +356,6 @@ def rebuild(folder: Path, *, kind: Kind | None = None, recall: float | None = No
             return _approximated(new, facts)
 
         return Snapshot(generations.publish(folder, write, base=base, shared=shared))
-
-
-def damages(folder: Path) -> list[str]:
-    """Read every file of the current generation; return what is wrong, nothing if all is well.
-
-    Raises:
-        ArtefactError: there is no index, or pointer or manifest are damaged.
-    """
-
-    def check(generation: Generation) -> list[str]:
-        bad = generation.damaged(deep=True)
-        return [f"{generation.folder / name} {problem}" for name, problem in bad]
-
-    return generations.with_current(folder, check)
-
-
-class _SegmentWriter:
-    """Cuts rows into segments of a new generation."""
-
-    def __init__(self, new: Path, number: int) -> None:
-        self.new = new
-        self.number = number
-        self.names: list[str] = []
-        self.lines: list[str] = []
-        self.vectors: list[np.ndarray] = []
-
-    def append(self, lines: list[str], vectors: np.ndarray) -> None:
-        self.lines += lines
-        self.vectors.append(vectors)
-        while len(self.lines) >= SEGMENT_ROWS:
-            self._write(SEGMENT_ROWS)
-
-    def close(self) -> None:
-        if self.lines:
-            self._write(len(self.lines))
-
-    def facts(self, base: Mapping[str, Any], kept: Sequence[str] = ()) -> dict[str, Any]:
-        return {**base, "segments": [*kept, *self.names], "next_segment": self.number}
-
-    def _write(self, count: int) -> None:
-        vectors = np.concatenate(self.vectors)
-        name = f"{self.number:06d}"
-        write_segment(self.new / SEGMENTS / name, self.lines[:count], vectors[:count])
-        self.lines, self.vectors = self.lines[count:], [vectors[count:]]
-        self.names.append(name)
-        self.number += 1
 
 
 def _open(folder: Path, *, verify: bool) -> Snapshot:

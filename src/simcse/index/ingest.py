@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse.index.embedded import SEGMENT_ROWS, EmbeddedIndex
+from simcse.index.embedded import EmbeddedIndex
 from simcse.index.protocol import Commit
+from simcse.index.writer import SEGMENT_ROWS
 from simcse.io.files import BadLines, ReadCounts, sha256_file
 from simcse.io.rows import Row, read_rows
 

@@ -9,7 +9,7 @@ import numpy as np
 from simcse.errors import ArtefactError
 from simcse.index.approximate import FILE, Approximation, Candidates, exact_top, gather
 from simcse.index.filters import Condition, check_fields, segment_mask
-from simcse.io.generations import Generation
+from simcse.io.generations import Generation, with_current
 from simcse.io.rows import Row
 from simcse.io.segments import DERIVED, Segment, key
 from simcse.io.stamp import ModelStamp
@@ -72,6 +72,12 @@ class Snapshot:
         checksum = self.generation.files[FILE][1]
         return Candidates.read(self.path(FILE), checksum, self.approximation.effort)
 
+    def inherit(self, before: "Snapshot") -> None:
+        """Take over the open approximate structure of an earlier generation, if it is the same."""
+        same = before.generation.files.get(FILE) == self.generation.files.get(FILE)
+        if same and "candidates" in vars(before):
+            vars(self)["candidates"] = before.candidates
+
     def fields(self) -> list[str]:
         """Return the names of all metadata fields."""
         return sorted({name for segment in self.segments for name in segment.values})
@@ -92,6 +98,10 @@ class Snapshot:
         for position in positions:
             which = int(np.searchsorted(self.starts, position, side="right")) - 1
             yield from self.segments[which].rows([int(position - self.starts[which])])
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """Return the unit vectors at some positions: (P,) -> (P, D) float32."""
+        return gather(self.blocks, positions)
 
     def batches(self, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yield the live rows' stored lines and vectors, at most ``size`` together, in order."""
@@ -143,11 +153,25 @@ class Snapshot:
             return self._exact(queries, k)  # too many candidates were deleted since the build
         scores = np.empty(proposed.shape, np.float32)
         for at, (query, row) in enumerate(zip(queries, proposed, strict=True)):
-            scores[at] = gather(self.blocks, np.maximum(row, 0)) @ query
+            scores[at] = self.vectors(np.maximum(row, 0)) @ query
         found = [(scores, proposed)]
         if covered < self.starts[-1]:
             found.append(self._exact(queries, k, first=covered))
         return _merge(found, k)
+
+
+def damages(folder: Path) -> list[str]:
+    """Read every file of the current generation; return what is wrong, nothing if all is well.
+
+    Raises:
+        ArtefactError: there is no index, or pointer or manifest are damaged.
+    """
+
+    def check(generation: Generation) -> list[str]:
+        bad = generation.damaged(deep=True)
+        return [f"{generation.folder / name} {problem}" for name, problem in bad]
+
+    return with_current(folder, check)
 
 
 def is_derived(name: str) -> bool:

@@ -150,7 +150,8 @@ class SentenceEncoder(nn.Module):
         texts = iter(texts)
         seen, truncated = self.tokenizer.seen, self.tokenizer.truncated
         while chunk := list(itertools.islice(texts, CHUNK)):
-            yield self._encode_chunk(chunk, batch_tokens, truncation)
+            rows = self.tokenizer.ids(chunk, truncation=truncation)
+            yield self.encode_ids(rows, batch_tokens=batch_tokens)
         seen, truncated = self.tokenizer.seen - seen, self.tokenizer.truncated - truncated
         if truncated and truncation == "warn":
             limit = self.tokenizer.max_length
@@ -158,10 +159,14 @@ class SentenceEncoder(nn.Module):
             warnings.warn(message, TruncationWarning, stacklevel=2)
 
     @torch.inference_mode()
-    def _encode_chunk(
-        self, texts: list[str], batch_tokens: int, truncation: Truncation
+    def encode_ids(
+        self, rows: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
     ) -> np.ndarray:
-        rows = self.tokenizer.ids(texts, truncation=truncation)
+        """Embed tokenised sentences, special tokens included: (N, D) float32.
+
+        Raises:
+            DataError: a sentence has no tokens.
+        """
         vectors = np.empty((len(rows), self.dimensions), np.float32)
         for indices in batches_by_tokens([len(row) for row in rows], batch_tokens):
             batch = pack([rows[i] for i in indices]).to(self.device)

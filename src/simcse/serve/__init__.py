@@ -1,0 +1,1 @@
+"""The HTTP service: OpenAI-compatible embeddings, similarity, search, and a page to try them."""

@@ -1,0 +1,220 @@
+"""Requests and responses; the only place that knows pydantic."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+MAX_INPUTS = 2048
+MAX_HITS = 1000
+MAX_ROWS = 1000
+
+Text = Annotated[StrictStr, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+Token = Annotated[StrictInt, Field(ge=0)]
+Tokens = Annotated[list[Token], Field(min_length=1)]
+Score = Annotated[float, Field(ge=-1, le=1, strict=True)]
+
+
+class Strict(BaseModel):
+    """A request: fields that nobody knows are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EmbeddingRequest(Strict):
+    """OpenAI's request, and whether inputs over the length limit may be cut."""
+
+    input: (
+        Text | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
+    ) = Field(
+        description="A text, texts, or token ids with the model's special tokens; at most 2,048.",
+        examples=["A man is playing a guitar."],
+    )
+    model: StrictStr = Field(description="A name that /v1/models lists.", examples=["mini"])
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="The model's own number, or left out."
+    )
+    user: StrictStr | None = None
+    truncate: StrictBool = Field(False, description="Cut inputs over the length limit.")
+
+
+class Usage(BaseModel):
+    """Tokens computed, special tokens included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(BaseModel):
+    """One input's embedding: numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingResponse(BaseModel):
+    """OpenAI's response."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Model(BaseModel):
+    """A model of this server."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    dimensions: int
+    max_tokens: int
+    fingerprint: str
+
+
+class ModelList(BaseModel):
+    """All models of this server."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class SimilarityRequest(Strict):
+    """Texts to compare: each of ``first`` with each of ``second``, or with ``first`` itself."""
+
+    first: Texts = Field(examples=[["A man plays the guitar."]])
+    second: Texts | None = Field(None, examples=[["Someone is making music."]])
+    truncate: StrictBool = False
+
+
+class SimilarityResponse(BaseModel):
+    """Cosines: row i is ``first[i]``."""
+
+    scores: list[list[float]]
+    usage: Usage
+
+
+class SearchRequest(Strict):
+    """What to look for in the index."""
+
+    query: Text | Texts = Field(examples=["someone makes music"])
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_HITS)] = 10
+    threshold: Score | None = Field(None, description="Leave out hits of a lower cosine.")
+    where: dict[str, Any] | None = Field(
+        None, description='Filter: {"lang": "en", "tag": ["a", "b"], "year": {"gte": 2000}}.'
+    )
+    truncate: StrictBool = False
+
+
+class SearchHit(BaseModel):
+    """A row found."""
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+    percentile: float | None = Field(
+        None, description="Share of the index's sentence pairs with a lower cosine, in percent."
+    )
+    probability: float | None = Field(
+        None, description="That the pair is a match, by the labelled pairs it was calibrated on."
+    )
+
+
+class SearchResponse(BaseModel):
+    """Hits of each query, best first."""
+
+    results: list[list[SearchHit]]
+    generation: int
+    usage: Usage
+
+
+class NewRow(Strict):
+    """A row to add; without an id, its text's hash is the id."""
+
+    text: Text
+    id: Annotated[StrictStr, Field(min_length=1, max_length=512)] | StrictInt | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class AddRequest(Strict):
+    """Rows to add; a row replaces the one of the same id."""
+
+    rows: Annotated[list[NewRow], Field(min_length=1, max_length=MAX_ROWS)]
+    truncate: StrictBool = False
+
+
+class AddResponse(BaseModel):
+    """What is durable now."""
+
+    added: int
+    updated: int
+    rows: int
+    generation: int
+
+
+class IndexInfo(BaseModel):
+    """The index of this server."""
+
+    rows: int
+    generation: int
+    kind: str
+    recall: float | None
+    fields: dict[str, list[Any]]
+    calibrated: bool
+    writable: bool
+
+
+class Point(BaseModel):
+    """A row's place on the map."""
+
+    x: float
+    y: float
+    id: str
+    text: str
+
+
+class IndexMap(BaseModel):
+    """The index's rows, or an even sample of them, projected onto their two main directions."""
+
+    points: list[Point]
+    rows: int
+    explained: float = Field(description="Share of the variance the two directions hold.")
+
+
+class Place(BaseModel):
+    """A model on the alignment-uniformity plane."""
+
+    model: str
+    alignment: float
+    uniformity: float
+
+
+class Plane(BaseModel):
+    """Evaluated models on the alignment-uniformity plane."""
+
+    models: list[Place]
+
+
+class State(BaseModel):
+    """Whether the server does its work."""
+
+    status: str
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error."""
+
+    error: ErrorDetail

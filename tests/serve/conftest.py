@@ -1,0 +1,107 @@
+"""A served tiny model: in this process, and as a real one behind a socket."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("faiss")
+
+from fastapi.testclient import TestClient
+
+from simcse.index.embedded import EmbeddedIndex
+from simcse.io.rows import Row
+from simcse.model.fingerprint import stamp
+from simcse.model.settings import ModelSettings
+from simcse.serve.app import create_app
+from simcse.serve.settings import ServeConfig
+
+KEY = "k" * 20
+TEXTS = ["A man plays the guitar.", "The dog runs.", "The cat eats.", "<script>alert(1)</script>"]
+
+
+@pytest.fixture
+def encoder(make_encoder):
+    return make_encoder(ModelSettings(pooling="mean", max_length=32, normalize=True))
+
+
+@pytest.fixture
+def index(encoder, tmp_path):
+    opened = EmbeddedIndex.create(tmp_path / "index", stamp(encoder, "tiny"))
+    rows = [Row(str(at), text, {"n": at, "lang": "en"}) for at, text in enumerate(TEXTS)]
+    opened.add(rows, encoder.encode(TEXTS))
+    opened.commit()
+    return opened
+
+
+@pytest.fixture
+def make_client(encoder, index):
+    """Clients of the application in this process: ``make_client(writable=True, ...)``."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*, with_index=True, **settings):
+            app = create_app(
+                encoder, index if with_index else None, ServeConfig(**settings), name="tiny"
+            )
+            client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+            return stack.enter_context(client)
+
+        yield make
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client(writable=True)
+
+
+class Server:
+    """``simcse serve`` as a process of its own."""
+
+    def __init__(self, process, port):
+        self.process, self.port = process, port
+
+    def connect(self, timeout=30.0):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def ask(self, method, path, body=None, *, headers=None, timeout=30.0):
+        connection = self.connect(timeout)
+        try:
+            content = None if body is None else json.dumps(body)
+            told = {} if body is None else {"Content-Type": "application/json"}
+            connection.request(method, path, content, {**told, **(headers or {})})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start servers: ``start("--index", folder, "serve.max_wait=2", keys="...")``."""
+    running = []
+
+    def begin(*arguments, keys="", log=None):
+        log = log or tmp_path / f"log{len(running)}.txt"
+        environment = {**os.environ, "SIMCSE_API_KEYS": keys}
+        command = [sys.executable, "-m", "simcse", "serve", "--port", "0", *map(str, arguments)]
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, env=environment)
+        running.append(process)
+        until = time.monotonic() + 300
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        return Server(process, int(found[1]))
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()

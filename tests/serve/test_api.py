@@ -1,0 +1,351 @@
+"""The HTTP API in this process: what it answers, and what it refuses."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from simcse.errors import ArtefactError, ConfigError
+from simcse.io.stamp import ModelStamp
+from simcse.serve.app import create_app
+from simcse.serve.settings import ServeConfig, parse_keys
+
+from .conftest import KEY, TEXTS
+
+EMBED = "/v1/embeddings"
+OPENAI_LIMIT = 2048
+
+
+def embed(client, given, **more):
+    return client.post(EMBED, json={"input": given, "model": "tiny", **more})
+
+
+def vectors(response):
+    assert response.status_code == 200, response.text
+    return np.array([item["embedding"] for item in response.json()["data"]], np.float32)
+
+
+def refused(response, status, *, param=None):
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    if param is not None:
+        assert error["param"] == param
+    return error
+
+
+def test_embeddings_are_those_of_the_library(client, encoder):
+    response = embed(client, TEXTS)
+    np.testing.assert_allclose(vectors(response), encoder.encode(TEXTS), atol=1e-5)
+    tokens = sum(map(len, encoder.tokenizer.ids(TEXTS)))
+    assert response.json()["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert [item["index"] for item in response.json()["data"]] == [0, 1, 2, 3]
+    assert response.json()["model"] == "tiny"
+    ids = encoder.tokenizer.ids(TEXTS)
+    np.testing.assert_allclose(vectors(embed(client, ids)), encoder.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(vectors(embed(client, ids[0])), encoder.encode(TEXTS[:1]), atol=1e-5)
+
+
+def test_s20_alone_together_in_any_order_and_encoding(client):
+    together = vectors(embed(client, TEXTS))
+    backwards = vectors(embed(client, TEXTS[::-1]))
+    np.testing.assert_allclose(backwards[::-1], together, atol=1e-5)
+    for text, vector in zip(TEXTS, together, strict=True):
+        np.testing.assert_allclose(vectors(embed(client, text))[0], vector, atol=1e-5)
+    packed = embed(client, TEXTS, encoding_format="base64").json()["data"]
+    decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed]
+    np.testing.assert_array_equal(decoded, vectors(embed(client, TEXTS)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b"\xff\xfe",
+        b'{"input": "a", "model": "tiny", "dimensions": NaN}',
+        b'{"input": NaN, "model": "tiny"}',
+        b'{"input": "a", "model": "tiny", "user": Infinity}',
+        b'{"input": "\\ud800", "model": "tiny"}',  # S2
+        b'{"input": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",  # S8
+        b"[" * 100_000,
+        b'"text"',
+        b"null",
+    ],
+)
+def test_s1_s2_s8_what_is_no_request_is_400(client, body):
+    refused(client.post(EMBED, content=body, headers={"Content-Type": "application/json"}), 400)
+    assert embed(client, "a").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", [], [""], ["a", " "], "\x00\n", ["a"] * (OPENAI_LIMIT + 1), [[]], ["a", 1], 5, True, None]
+    + [{"a": 1}, [-1], [1.5], [True], [[1], []], [[1]] * (OPENAI_LIMIT + 1)],
+)
+def test_s3_inputs_that_are_none(client, given):
+    refused(embed(client, given), 400, param="input")
+
+
+def test_2048_inputs_are_taken(client):
+    assert len(vectors(embed(client, ["a"] * OPENAI_LIMIT))) == OPENAI_LIMIT
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, True, 33, 16, 1.5, "32"])
+def test_s4_dimensions_the_model_has_not(client, dimensions):
+    refused(embed(client, "a", dimensions=dimensions), 400, param="dimensions")
+    assert vectors(embed(client, "a", dimensions=32)).shape == (1, 32)
+
+
+@pytest.mark.parametrize("name", ["gpt-4", "../../etc/passwd", "http://localhost/x", "", "a/b"])
+def test_s5_s22_a_model_is_a_name_and_never_opened(client, name, monkeypatch):
+    def opened(*_, **__):
+        raise AssertionError("something was opened")
+
+    monkeypatch.setattr("simcse.model.names.locate", opened)
+    monkeypatch.setattr("simcse.model.folder.locate", opened)
+    error = refused(client.post(EMBED, json={"input": "a", "model": name}), 404, param="model")
+    assert error["code"] == "model_not_found"
+    if name:
+        refused(client.get(f"/v1/models/{name}"), 404)
+
+
+def test_s6_token_ids_outside_the_vocabulary(client, encoder):
+    beyond = encoder.backbone.model.get_input_embeddings().num_embeddings
+    for given in ([beyond], [[1], [beyond]], [10**30]):
+        refused(embed(client, given), 400, param="input")
+    assert embed(client, [beyond - 1]).status_code == 200
+
+
+def test_s7_what_is_too_long_is_refused_or_cut_and_counted(client, encoder):
+    long = "dog " * 100
+    for given in (["a", long], [[5] * 33]):
+        error = refused(embed(client, given), 400, param="input")
+        assert "33" in error["message"] or "102" in error["message"]
+        assert "32" in error["message"]
+    response = embed(client, ["a", long], truncate=True)
+    assert response.headers["X-Truncated"] == "1"
+    np.testing.assert_allclose(
+        vectors(response), encoder.encode(["a", long], truncation="cut"), atol=1e-5
+    )
+    assert "X-Truncated" not in embed(client, "a", truncate=True).headers
+    assert "simcse_truncated_total{} 1" in client.get("/metrics").text
+
+
+def test_s9_a_body_over_the_limit_is_413(make_client):
+    client = make_client(body_bytes=1000)
+    refused(embed(client, "a" * 1000), 413)
+    chunks = (b" " * 100 for _ in range(20))
+    told = {"Content-Type": "application/json"}
+    refused(client.post(EMBED, content=chunks, headers=told), 413)
+    packed = {**told, "Content-Encoding": "gzip"}
+    refused(client.post(EMBED, content=b"\x1f\x8b", headers=packed), 415)
+
+
+def test_s11_a_key_is_asked_for_before_anything_else(make_client):
+    client = make_client(keys=(KEY, "second" * 4))
+    for path in (EMBED, "/v1/search", "/v1/index/add"):
+        for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": KEY + "x"}):
+            response = client.post(path, content=b"{", headers=wrong)
+            assert refused(response, 401)["code"] == "invalid_api_key"
+    for path in ("/openapi.json", "/metrics", "/v1/models", "/v1/index", "/v1/index/map", "/nope"):
+        refused(client.get(path), 401)
+    for path in ("/health", "/ready", "/", "/page.js"):
+        assert client.get(path).status_code == 200, path
+    for key in (KEY, "second" * 4):
+        assert client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).is_success
+
+
+def test_keys_in_a_file_are_rotated_without_a_restart(make_client, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"{KEY}\n")
+    client = make_client(keys_file=str(path))
+
+    def status(key):
+        told = {"Authorization": f"Bearer {key}"}
+        return client.get("/v1/models", headers=told).status_code
+
+    assert (status(KEY), status("n" * 20)) == (200, 401)
+    path.write_text(f"# both for a while\n{KEY}\n{'n' * 20}\n")
+    assert (status(KEY), status("n" * 20)) == (200, 200)
+    path.write_text("n" * 20)
+    assert (status(KEY), status("n" * 20)) == (401, 200)
+    path.unlink()
+    assert (status(KEY), status("n" * 20)) == (401, 200)
+
+
+def test_s12_another_method_or_type(client):
+    refused(client.get(EMBED), 405)
+    refused(client.put("/health"), 405)
+    refused(client.get("/nothing"), 404)
+    body = json.dumps({"input": "a", "model": "tiny"})
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        refused(client.post(EMBED, content=body, headers={"Content-Type": kind}), 415)
+    told = {"Content-Type": "application/json; charset=utf-8"}
+    assert client.post(EMBED, content=body, headers=told).status_code == 200
+
+
+def test_unknown_fields_are_refused(client):
+    refused(embed(client, "a", dimension=3), 400, param="dimension")
+
+
+def test_s19_a_forward_that_fails_is_500_with_an_id_and_the_next_works(client, monkeypatch):
+    batcher = client.app.state.service.batcher
+    whole = batcher.embed
+
+    def failing(rows):
+        raise RuntimeError("secret text")
+
+    monkeypatch.setattr(batcher, "embed", failing)
+    response = embed(client, "a")
+    refused(response, 500)
+    assert "secret" not in response.text
+    assert len(response.headers["x-request-id"]) == 16
+    assert client.get("/ready").status_code == 503
+    monkeypatch.setattr(batcher, "embed", whole)
+    assert embed(client, "a").status_code == 200
+    assert client.get("/ready").status_code == 200
+
+
+def test_an_embedding_that_is_not_finite_is_never_sent(client, monkeypatch):
+    monkeypatch.setattr(
+        client.app.state.service.batcher, "embed", lambda rows: np.full((len(rows), 32), np.nan)
+    )
+    refused(embed(client, "a"), 500)
+    refused(client.get("/ready"), 503)
+
+
+def test_another_web_pages_name_for_this_machine_is_refused(client):
+    refused(client.get("/v1/models", headers={"Host": "evil.example"}), 403)
+    refused(client.get("/v1/models", headers={"Host": "evil.example:8000"}), 403)
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+        assert client.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
+def test_similarity_is_the_cosine(client, encoder):
+    embedded = encoder.encode(TEXTS[:3])
+    expected = embedded[:2] @ embedded[1:].T
+    response = client.post("/v1/similarity", json={"first": TEXTS[:2], "second": TEXTS[1:3]})
+    np.testing.assert_allclose(response.json()["scores"], expected, atol=1e-5)
+    alone = client.post("/v1/similarity", json={"first": TEXTS[:3]}).json()
+    np.testing.assert_allclose(alone["scores"], embedded @ embedded.T, atol=1e-5)
+    assert alone["usage"]["prompt_tokens"] == sum(map(len, encoder.tokenizer.ids(TEXTS[:3])))
+
+
+def test_search_gives_what_the_index_gives(client, index, encoder):
+    body = {"query": "the dog", "k": 3, "where": {"n": {"gte": 1}}}
+    (hits,) = client.post("/v1/search", json=body).json()["results"]
+    assert {hit["id"] for hit in hits} == {"1", "2", "3"}
+    assert hits[0]["metadata"] == {"n": int(hits[0]["id"]), "lang": "en"}
+    many = client.post("/v1/search", json={"query": TEXTS, "k": 1}).json()["results"]
+    assert [found[0]["id"] for found in many] == ["0", "1", "2", "3"]
+    assert all(found[0]["score"] == pytest.approx(1) for found in many)
+    high = client.post("/v1/search", json={"query": TEXTS[0], "threshold": 0.9999}).json()
+    assert [hit["id"] for hit in high["results"][0]] == ["0"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": ""},
+        {"query": []},
+        {"query": "a", "k": 0},  # X8
+        {"query": "a", "k": 1001},
+        {"query": "a", "k": True},
+        {"query": "a", "threshold": 2},
+        {"query": "a", "where": {"lnag": "en"}},
+        {"query": "a", "where": {"n": {"like": 1}}},
+        {"query": "a", "where": ["n"]},
+        {},
+    ],
+)
+def test_a_search_that_makes_no_sense_is_400(client, body):
+    refused(client.post("/v1/search", json=body), 400)
+
+
+def test_rows_are_added_durably_and_found_at_once(client, index, make_client):
+    rows = [{"text": "a new row", "id": 7, "metadata": {"lang": "de"}}, {"text": "no id"}]
+    done = client.post("/v1/index/add", json={"rows": rows}).json()
+    assert (done["added"], done["updated"], done["rows"]) == (2, 0, 6)
+    assert client.post("/v1/index/add", json={"rows": rows}).json()["updated"] == 2
+    (hits,) = client.post("/v1/search", json={"query": "a new row", "k": 1}).json()["results"]
+    assert (hits[0]["id"], hits[0]["metadata"]) == ("7", {"lang": "de"})
+    assert len(type(index).open(index.folder)) == 6
+    for bad in ([{"text": " "}], [{"text": "a", "id": ""}], [], [{"txt": "a"}]):
+        refused(client.post("/v1/index/add", json={"rows": bad}), 400)
+    refused(make_client().post("/v1/index/add", json={"rows": rows}), 403)
+
+
+def test_without_an_index_there_is_nothing_to_search(make_client):
+    client = make_client(with_index=False)
+    refused(client.post("/v1/search", json={"query": "a"}), 404)
+    refused(client.get("/v1/index"), 404)
+    refused(client.get("/v1/index/map"), 404)
+    assert embed(client, "a").status_code == 200
+
+
+def test_what_another_process_commits_is_found(client, index, encoder):
+    from simcse.io.rows import Row
+
+    other = type(index).open(index.folder)
+    other.add([Row("77", "elsewhere")], encoder.encode(["elsewhere"]))
+    other.commit()
+    client.app.state.service._looked = 0.0
+    (hits,) = client.post("/v1/search", json={"query": "elsewhere", "k": 1}).json()["results"]
+    assert hits[0]["id"] == "77"
+
+
+def test_the_index_and_its_map_are_described(client):
+    facts = client.get("/v1/index").json()
+    assert (facts["rows"], facts["kind"], facts["recall"]) == (4, "exact", None)
+    assert facts["fields"] == {"n": [0, 1, 2, 3], "lang": ["en"]}
+    drawn = client.get("/v1/index/map").json()
+    assert {point["text"] for point in drawn["points"]} == set(TEXTS)
+    assert max(abs(point[axis]) for point in drawn["points"] for axis in "xy") == pytest.approx(1)
+    assert 0 < drawn["explained"] <= 1
+    assert client.get("/v1/models-plane").json() == {"models": []}
+
+
+def test_x6_an_index_of_another_model_is_not_served(encoder, index):
+    index.snapshot.stamp = ModelStamp("other", "0" * 64, 32)
+    with pytest.raises(ArtefactError, match="was made by the model 'other'"):
+        create_app(encoder, index)
+
+
+def test_every_answer_carries_its_id_and_the_policy(client):
+    for response in (client.get("/"), embed(client, "a"), client.get("/nothing")):
+        assert len(response.headers["x-request-id"]) == 16
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'")
+        assert "unsafe" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_metrics_count(client):
+    embed(client, TEXTS)
+    client.get("/nothing")
+    text = client.get("/metrics").text
+    assert 'simcse_requests_total{code="200",route="/v1/embeddings"} 1' in text
+    assert 'code="404"' in text
+    client.post(EMBED, content=b"x")
+    assert 'simcse_rejected_total{reason="type"} 1' in client.get("/metrics").text
+    assert "simcse_inputs_total{} 4" in text
+    assert 'simcse_batch_tokens_bucket{le="+Inf"} 1' in text
+    assert 'simcse_model_info{fingerprint="' in text
+    assert "simcse_queue_tokens{} 0" in text
+
+
+def test_a_key_is_needed_where_others_can_reach_it(tmp_path):
+    for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
+        with pytest.raises(ConfigError, match="there is no API key"):
+            ServeConfig(host=host)
+        ServeConfig(host=host, keys=(KEY,))
+    for host in ("127.0.0.1", "localhost", "::1"):
+        ServeConfig(host=host)
+    with pytest.raises(ConfigError, match="at least 16"):
+        ServeConfig(keys=("short",))
+    with pytest.raises(ConfigError, match="max_wait"):
+        ServeConfig(max_wait=0)
+    assert parse_keys("a, b\nc # d\n\n# e") == ("a", "b", "c")
