@@ -26,3 +26,9 @@ def simcse(capsys):
         return Outcome(left.value.code, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Keep embeddings that tests make out of the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

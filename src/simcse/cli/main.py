@@ -6,10 +6,12 @@ import click
 
 from simcse import __version__
 from simcse.cli.bench import bench
+from simcse.cli.compare import compare
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.info import info
+from simcse.cli.postprocess import postprocess
 from simcse.cli.quickstart import quickstart
 from simcse.cli.train import train
 from simcse.errors import SimcseError
@@ -29,7 +31,18 @@ def cli() -> None:
     """
 
 
-for command in (quickstart, train, evaluate, encode, similarity, info, data, bench):
+for command in (
+    quickstart,
+    train,
+    evaluate,
+    compare,
+    postprocess,
+    encode,
+    similarity,
+    info,
+    data,
+    bench,
+):
     cli.add_command(command)
 
 

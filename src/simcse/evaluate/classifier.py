@@ -270,9 +270,7 @@ def _first_weights(width: int, classes: int) -> Tensor:
     return torch.cat([layer.weight.detach().T, layer.bias.detach().unsqueeze(0)])
 
 
-def _minimise(
-    features: NDArray[np.float32], labels: Rows, fit: Fit, advance: Advance
-) -> Fitted:
+def _minimise(features: NDArray[np.float32], labels: Rows, fit: Fit, advance: Advance) -> Fitted:
     """Solve each L2 value by L-BFGS; the bias is not decayed, and nothing is held out."""
     model = _logistic_regression()
     inputs, targets, classes = features[fit.train], labels[fit.train], int(labels.max()) + 1

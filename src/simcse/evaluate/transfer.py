@@ -92,9 +92,7 @@ def evaluate_transfer(
     labels = np.unique(written, return_inverse=True)[1]  # (N,)
     parts = list(_parts(task, labels, protocol.folds))
     chosen, dev = _choose_l2(features, labels, parts, protocol, advance)
-    final = [
-        Fit(part.train, part.dev, (l2,)) for part, l2 in zip(parts, chosen, strict=True)
-    ]
+    final = [Fit(part.train, part.dev, (l2,)) for part, l2 in zip(parts, chosen, strict=True)]
     predicted = np.full(len(labels), -1)
     fitted = fit_classifiers(features, labels, final, protocol, advance=advance)
     for part, found in zip(parts, fitted, strict=True):

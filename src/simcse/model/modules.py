@@ -197,15 +197,7 @@ def write_modules(
 
     Post-processing stays in fp32: it divides by small deviations.
     """
-    kinds = ["Transformer", "Pooling"]
-    if len(SPECS[settings.pooling].layers) > 1:
-        kinds.insert(1, "WeightedLayerPooling")
-    if settings.head == "always":
-        kinds.append("Dense")
-    if postprocess is not None:
-        kinds.append("Flow" if isinstance(postprocess, Flow) else "Affine")
-    if settings.normalize:
-        kinds.append("Normalize")
+    kinds = _kinds(settings, postprocess)
     paths = {kind: f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)}
     for kind in kinds:
         (folder / paths[kind]).mkdir(exist_ok=True)
@@ -228,6 +220,20 @@ def write_modules(
         _write_dense(folder / paths["Dense"], head, backbone.width, dtype)
     if postprocess is not None:
         _write_postprocess(folder / paths[kinds[-2 if settings.normalize else -1]], postprocess)
+
+
+def _kinds(settings: ModelSettings, postprocess: Layer | None) -> list[str]:
+    """Return the names in `_ORDER` of a model's modules."""
+    kinds = ["Transformer", "Pooling"]
+    if len(SPECS[settings.pooling].layers) > 1:
+        kinds.insert(1, "WeightedLayerPooling")
+    if settings.head == "always":
+        kinds.append("Dense")
+    if postprocess is not None:
+        kinds.append("Flow" if isinstance(postprocess, Flow) else "Affine")
+    if settings.normalize:
+        kinds.append("Normalize")
+    return kinds
 
 
 def needs_all_layers(settings: ModelSettings) -> bool:
