@@ -219,11 +219,11 @@ class _Training:
 
     def _gather(self, rows: Tensor) -> Tensor:
         """Return the inputs of rows (F, B): (F, B, D + 1)."""
-        return self.inputs.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        return self.inputs.index_select(0, rows.flatten()).view(*rows.shape, self.inputs.shape[1])
 
     def _by_value(self, merged: Tensor) -> Tensor:
         """Split the last dimension R * C of (F, X, R * C) into (F, X, R, C)."""
-        return merged.view(*merged.shape[:2], -1, self.targets.shape[1])
+        return merged.view(*merged.shape[:2], self.misses.shape[1], self.targets.shape[1])
 
 
 class _Adam:
