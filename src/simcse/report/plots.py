@@ -141,10 +141,10 @@ def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
     ``models`` gives each model its bands, from the lowest rating, and their cosines. A good model
     has narrow hills, further right the higher the rating.
     """
-    columns = min(len(models), RIDGE_COLUMNS)
+    columns = 2 if len(models) == 4 else min(len(models), RIDGE_COLUMNS)
     lines = -(-len(models) // columns)
     figure = _sheet("Cosines by rating", width=max(4.6, 2.8 * columns), height=0.5 + 3 * lines)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for spare in panels[len(models) :]:
         spare.set_axis_off()
     for axes, (label, bands) in zip(panels[: len(models)], models.items(), strict=True):
@@ -155,8 +155,8 @@ def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
             _draw_ridge(axes, np.clip(cosines, -1, 1), level, shade)
         axes.set_yticks(np.arange(len(bands)), list(bands))
         axes.set_xlim(-0.5, 1.02)
-        axes.set_xlabel("cosine")
-    figure.supylabel("rating", fontsize=9)
+    figure.supxlabel("cosine", fontsize=10)
+    figure.supylabel("rating", fontsize=10)
     return _png(figure)
 
 
