@@ -148,11 +148,11 @@ def _read_folder(
     limit = parts.backbone.max_positions
     if limit is not None and changed.max_length > limit:
         raise ConfigError(f"max_length is {changed.max_length}, the backbone has {limit} positions")
-    if changed.postprocess not in ("none", parts.settings.postprocess):
-        found = parts.settings.postprocess
-        raise UsageError(f"{name} has the post-processing {found!r}, not {changed.postprocess!r}")
     head = None if changed.head == "none" else parts.head
     layer = None if changed.postprocess == "none" else parts.postprocess
+    wanted = changed.postprocess
+    if wanted != "none" and (layer is None or wanted != parts.settings.postprocess):
+        raise UsageError(f"{name} has no post-processing {wanted!r} to apply")
     return _join(parts.backbone, parts.tokenizer.inner, changed, head, parts.provenance, layer)
 
 
@@ -175,7 +175,7 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
     elif settings.head != "none" and (folder / HEAD).exists():
         head = modules.read_head(folder / HEAD, backbone.width)
     layer = None
-    if settings.postprocess != "none":
+    if settings.postprocess == stored.postprocess != "none":
         layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)
     return _join(backbone, tokenizer, settings, head, provenance, layer)
 

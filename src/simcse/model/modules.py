@@ -28,7 +28,7 @@ from simcse.model.backbone import Backbone
 from simcse.model.head import ProjectionHead
 from simcse.model.pooling import POOLINGS, SPECS, Pooling, mean_pool
 from simcse.model.settings import ModelSettings
-from simcse.postprocess import Affine, Flow, Layer
+from simcse.postprocess import Affine, Flow, Layer, Postprocess
 
 LayerType = TypeVar("LayerType", Affine, Flow)
 MODULES = "modules.json"
@@ -115,7 +115,7 @@ def read_modules(folder: Path, backbone: Backbone, tokenizer: Any) -> ModelSetti
         head="always" if "Dense" in layout else "none",
         max_length=_read_max_length(layout["Transformer"], backbone, tokenizer),
         normalize="Normalize" in layout,
-        postprocess="linear" if "Affine" in layout else "none",
+        postprocess=_foreign_postprocess(layout),
     )
 
 
@@ -129,12 +129,22 @@ def read_dense(folder: Path, width: int) -> ProjectionHead:
     return read_head(folder / WEIGHTS, width)
 
 
+def _foreign_postprocess(layout: Mapping[str, Path]) -> Postprocess:
+    """Name the layer of a folder that does not say what it was fitted as."""
+    if "Flow" in layout:
+        return "flow"
+    return "linear" if "Affine" in layout else "none"
+
+
 def read_postprocess(layout: Mapping[str, Path], width: int) -> Layer | None:
     """Read the layer after the head, where a folder has one.
 
     Raises:
-        ArtefactError: it does not take vectors of this width, or its file is damaged.
+        ArtefactError: it does not take vectors of this width, its file is damaged, or there are
+            two such layers.
     """
+    if {"Affine", "Flow"} <= layout.keys():
+        raise ArtefactError(f"{layout['Flow']}: one post-processing layer is supported, not two")
     if "Flow" in layout:
         config = read_json(layout["Flow"] / "config.json")
         try:

@@ -90,6 +90,8 @@ class Evaluation:
 
     def comparisons(self) -> Iterator[Table]:
         """Yield each further model's paired comparison with the first."""
+        if not (self.models[0].sts or self.models[0].transfer):
+            return
         first = items_of(self.models[0], self.gold)
         for model in self.models[1:]:
             second = items_of(model, self.gold)
@@ -164,15 +166,6 @@ def _sts_section(evaluation: Evaluation) -> html.Html:
         title = f"STS, Spearman ×100, aggregation {aggregation}"
         png = bars([TITLES[task] for task in STS_TASKS], groups, title=title)
         blocks.append(html.figure(png, f"Bars of the table above: {title}"))
-    bands = {
-        model.model: rating_bands(model.cosines["stsb"], evaluation.gold["stsb"])
-        for model in models
-        if "stsb" in model.cosines and "stsb" in evaluation.gold
-    }
-    if bands:
-        caption = "STS-B pairs by the rating people gave them; the short line is the median."
-        alt = "Hills of cosines, one for each band of ratings, for each model"
-        blocks.append(html.figure(rating_densities(bands), alt, caption))
     return html.section("STS", *blocks)
 
 
@@ -203,6 +196,16 @@ def _geometry_sections(evaluation: Evaluation) -> Iterator[html.Html]:
         table = [html.table(geometry_table(models))] if points else []
         figure = html.figure(png, alt, caption)
         yield html.section("Alignment and uniformity", *table, figure)
+    bands = {
+        model.model: rating_bands(model.cosines["stsb"], evaluation.gold["stsb"])
+        for model in models
+        if "stsb" in model.cosines and "stsb" in evaluation.gold
+    }
+    if bands:
+        caption = "STS-B pairs by the rating people gave them; the short line is the median."
+        alt = "Hills of cosines, one for each band of ratings, for each model"
+        figure = html.figure(rating_densities(bands), alt, caption)
+        yield html.section("Cosines by rating", figure)
     lines = {model.model: model.space.singular_values for model in models if model.space}
     if lines:
         png = spectrum({name: values.tolist() for name, values in lines.items()})

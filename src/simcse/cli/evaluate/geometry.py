@@ -54,6 +54,8 @@ def geometry(
       simcse evaluate geometry mini --pairs questions.tsv
       simcse evaluate geometry runs/mine/best --run runs/mine --output geometry
     """
+    from dataclasses import replace
+
     from simcse.evaluate.measure import Plan
     from simcse.io.datasets import load_sts_task
     from simcse.io.log import read_log
@@ -69,8 +71,9 @@ def geometry(
         for run in runs
     ]
     rated = {} if pairs else {"stsb": task}
+    measured = measure(Plan(sts=rated, geometry=task), **measuring)
     evaluation = Evaluation(
-        measure(Plan(sts=rated, geometry=task), **measuring),
+        [replace(model, sts={}) for model in measured],  # their cosines are drawn, no more
         gold={name: each.scores for name, each in rated.items()},
         data={Path(task.path).name: task.sha256},
         versions=versions(),
