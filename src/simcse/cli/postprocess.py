@@ -28,8 +28,14 @@ KINDS = ("whitening", "all-but-the-top", "flow")
 )
 @click.option("--fit", "corpus", metavar="FILE", help="Sentences to fit on, as `simcse encode`.")
 @click.option("--kind", type=click.Choice(KINDS), help="What to fit.")
-@click.option("--dimensions", type=int, help="Whitening: keep only the widest directions.")
-@click.option("--directions", type=int, help="All-but-the-top: how many go; default D / 100.")
+@click.option(
+    "--dimensions", type=click.IntRange(min=1), help="Whitening: keep only the widest directions."
+)
+@click.option(
+    "--directions",
+    type=click.IntRange(min=1),
+    help="All-but-the-top: how many go; default D / 100.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=1, help="Flow: passes; default 1.")
 @click.option("--seed", type=int, default=0, help="Flow: of its start and order; default 0.")
 @click.option(
@@ -75,34 +81,37 @@ def postprocess(
         raise click.UsageError("--dimensions goes with --kind whitening")
     if directions is not None and kind != "all-but-the-top":
         raise click.UsageError("--directions goes with --kind all-but-the-top")
+    sentences, told = ([], {}) if corpus is None else _read(corpus, column, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
-    if kind is not None and corpus is not None:
-        vectors, told = _embed(encoder, model, corpus, column, limit)
-        layer = _fit(kind, vectors, dimensions, directions, epochs, seed)
-        encoder = _rebuilt(encoder, layer, kind.replace("-", "_"), told)
-    else:
+    if kind is None:
         encoder = _bare(encoder, model)
+    else:
+        layer = _fit(kind, _embed(encoder, model, sentences), dimensions, directions, epochs, seed)
+        encoder = _rebuilt(encoder, layer, kind.replace("-", "_"), told)
     encoder.save(output)
     click.echo(f"{output}: {encoder.dimensions} dimensions", err=True)
 
 
-def _embed(
-    encoder: "SentenceEncoder", model: str, corpus: str, column: str, limit: int
-) -> tuple["np.ndarray", dict[str, Any]]:
-    """Embed the corpus, and say which it was."""
-    from simcse.errors import UsageError
+def _read(corpus: str, column: str, limit: int) -> tuple[list[str], dict[str, Any]]:
+    """Read the corpus, before a model is loaded, and say which it was."""
     from simcse.io.files import sha256_file
     from simcse.io.sentences import read_sentences
+
+    sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
+    told: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
+    if corpus != "-":
+        told["sha256"] = sha256_file(Path(corpus))
+    return sentences, told
+
+
+def _embed(encoder: "SentenceEncoder", model: str, sentences: list[str]) -> "np.ndarray":
+    from simcse.errors import UsageError
 
     if encoder.postprocess is not None:
         kind = encoder.settings.postprocess
         raise UsageError(f"{model} has the post-processing {kind} already; --remove it first")
-    sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
-    told = {"corpus": Path(corpus).name, "sentences": len(sentences)}
-    if corpus != "-":
-        told["sha256"] = sha256_file(Path(corpus))
     bare = encoder.without_postprocess()
-    return bare.encode(sentences, truncation="cut", progress=True), told
+    return bare.encode(sentences, truncation="cut", progress=True)
 
 
 def _fit(
@@ -137,7 +146,7 @@ def _flow_progress() -> Iterator[Callable[[int, int, float], None]]:
 
 
 def _rebuilt(
-    encoder: "SentenceEncoder", layer: "Layer | None", kind: str, told: dict[str, Any] | None
+    encoder: "SentenceEncoder", layer: "Layer | None", kind: str, told: dict[str, Any]
 ) -> "SentenceEncoder":
     """Return the encoder with this layer, and in its provenance what it was fitted on."""
     from simcse.model.encoder import SentenceEncoder
@@ -158,4 +167,4 @@ def _bare(encoder: "SentenceEncoder", model: str) -> "SentenceEncoder":
 
     if encoder.postprocess is None:
         raise UsageError(f"{model} has no post-processing to remove")
-    return _rebuilt(encoder, None, "none", None)
+    return _rebuilt(encoder, None, "none", {})
