@@ -1,9 +1,10 @@
 """What every ``simcse evaluate`` command does: take models, measure, print, write."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from simcse.cli.output import format_option, show, show_all
 
 if TYPE_CHECKING:
     from simcse.evaluate import Encode
-    from simcse.evaluate.measure import ModelEvaluation, Plan
+    from simcse.evaluate.measure import ModelEvaluation, Plan, Report
     from simcse.report.evaluation import Evaluation
 
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
@@ -115,14 +116,14 @@ def _measure_model(
     encoder = load_encoder(name, **loading)
     bare = encoder.without_postprocess()
     base = fingerprint(bare)
-    with MeasureProgress(name) as progress:
+    with _progress(name) as report:
         found = measure_model(
             name,
             bare.encode,
             plan,
             refine=encoder.refine,
             cache=EmbeddingCache(base) if cache else None,
-            report=progress,
+            report=report,
         )
     tokenizer = encoder.tokenizer
     if tokenizer.truncated:
@@ -134,8 +135,8 @@ def _measure_model(
 def _measure_function(name: str, function: "Encode", plan: "Plan") -> "ModelEvaluation":
     from simcse.evaluate.measure import measure_model
 
-    with MeasureProgress(name) as progress:
-        return measure_model(name, function, plan, report=progress)
+    with _progress(name) as report:
+        return measure_model(name, function, plan, report=report)
 
 
 def _import(name: str) -> "Encode":
@@ -155,46 +156,27 @@ def _import(name: str) -> "Encode":
     return function
 
 
-class MeasureProgress:
-    """A line on stderr for what is under way: encoding, then each transfer task's fits."""
+@contextmanager
+def _progress(name: str) -> Iterator["Report"]:
+    """Show on stderr what is under way: encoding, then each transfer task's fits."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    text, console = TextColumn("{task.description}"), Console(file=sys.stderr)
+    with Progress(text, *columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
 
-        self.name = name
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
-            transient=True,
-        )
-        self.tasks: dict[str, Any] = {}
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(f"{name}: {what}", total=total)
+            bar.update(tasks[what], completed=done)
 
-    def __enter__(self) -> "MeasureProgress":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show how much of one part is done."""
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(f"{self.name}: {what}", total=total)
-        self.bar.update(self.tasks[what], completed=done)
+        yield report
