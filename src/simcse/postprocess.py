@@ -89,34 +89,36 @@ Layer = Affine | Flow
 class _FlowStep(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.half = width // 2
+        self.kept = width // 2
         self.shift = nn.Parameter(torch.zeros(width))
         self.log_scale = nn.Parameter(torch.zeros(width))
         self.mixing = nn.Parameter(nn.init.orthogonal_(torch.empty(width, width)))
+        last = nn.Linear(hidden, width - self.kept)
+        nn.init.zeros_(last.weight)  # a step starts as a linear map: Glow, section 3.3
+        nn.init.zeros_(last.bias)
         self.coupling = nn.Sequential(
-            nn.Linear(self.half, hidden),
+            nn.Linear(self.kept, hidden),
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(hidden, width - self.half),
+            last,
         )
-        last = self.coupling[-1]
-        nn.init.zeros_(last.weight)  # a step starts as a linear map: Glow, section 3.3
-        nn.init.zeros_(last.bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
         mixed = ((vectors + self.shift) * self.log_scale.exp()) @ self.mixing  # (N, D)
-        kept, moved = mixed[:, : self.half], mixed[:, self.half :]
+        kept, moved = mixed[:, : self.kept], mixed[:, self.kept :]
         return torch.cat([kept, moved + self.coupling(kept)], dim=1)
 
     def inverse(self, latent: Tensor) -> Tensor:
-        kept, moved = latent[:, : self.half], latent[:, self.half :]
+        kept, moved = latent[:, : self.kept], latent[:, self.kept :]
         mixed = torch.cat([kept, moved - self.coupling(kept)], dim=1)  # (N, D)
         scaled = torch.linalg.solve(self.mixing.T, mixed.T).T
-        return scaled * (-self.log_scale).exp() - self.shift
+        restored: Tensor = scaled * (-self.log_scale).exp() - self.shift
+        return restored
 
     def log_volume(self) -> Tensor:
-        return self.log_scale.sum() + torch.linalg.slogdet(self.mixing).logabsdet
+        volume: Tensor = self.log_scale.sum() + torch.linalg.slogdet(self.mixing).logabsdet
+        return volume
 
     def start(self, vectors: Tensor) -> Tensor:
         """Normalise each dimension of the first data seen: Glow, section 3.1."""

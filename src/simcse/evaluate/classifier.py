@@ -178,7 +178,7 @@ class _Training:
 
     def _epoch(self) -> None:
         order = torch.from_numpy(self.random.permutation(self.train.shape[1]))
-        for rows in order.split(self.protocol.batch):
+        for rows in torch.split(order, self.protocol.batch):
             chosen = self.train[:, rows]  # (F, B)
             batch = self._gather(chosen)  # (F, B, D + 1)
             logits = torch.bmm(batch, self.weights)  # (F, B, R * C)

@@ -78,7 +78,7 @@ def measure_space(
     if len(rows) > PAIRWISE:
         rows = rows[np.random.default_rng(SEED).choice(len(rows), PAIRWISE, replace=False)]
     cosines = rows @ rows.T  # (N, N)
-    values = np.linalg.svd(rows, compute_uv=False)
+    values = _singular_values(rows)
     pairs = len(rows) * (len(rows) - 1)
     measures = {"mean_cosine": (cosines.sum() - np.trace(cosines)) / pairs, **_shares(values**2)}
     negative = int((cosines < 0).sum()) - int((np.diag(cosines) < 0).sum())
@@ -95,7 +95,7 @@ def measure_space(
 
 def effective_rank(vectors: ArrayLike) -> float:
     """Return `Space.effective_rank` alone, for vectors (N, D)."""
-    return _shares(np.linalg.svd(unit(vectors), compute_uv=False) ** 2)["effective_rank"]
+    return _shares(_singular_values(unit(vectors)) ** 2)["effective_rank"]
 
 
 def mean_cosine(vectors: ArrayLike) -> float:
@@ -103,6 +103,10 @@ def mean_cosine(vectors: ArrayLike) -> float:
     rows = unit(vectors)
     own = float((rows**2).sum())
     return (float((rows.sum(axis=0) ** 2).sum()) - own) / (len(rows) * (len(rows) - 1))
+
+
+def _singular_values(rows: Floats) -> Floats:
+    return np.linalg.svd(rows, compute_uv=False).astype(np.float64, copy=False)
 
 
 def _shares(energies: Floats) -> dict[str, float]:
@@ -176,5 +180,4 @@ def _energies(rows: Floats, weight: NDArray[np.float64]) -> Floats:
     """Return the squared singular values, from the largest, of weighted rows."""
     scaled = rows * np.sqrt(weight)[:, None]
     square = scaled.T @ scaled if len(rows) >= rows.shape[1] else scaled @ scaled.T
-    energies: Floats = np.linalg.eigvalsh(square)[::-1]
-    return energies
+    return np.linalg.eigvalsh(square)[::-1].astype(np.float64, copy=False)

@@ -141,12 +141,13 @@ def load_transfer_task(
     if name not in TRANSFER_PARTS:
         raise UsageError(f"unknown transfer task {name!r}; known: {', '.join(TRANSFER_PARTS)}")
     root = data_folder(folder) / TRANSFER_FOLDERS["natural" if name == "sst2" else text]
-    parts, notes = {}, []
+    parts: dict[str, LabelledSentences] = {}
+    notes: tuple[str, ...] = ()
     for part in TRANSFER_PARTS[name]:
         path = root / (f"{name}.tsv" if part == "all" else f"{name}-{part}.tsv")
         parts[part] = _read(path, read_labelled)
         notes += _check(path, len(parts[part].labels), parts[part].sha256)
-    return TransferTask(name, parts, tuple(notes))
+    return TransferTask(name, parts, notes)
 
 
 def _load_known(path: Path) -> StsTask:

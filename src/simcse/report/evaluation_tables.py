@@ -175,7 +175,7 @@ def _with_margin(space: Space | None, name: str, value: float, *, factor: float 
     return Spread(factor * value, factor * (high - low) / 2)
 
 
-def _ranking_scores(result: RetrievalResult) -> list[Spread]:
+def _ranking_scores(result: RetrievalResult) -> list[Value]:
     scores = {"mrr": result.mrr, "recall": result.recall, "ndcg": result.ndcg}
     return [
         Spread(100 * value, 50 * (result.intervals[name][1] - result.intervals[name][0]))

@@ -75,6 +75,9 @@ def everything(
         },
         versions=versions(),
         options={"split": split, "sickr": sickr, "text": text, "fast": fast, "solver": solver},
-        notes=[note for task in (*rated.values(), *labelled) for note in task.notes],
+        notes=[
+            *(note for task in rated.values() for note in task.notes),
+            *(note for task in labelled for note in task.notes),
+        ],
     )
     present(evaluation, form=form, output=output)
