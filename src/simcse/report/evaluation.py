@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,15 +89,17 @@ class Evaluation:
         for name in dict.fromkeys(name for model in models for name in model.retrieval):
             yield retrieval_table(models, name)
 
-    def comparisons(self) -> Iterator[Table]:
-        """Yield each further model's paired comparison with the first."""
+    @cached_property
+    def comparisons(self) -> list[Table]:
+        """Each further model's paired comparison with the first; its resampling is done once."""
         if not (self.models[0].sts or self.models[0].transfer):
-            return
-        first = items_of(self.models[0], self.gold)
-        for model in self.models[1:]:
-            second = items_of(model, self.gold)
-            if first.cosines.keys() & second.cosines or first.correct.keys() & second.correct:
-                yield comparison_table(first.model, model.model, compare(first, second))
+            return []
+        first, *others = (items_of(model, self.gold) for model in self.models)
+        return [
+            comparison_table(first.model, other.model, compare(first, other))
+            for other in others
+            if first.cosines.keys() & other.cosines or first.correct.keys() & other.correct
+        ]
 
 
 def evaluation_results(evaluation: Evaluation) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def evaluation_results(evaluation: Evaluation) -> dict[str, Any]:
 
 def evaluation_text(evaluation: Evaluation, render: Callable[[Table], str]) -> str:
     """Return all tables, rendered as Markdown or LaTeX, one after another."""
-    tables = [*evaluation.tables(), *evaluation.comparisons()]
+    tables = [*evaluation.tables(), *evaluation.comparisons]
     return "\n".join(render(table) for table in tables)
 
 
@@ -138,7 +141,7 @@ def evaluation_report(evaluation: Evaluation, *, title: str = "Evaluation") -> s
     if names:
         found = [html.table(retrieval_table(models, name)) for name in names]
         blocks.append(html.section("Retrieval", *found))
-    compared = [html.table(table) for table in evaluation.comparisons()]
+    compared = [html.table(table) for table in evaluation.comparisons]
     if compared:
         blocks.append(html.section("Differences", COMPARED, *compared))
     blocks += _subsets(models)

@@ -82,7 +82,7 @@ def present(
     """Print the tables and write the folder; of JSON only the first ``json_tables``."""
     for note in evaluation.warnings:
         click.echo(f"note: {note}", err=True)
-    tables = [*evaluation.tables(), *evaluation.comparisons()]
+    tables = [*evaluation.tables(), *evaluation.comparisons]
     if form == "json":
         show_all(tables[:json_tables])
     else:
