@@ -23,6 +23,7 @@ from simcse.io.embedding_cache import EmbeddingCache
 from simcse.io.sts import StsTask
 from simcse.io.transfer import TransferTask
 
+SHORTEST = 1e-3  # seconds: a part that took less was not asked for
 Report = Callable[[str, int, int], None]  # told what is under way, how much is done, of how much
 Vectors = NDArray[Any]
 
@@ -148,7 +149,9 @@ def measure_model(
 def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    seconds[part] = time.perf_counter() - started
+    spent = time.perf_counter() - started
+    if spent > SHORTEST:
+        seconds[part] = spent
 
 
 class _Fits:
