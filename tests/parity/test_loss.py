@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from simcse.errors import UsageError
-from simcse.loss import backward_in_pieces, contrastive_loss, duplicate_mask
+from simcse.errors import ConfigError, UsageError
+from simcse.loss import (
+    LossConfig,
+    backward_in_pieces,
+    contrastive_loss,
+    duplicate_mask,
+    spread_penalty,
+)
 
 RAGGED = [(0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 0), (3, 0, 0, 1), (0, 0, 0, 5)]
 TEMPERATURES = [0.05, 0.2, 1.0]
@@ -240,3 +246,38 @@ def test_gradient_in_pieces_is_the_gradient_of_the_whole(sizes):
     assert len(collected) == len(sizes)
     for parameter, gradient in zip(layer.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-12, rtol=1e-9)
+
+
+def test_uniformity_penalty_is_wang_and_isolas():
+    vectors = torch.randn(9, 5, dtype=torch.float64)
+    distances = torch.pdist(nn.functional.normalize(vectors)).pow(2)
+    expected = distances.mul(-2).exp().mean().log()
+    assert spread_penalty(vectors, "uniformity").item() == pytest.approx(expected.item())
+
+
+def test_spectrum_penalty_is_the_sum_of_squared_eigenvalues():
+    vectors = torch.randn(9, 5, dtype=torch.float64)
+    unit = nn.functional.normalize(vectors)
+    eigenvalues = torch.linalg.eigvalsh(unit @ unit.T)
+    expected = (eigenvalues.square().sum() - 9) / (9 * 8)
+    assert spread_penalty(vectors, "spectrum").item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("kind", ["uniformity", "spectrum"])
+def test_descending_a_penalty_flattens_the_spectrum(kind):
+    vectors = (torch.randn(12, 6) + 3).requires_grad_()
+    optimiser = torch.optim.SGD([vectors], lr=2.0)
+    first = torch.linalg.svdvals(nn.functional.normalize(vectors.detach()))
+    for _ in range(300):
+        optimiser.zero_grad()
+        spread_penalty(vectors, kind).backward()
+        optimiser.step()
+    last = torch.linalg.svdvals(nn.functional.normalize(vectors.detach()))
+    assert last[0] < 0.7 * first[0]
+
+
+def test_no_penalty_is_0_and_its_weight_is_checked():
+    assert spread_penalty(torch.randn(4, 3), "none") == 0
+    assert spread_penalty(torch.randn(1, 3), "spectrum") == 0
+    with pytest.raises(ConfigError, match="regulariser_weight"):
+        LossConfig(regulariser="spectrum", regulariser_weight=0)

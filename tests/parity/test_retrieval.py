@@ -4,11 +4,15 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
+from sklearn.metrics import (
+    label_ranking_average_precision_score,
+    ndcg_score,
+    top_k_accuracy_score,
+)
 
 from simcse.errors import DataError, NumericError, UsageError
 from simcse.evaluate import retrieval as module
-from simcse.evaluate.retrieval import retrieval
+from simcse.evaluate.retrieval import groups, retrieval
 
 
 def plain_cosine(first, second):
@@ -38,6 +42,15 @@ def plain_recall(queries, documents, relevant, k):
     return total / len(queries)
 
 
+def plain_ndcg(queries, documents, relevant, k):
+    total = 0.0
+    for query, wanted in zip(queries, relevant, strict=True):
+        top = plain_ranking(query, documents, wanted)[:k]
+        gain = sum(1 / math.log2(place + 2) for place, row in enumerate(top) if row in wanted)
+        total += gain / sum(1 / math.log2(place + 2) for place in range(min(k, len(wanted))))
+    return total / len(queries)
+
+
 @pytest.fixture
 def data():
     """Integer vectors: many exact ties, among relevant and other documents alike."""
@@ -56,7 +69,11 @@ def test_matches_plain_loops_whatever_the_chunk(monkeypatch, data, k, cells):
     plain = queries.tolist(), documents.tolist(), relevant
     assert result.mrr == pytest.approx(plain_mrr(*plain))
     assert result.recall == pytest.approx(plain_recall(*plain, k))
+    assert result.ndcg == pytest.approx(plain_ndcg(*plain, k))
     assert (result.queries, result.documents, result.k) == (20, 60, k)
+    for name in ("mrr", "recall", "ndcg"):
+        low, high = result.intervals[name]
+        assert low <= getattr(result, name) <= high
 
 
 def test_matches_scikit_learn_with_one_relevant_document():
@@ -71,6 +88,25 @@ def test_matches_scikit_learn_with_one_relevant_document():
     assert result.mrr == pytest.approx(label_ranking_average_precision_score(truth, cosines))
     accuracy = top_k_accuracy_score(relevant, cosines, k=5, labels=np.arange(50))
     assert result.recall == pytest.approx(accuracy)
+    assert result.ndcg == pytest.approx(ndcg_score(truth, cosines, k=5))
+
+
+def test_a_query_that_is_a_document_is_not_its_own_answer():
+    random = np.random.default_rng(9)
+    vectors = random.normal(size=(30, 4))
+    partners = [row ^ 1 for row in range(30)]
+    result = retrieval(vectors, vectors, partners, k=3, own=range(30))
+    ranks = []
+    for row in range(30):
+        others = [other for other in range(30) if other != row]
+        moved = [others.index(partners[row])]
+        ranks.append(retrieval(vectors[[row]], vectors[others], [moved], k=3).mrr)
+    assert result.mrr == pytest.approx(np.mean(ranks))
+
+
+def test_groups_follow_chains():
+    found = groups([(3, 1), (4, 0), (1, 2)], count=6)
+    assert found == [[0, 4], [1, 2, 3], [1, 2, 3], [1, 2, 3], [0, 4], [5]]
 
 
 def test_collapsed_embeddings_rank_last():

@@ -12,7 +12,7 @@ import torch
 from simcse.errors import DataError, NumericError, UsageError
 from simcse.io.examples import Example
 from simcse.io.sts import StsTask
-from simcse.loss import LossConfig
+from simcse.loss import LossConfig, spread_penalty
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
 from simcse.train.loop import fit
@@ -367,6 +367,18 @@ def test_the_objective_is_the_loss_of_its_parts(tiny_encoder):
                  term("man", "dog"), term("man", "run", 2.0)),
     ]  # fmt: skip
     assert total == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["uniformity", "spectrum"])
+def test_the_regulariser_is_added_for_the_anchors(tiny_encoder, kind):
+    plain, spread = LossConfig(), LossConfig(regulariser=kind, regulariser_weight=0.5)
+    losses = [
+        Objective(tiny_encoder.eval(), config).backward(ROWS, 1).total.item()
+        for config in (plain, spread)
+    ]
+    anchors = torch.from_numpy(tiny_encoder.encode([row.anchor for row in ROWS]))
+    expected = 0.5 * spread_penalty(anchors, kind).item()
+    assert losses[1] - losses[0] == pytest.approx(expected, abs=1e-5)
 
 
 def gradients(encoder, rows, *, chunk_tokens, config):

@@ -1,19 +1,8 @@
-"""Reports of a training run and of an evaluation."""
+"""The page of a training run."""
 
 import pytest
 
-from simcse.evaluate.geometry import Geometry
-from simcse.evaluate.sts import STS_TASKS, Correlation, StsResult
-from simcse.report.runs import (
-    ModelEvaluation,
-    best_step,
-    evaluation_report,
-    geometry_table,
-    key_values,
-    sts_table,
-    subset_table,
-    training_report,
-)
+from simcse.report.runs import best_step, key_values, training_report
 
 SETTINGS = {"loss": {"temperature": 0.05}, "files": ["<script>.txt"], "resume": None}
 
@@ -34,28 +23,10 @@ def rows():
     return [*steps, *evaluations, {"event": "finish", "seconds": 12.5, "stopped": None}]
 
 
-def result(task, spearman):
-    def same(pairs):
-        return Correlation(pairs, spearman, spearman)
-
-    aggregations = {"all": same(3), "mean": same(3), "wmean": same(3)}
-    return StsResult(task, aggregations, {"news": same(2), "forum": Correlation(1, None, None)}, 0)
-
-
-@pytest.fixture
-def models():
-    full = {task: result(task, 70.0 + number) for number, task in enumerate(STS_TASKS)}
-    part = {"stsb": result("stsb", None), "stsb-dev": result("stsb-dev", 81.0)}
-    return [
-        ModelEvaluation("full", full, Geometry(0.2, -2.5, 338, 2552, 0), SETTINGS),
-        ModelEvaluation("<script>part", part),
-    ]
-
-
 def test_training_page_has_curves_scores_outcome_and_settings(rows):
     page = training_report(rows, SETTINGS, versions={"torch": "2.13.0"})
     assert "8 steps were logged; the best is step 6: STS-B dev, Spearman ×100 75.25." in page
-    assert page.count("<img ") == 5
+    assert page.count("<img ") == 6
     assert 'alt="Loss by step: 1 at first, 0.125 at last"' in page
     assert "<strong>75.250</strong>" in page
     for text in ("loss.temperature", "0.05", "&lt;script&gt;.txt", "seconds", "2.13.0"):
@@ -89,55 +60,6 @@ def test_a_resumed_run_counts_a_step_once_as_logged_last():
     rows = [evaluation(2, 80.0, best=True), evaluation(4, 90.0, best=True), evaluation(4, 70.0)]
     assert best_step(rows) == 2
     assert "90.00" not in training_report(rows, {})
-
-
-def test_sts_table_leaves_out_what_is_missing(models):
-    assert sts_table(models).rows == (
-        ("full", 70.0, 71.0, 72.0, 73.0, 74.0, 75.0, 76.0, 73.0),
-        ("<script>part", None, None, None, None, None, None, None, None),
-    )
-
-
-def test_subset_table_has_subsets_then_aggregations(models):
-    assert subset_table(models, "stsb").rows == (
-        ("news", 2, 75.0, None),
-        ("forum", 1, None, None),
-        ("aggregation all", 3, 75.0, None),
-        ("aggregation mean", 3, 75.0, None),
-        ("aggregation wmean", 3, 75.0, None),
-    )
-
-
-def test_geometry_table_has_the_measured_models_and_no_best(models):
-    table = geometry_table([models[0], *models])
-    assert table.rows == (("full", 0.2, -2.5, 338, 2552, 0),) * 2
-    assert not any(table.is_best(row, column) for row in range(2) for column in range(6))
-
-
-def test_evaluation_page(models):
-    page = evaluation_report(
-        models,
-        aggregation="wmean",
-        data={"sts12.tsv": "4cf5766e"},
-        versions={"torch": "2.13.0"},
-        notes=["sts13 has no SMT"],
-    )
-    assert "weighted by their pairs" in page
-    for text in (
-        "&lt;script&gt;part",
-        "4cf5766e",
-        "2.13.0",
-        "sts13 has no SMT",
-        "stsb-dev",
-        "81.00",
-    ):
-        assert text in page
-    assert page.count("<img ") == 2
-    assert "<script>" not in page
-
-
-def test_one_model_has_no_bars(models):
-    assert evaluation_report(models[1:]).count("<img ") == 0
 
 
 def test_nested_settings_become_dotted_names():

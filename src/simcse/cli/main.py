@@ -7,11 +7,13 @@ import click
 from simcse import __version__
 from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
+from simcse.cli.compare import compare
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.index import index
 from simcse.cli.info import info
+from simcse.cli.postprocess import postprocess
 from simcse.cli.quickstart import quickstart
 from simcse.cli.serve import serve
 from simcse.cli.train import train
@@ -33,7 +35,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(quickstart, train, evaluate, encode, similarity),
+    *(quickstart, train, evaluate, compare, postprocess, encode, similarity),
     *(index, calibrate, serve, info, data, bench),
 )
 for command in COMMANDS:

@@ -1,6 +1,8 @@
 """Tables on stdout, in the format asked for."""
 
+import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +20,17 @@ format_option = click.option(
     show_default=True,
     help="How results are printed.",
 )
+
+
+def show_all(tables: Sequence["Table"]) -> None:
+    """Print tables as JSON on stdout: the rows of one, or an object of several by title."""
+    from simcse.report.tables import to_json, to_rows
+
+    if len(tables) == 1:
+        click.echo(to_json(tables[0]))
+        return
+    whole = {table.title: to_rows(table) for table in tables}
+    click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2))
 
 
 def show(table: "Table", form: str) -> None:

@@ -21,6 +21,8 @@ Settings (section.key=value) and their defaults:
   loss.temperature=0.05           loss.hard_negative_weight=1.0
   loss.mask_duplicates=True       loss.contrastive_weight=1.0
   loss.mlm_weight=0.0             loss.mlm_rate=0.15
+  loss.regulariser=none (uniformity, spectrum)
+  loss.regulariser_weight=0.1
   optim.lr=5e-05                  optim.batch_size=64
   optim.epochs=1.0                optim.max_steps=none
   optim.weight_decay=0.0          optim.clip_norm=1.0

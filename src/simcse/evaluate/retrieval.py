@@ -1,27 +1,33 @@
 """Retrieval: where the relevant documents land when documents are ranked by cosine."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from simcse.errors import DataError, UsageError
+from simcse.evaluate import Encode
 from simcse.evaluate.vectors import COSINE_DECIMALS, Floats, unit
 
+MEASURES = ("mrr", "recall", "ndcg")
+RESAMPLES = 1000
 CHUNK_CELLS = 1 << 22  # cosines held at once; 32 MB in float64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RetrievalResult:
     """Ranking quality over all queries, each number in [0, 1].
 
     Attributes:
         queries: queries averaged over.
         documents: documents ranked for each of them.
-        k: cut-off of the recall.
+        k: cut-off of the recall and of nDCG.
         mrr: mean of 1 / rank of the best relevant document, over the full ranking.
         recall: mean share of a query's relevant documents among its first ``k``.
+        ndcg: mean discounted gain of the first ``k`` over that of the best possible ranking.
+        intervals: of the three, by name: 95 % percentile intervals, queries resampled.
     """
 
     queries: int
@@ -29,6 +35,73 @@ class RetrievalResult:
     k: int
     mrr: float
     recall: float
+    ndcg: float
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalSet:
+    """Queries, documents and which belong together.
+
+    Attributes:
+        name: what the set is called in tables.
+        queries: (N,) distinct queries.
+        documents: (M,) distinct documents.
+        relevant: (N,) each query's documents, as rows of ``documents``.
+        own: (N,) the row of each query that is itself a document.
+    """
+
+    name: str
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    relevant: tuple[tuple[int, ...], ...]
+    own: tuple[int, ...] | None = None
+
+
+def pairs_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
+    """Make each pair's first sentence a query for its second, among all seconds.
+
+    A query that stands in several pairs has several relevant documents.
+    """
+    documents: dict[str, int] = {}
+    relevant: dict[str, set[int]] = {}
+    for query, document in pairs:
+        relevant.setdefault(query, set()).add(documents.setdefault(document, len(documents)))
+    wanted = tuple(tuple(sorted(rows)) for rows in relevant.values())
+    return RetrievalSet(name, tuple(relevant), tuple(documents), wanted)
+
+
+def groups_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
+    """Make each sentence a query for the others of its group, among all other sentences.
+
+    Pairs that share a sentence are one group: captions of one image, questions of one meaning.
+
+    Raises:
+        DataError: no two different sentences are paired.
+    """
+    rows: dict[str, int] = {}
+    links = [
+        (rows.setdefault(first, len(rows)), rows.setdefault(second, len(rows)))
+        for first, second in pairs
+    ]
+    members = groups(links, count=len(rows))
+    own = tuple(row for row in range(len(rows)) if len(members[row]) > 1)
+    if not own:
+        raise DataError(f"{name}: no two different sentences are paired")
+    texts = tuple(rows)
+    relevant = tuple(tuple(other for other in members[row] if other != row) for row in own)
+    return RetrievalSet(name, tuple(texts[row] for row in own), texts, relevant, own)
+
+
+def evaluate_retrieval(encode: Encode, asked: RetrievalSet, *, k: int = 10) -> RetrievalResult:
+    """Encode a set's queries and documents and rank them; see `retrieval`.
+
+    Raises:
+        UsageError: ``k`` is below 1.
+        NumericError: an embedding holds NaN or infinity.
+    """
+    documents, queries = encode(asked.documents), encode(asked.queries)
+    return retrieval(queries, documents, asked.relevant, k=k, own=asked.own)
 
 
 def retrieval(
@@ -37,11 +110,13 @@ def retrieval(
     relevant: Sequence[int] | Sequence[Collection[int]],
     *,
     k: int = 10,
+    own: Sequence[int] | None = None,
 ) -> RetrievalResult:
     """Rank documents (M, D) by cosine for each query (N, D) and find the relevant ones.
 
     ``relevant`` gives each query its document's row, or the rows of several. A tie goes to the
-    other document, so that a collapsed model, for which all documents tie, ranks last.
+    other document, so that a collapsed model, for which all documents tie, ranks last. ``own``
+    gives each query that is itself a document its row, which is then left out of its ranking.
 
     Raises:
         UsageError: ``k`` is below 1.
@@ -58,16 +133,51 @@ def retrieval(
     if asked.shape[1] != ranked.shape[1]:
         raise DataError(f"queries have shape {asked.shape}, documents {ranked.shape}")
     rows = _relevant_rows(relevant, queries=len(asked), documents=len(ranked))
-    reciprocal, recalled = 0.0, 0.0
+    scores = np.empty((len(asked), 3))
     chunk = max(1, CHUNK_CELLS // len(ranked))
     for start in range(0, len(asked), chunk):
         cosines = (asked[start : start + chunk] @ ranked.T).round(COSINE_DECIMALS)  # (chunk, M)
-        for query, row in zip(cosines, rows[start : start + chunk], strict=True):
-            ranks = _ranks(query, row)
-            reciprocal += 1 / float(ranks[0])
-            recalled += float((ranks <= k).mean())
-    count = len(asked)
-    return RetrievalResult(count, len(ranked), k, reciprocal / count, recalled / count)
+        if own is not None:
+            cosines[np.arange(len(cosines)), np.asarray(own[start : start + chunk])] = -np.inf
+        for number, query in enumerate(cosines, start):
+            scores[number] = _scores(_ranks(query, rows[number]), k)
+    means = dict(zip(MEASURES, scores.mean(axis=0).tolist(), strict=True))
+    return RetrievalResult(len(asked), len(ranked), k, **means, intervals=_intervals(scores))
+
+
+def groups(pairs: Sequence[tuple[int, int]], *, count: int) -> list[list[int]]:
+    """Join what pairs connect, such as captions of one image: each of ``count`` rows' group.
+
+    Example:
+        >>> groups([(0, 1), (1, 2)], count=4)
+        [[0, 1, 2], [0, 1, 2], [0, 1, 2], [3]]
+    """
+    links = np.array(pairs, np.intp).reshape(-1, 2)
+    graph = scipy.sparse.coo_array(
+        (np.ones(len(links)), (links[:, 0], links[:, 1])), (count, count)
+    )
+    _, found = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(found.tolist()):
+        members.setdefault(group, []).append(row)
+    return [members[group] for group in found.tolist()]
+
+
+def _scores(ranks: NDArray[np.intp], k: int) -> tuple[float, float, float]:
+    """Return a query's reciprocal rank, recall and nDCG from its ascending ranks."""
+    within = ranks[ranks <= k]
+    best = np.arange(1, min(len(ranks), k) + 1)
+    ndcg = (1 / np.log2(within + 1)).sum() / (1 / np.log2(best + 1)).sum()
+    return 1 / float(ranks[0]), len(within) / len(ranks), float(ndcg)
+
+
+def _intervals(scores: Floats) -> dict[str, tuple[float, float]]:
+    """Return each measure's 95 % interval: scores (N, 3) of the queries."""
+    random = np.random.default_rng(0)
+    chances = np.full(len(scores), 1 / len(scores))
+    means = random.multinomial(len(scores), chances, size=RESAMPLES) @ scores / len(scores)
+    low, high = np.percentile(means, (2.5, 97.5), axis=0).tolist()
+    return dict(zip(MEASURES, zip(low, high, strict=True), strict=True))
 
 
 def _ranks(cosines: Floats, relevant: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -2,24 +2,37 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from simcse.errors import DataError, UsageError
 from simcse.io.examples import csv_rows
 from simcse.io.files import Source, clean_text, file_format, read_lines, sha256_file
 from simcse.io.sts import StsTask, join_sts, read_sts
+from simcse.io.transfer import LabelledSentences, TransferTask, read_labelled
 
 Text = Literal["natural", "senteval"]
+Content = TypeVar("Content", StsTask, LabelledSentences)
 State = Literal["present", "missing", "wrong rows", "wrong hash", "unreadable"]
 
 STS_FOLDERS: Mapping[str, str] = MappingProxyType({"natural": "sts", "senteval": "sts_senteval"})
 SICK_SPLITS = ("sickr-train", "sickr-dev", "sickr-test")
+TRANSFER_FOLDERS: Mapping[str, str] = MappingProxyType(
+    {"natural": "transfer", "senteval": "transfer_senteval"}
+)
+TRANSFER_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("mr", "cr", "subj", "mpqa"), ("all",)),
+        "sst2": ("train", "dev", "test"),
+        "trec": ("train", "test"),
+        "mrpc": ("train", "test"),
+    }
+)
 FETCH_HINT = "`simcse data fetch` downloads what is public; --data or SIMCSE_DATA names a folder"
 
 
@@ -111,18 +124,57 @@ def load_sts_task(
     return _load_known(root / f"{name}.tsv")
 
 
+def load_transfer_task(
+    name: str, *, text: Text = "senteval", folder: str | Path | None = None
+) -> TransferTask:
+    """Read one transfer task: ``mr``, ``cr``, ``subj``, ``mpqa``, ``sst2``, ``trec``, ``mrpc``.
+
+    ``text`` is ``senteval``, the tokenised text, or ``natural``; SST-2 has one version. A file
+    with the right number of rows but other bytes is read, and `TransferTask.notes` says so.
+
+    Raises:
+        UsageError: no such task or text.
+        DataError: a file is missing, damaged or has another number of rows.
+    """
+    if text not in TRANSFER_FOLDERS:
+        raise UsageError(f"text must be one of {', '.join(TRANSFER_FOLDERS)}, got {text!r}")
+    if name not in TRANSFER_PARTS:
+        raise UsageError(f"unknown transfer task {name!r}; known: {', '.join(TRANSFER_PARTS)}")
+    root = data_folder(folder) / TRANSFER_FOLDERS["natural" if name == "sst2" else text]
+    parts: dict[str, LabelledSentences] = {}
+    notes: tuple[str, ...] = ()
+    for part in TRANSFER_PARTS[name]:
+        path = root / (f"{name}.tsv" if part == "all" else f"{name}-{part}.tsv")
+        parts[part] = _read(path, read_labelled)
+        notes += _check(path, len(parts[part].labels), parts[part].sha256)
+    return TransferTask(name, parts, notes)
+
+
 def _load_known(path: Path) -> StsTask:
+    task = _read(path, read_sts)
+    return replace(task, notes=_check(path, len(task.scores), task.sha256))
+
+
+def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     if not path.exists():
         raise DataError(f"no data set {path}; {FETCH_HINT}")
-    task = read_sts(path)
+    return reader(path)
+
+
+def _check(path: Path, rows: int, sha256: str) -> tuple[str, ...]:
+    """Compare a file that was read with the known one; return what a reader must know of it.
+
+    Raises:
+        DataError: it has another number of rows.
+    """
     known = known_files().get(f"{path.parent.name}/{path.name}")
     if known is None:
-        return task
-    if len(task.scores) != known.rows:
-        raise DataError(f"{path}: expected {known.rows:,} rows, got {len(task.scores):,}")
-    if known.sha256 in (None, task.sha256):
-        return task
-    return replace(task, notes=(f"{path} has the right rows but not the known SHA-256",))
+        return ()
+    if rows != known.rows:
+        raise DataError(f"{path}: expected {known.rows:,} rows, got {rows:,}")
+    if known.sha256 in (None, sha256):
+        return ()
+    return (f"{path} has the right rows but not the known SHA-256",)
 
 
 def _status(path: Path, known: KnownFile) -> FileStatus:

@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from simcse.model.pooling import SPECS, pool
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.progress import with_progress
 from simcse.model.settings import ModelSettings
+from simcse.postprocess import Layer
 from simcse.text import TokenBatch, Tokenizer, Truncation, TruncationWarning, pack
 
 BATCH_TOKENS = 8192
@@ -36,6 +38,7 @@ class SentenceEncoder(nn.Module):
         head: the projection head, or ``None``.
         tokenizer: counts the sentences it had to cut.
         settings: pooling, head policy, length limit, normalisation.
+        postprocess: the layer fitted to the finished embeddings, or ``None``.
         provenance: where the weights come from, as stored in the model folder.
     """
 
@@ -46,6 +49,7 @@ class SentenceEncoder(nn.Module):
         settings: ModelSettings,
         *,
         head: ProjectionHead | None = None,
+        postprocess: Layer | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class SentenceEncoder(nn.Module):
         self.settings = settings
         needs_new = settings.head != "none" and head is None
         self.head = ProjectionHead(backbone.width) if needs_new else head
+        self.postprocess = postprocess
         self.provenance = dict(provenance or {})
         self.eval()
 
@@ -79,13 +84,21 @@ class SentenceEncoder(nn.Module):
             parts.tokenizer,
             parts.settings,
             head=parts.head,
+            postprocess=parts.postprocess,
             provenance=parts.provenance,
         )
         return encoder.to(encoder.device)  # a fresh head is made on the CPU
 
     def save(self, folder: str | Path, *, dtype: StoredDtype = "fp32") -> None:
         """Save the model as a folder; see `simcse.model.folder.write_model`."""
-        parts = ModelParts(self.backbone, self.tokenizer, self.settings, self.head, self.provenance)
+        parts = ModelParts(
+            self.backbone,
+            self.tokenizer,
+            self.settings,
+            self.head,
+            self.provenance,
+            self.postprocess,
+        )
         write_model(parts, Path(folder), dtype=dtype)
 
     @property
@@ -96,14 +109,27 @@ class SentenceEncoder(nn.Module):
     @property
     def dimensions(self) -> int:
         """Size of an embedding."""
-        return self.backbone.width
+        return self.backbone.width if self.postprocess is None else self.postprocess.dimensions
+
+    def without_postprocess(self) -> "SentenceEncoder":
+        """Return this encoder, its weights shared, without post-processing and normalisation.
+
+        What it encodes becomes what this one encodes by `refine`.
+        """
+        settings = replace(self.settings, postprocess="none", normalize=False)
+        return SentenceEncoder(self.backbone, self.tokenizer, settings, head=self.head)
+
+    @torch.inference_mode()
+    def refine(self, vectors: np.ndarray) -> np.ndarray:
+        """Post-process and normalise pooled vectors as the settings say: (N, D) -> (N, K)."""
+        return self._refine(torch.from_numpy(vectors).to(self.device)).cpu().numpy()
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """Embed a batch: (B, D) float32 in the caller's order, before normalisation."""
+        """Embed a batch: (B, D) float32 in the caller's order, before all that `refine` does."""
         return batch.restore(self.embed(batch))
 
     def embed(self, batch: TokenBatch) -> Tensor:
-        """Embed a batch: (B, D) float32 in the batch's own order, before normalisation."""
+        """Embed a batch: (B, D) float32 in the batch's own order, before `refine`."""
         states = self.backbone(batch, SPECS[self.settings.pooling].layers)
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
         pooled = pool(states, lengths, self.settings.pooling)  # (B, D)
@@ -170,15 +196,17 @@ class SentenceEncoder(nn.Module):
         vectors = np.empty((len(rows), self.dimensions), np.float32)
         for indices in batches_by_tokens([len(row) for row in rows], batch_tokens):
             batch = pack([rows[i] for i in indices]).to(self.device)
-            embedded = self(batch)
-            if self.settings.normalize:
-                embedded = nn.functional.normalize(embedded)
-            vectors[indices] = embedded.cpu().numpy()
+            vectors[indices] = self._refine(self(batch)).cpu().numpy()
         return vectors
 
     def set_precision(self, precision: Precision) -> None:
         """Run the backbone in the named precision, resolving "auto" for the device."""
         self.backbone.set_compute(DTYPES[choose_precision(precision, self.device)])
+
+    def _refine(self, pooled: Tensor) -> Tensor:
+        if self.postprocess is not None:
+            pooled = self.postprocess(pooled)
+        return nn.functional.normalize(pooled) if self.settings.normalize else pooled
 
     def _head_applies(self) -> bool:
         return self.settings.head == "always" or (

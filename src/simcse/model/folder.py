@@ -21,6 +21,7 @@ from simcse.model.head import ProjectionHead
 from simcse.model.names import REFERENCE, locate
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.settings import ModelSettings
+from simcse.postprocess import Layer
 from simcse.text import Tokenizer
 
 OWN = "simcse.json"
@@ -40,6 +41,7 @@ class ModelParts:
         settings: how hidden states become an embedding.
         head: the projection head, where its weights are known.
         provenance: where the weights come from.
+        postprocess: the layer fitted to the finished embeddings.
     """
 
     backbone: Backbone
@@ -47,6 +49,7 @@ class ModelParts:
     settings: ModelSettings
     head: ProjectionHead | None
     provenance: dict[str, Any]
+    postprocess: Layer | None = None
 
 
 def read_model(
@@ -104,6 +107,8 @@ def write_model(parts: ModelParts, folder: Path, *, dtype: StoredDtype = "fp32")
     """
     if parts.settings.head == "always" and parts.head is None:
         raise UsageError("the projection head always applies, but there is none to write")
+    if (parts.settings.postprocess == "none") is not (parts.postprocess is None):
+        raise UsageError(f"postprocess is {parts.settings.postprocess}, the layer does not fit it")
     stored = STORED_DTYPES[dtype]
     with atomic_folder(folder) as new:
         huggingface.write_backbone(
@@ -113,7 +118,8 @@ def write_model(parts: ModelParts, folder: Path, *, dtype: StoredDtype = "fp32")
             all_layers=modules.needs_all_layers(parts.settings),
         )
         huggingface.write_tokenizer(parts.tokenizer.inner, new)
-        modules.write_modules(new, parts.settings, parts.backbone, parts.head, dtype=stored)
+        layers = (parts.head, parts.postprocess)
+        modules.write_modules(new, parts.settings, parts.backbone, *layers, dtype=stored)
         if parts.settings.head == "train_only" and parts.head is not None:
             modules.write_head(new / HEAD, parts.head, stored)
         write_text(new / OWN, json.dumps(_own(parts, new), indent=2) + "\n")
@@ -143,7 +149,11 @@ def _read_folder(
     if limit is not None and changed.max_length > limit:
         raise ConfigError(f"max_length is {changed.max_length}, the backbone has {limit} positions")
     head = None if changed.head == "none" else parts.head
-    return _join(parts.backbone, parts.tokenizer.inner, changed, head, parts.provenance)
+    layer = None if changed.postprocess == "none" else parts.postprocess
+    wanted = changed.postprocess
+    if wanted != "none" and (layer is None or wanted != parts.settings.postprocess):
+        raise UsageError(f"{name} has no post-processing {wanted!r} to apply")
+    return _join(parts.backbone, parts.tokenizer.inner, changed, head, parts.provenance, layer)
 
 
 def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
@@ -164,7 +174,10 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
         head = modules.read_dense(modules.read_layout(folder)["Dense"], backbone.width)
     elif settings.head != "none" and (folder / HEAD).exists():
         head = modules.read_head(folder / HEAD, backbone.width)
-    return _join(backbone, tokenizer, settings, head, provenance)
+    layer = None
+    if settings.postprocess == stored.postprocess != "none":
+        layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)
+    return _join(backbone, tokenizer, settings, head, provenance, layer)
 
 
 def _read_modules(folder: Path, provenance: dict[str, Any]) -> ModelParts:
@@ -173,7 +186,8 @@ def _read_modules(folder: Path, provenance: dict[str, Any]) -> ModelParts:
     backbone, tokenizer = _open(layout["Transformer"])
     settings = modules.read_modules(folder, backbone, tokenizer)
     head = modules.read_dense(layout["Dense"], backbone.width) if "Dense" in layout else None
-    return _join(backbone, tokenizer, settings, head, provenance)
+    layer = modules.read_postprocess(layout, backbone.width)
+    return _join(backbone, tokenizer, settings, head, provenance, layer)
 
 
 def _read_reference(
@@ -201,9 +215,10 @@ def _join(
     settings: ModelSettings,
     head: ProjectionHead | None,
     provenance: dict[str, Any],
+    postprocess: Layer | None = None,
 ) -> ModelParts:
     cutting = Tokenizer(tokenizer, max_length=settings.max_length)
-    return ModelParts(backbone, cutting, settings, head, provenance)
+    return ModelParts(backbone, cutting, settings, head, provenance, postprocess)
 
 
 def _own(parts: ModelParts, folder: Path) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The folder format of sentence-transformers, read and written; anything it adds is refused.
 
 Its `modules.json` lists the steps from sentence to embedding. Ours are some of these, in order:
-Transformer, WeightedLayerPooling, Pooling, Dense, Normalize.
+Transformer, WeightedLayerPooling, Pooling, Dense (the head, with tanh), Dense (post-processing,
+without), Normalize. A flow is none of its modules: it is listed under our own name, so that
+sentence-transformers refuses the folder and does not embed without it.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -26,13 +28,16 @@ from simcse.model.backbone import Backbone
 from simcse.model.head import ProjectionHead
 from simcse.model.pooling import POOLINGS, SPECS, Pooling, mean_pool
 from simcse.model.settings import ModelSettings
+from simcse.postprocess import Affine, Flow, Layer, Postprocess
 
+LayerType = TypeVar("LayerType", Affine, Flow)
 MODULES = "modules.json"
 _TRANSFORMER_CONFIG = "sentence_bert_config.json"
 _MODEL_CONFIG = "config_sentence_transformers.json"
-_ORDER = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "Normalize")
+_ORDER = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "Affine", "Flow", "Normalize")
 # `sentence_transformers.models` is what every version since 0.3 reads.
 _NAMESPACE = "sentence_transformers.models"
+_TYPES = {"Affine": f"{_NAMESPACE}.Dense", "Flow": "simcse.postprocess.Flow"}
 
 # What a setting must be, where it is given, for our forward pass to be theirs.
 _TRANSFORMER_EXPECTED = {
@@ -47,6 +52,7 @@ _DENSE_EXPECTED = {
     "module_output_name": "sentence_embedding",
     "use_residual": False,
 }
+_IDENTITY = "torch.nn.modules.linear.Identity"
 _NORMALIZE_EXPECTED = {
     "module_input_name": "sentence_embedding",
     "module_output_name": "sentence_embedding",
@@ -64,11 +70,11 @@ def read_layout(folder: Path) -> dict[str, Path]:
     order = iter(_ORDER)
     for module in read_json_list(folder / MODULES):
         kind, path = str(module.get("type", "")), str(module.get("path", ""))
-        package, _, name = kind.rpartition(".")
-        if not package.startswith("sentence_transformers.") or name not in order:
+        name = _kind(kind, folder / path)
+        if name not in order:
             raise ArtefactError(
                 f"{folder / MODULES}: module {kind!r} is not supported here; supported, in this "
-                f"order: {', '.join(_ORDER)}"
+                f"order: {', '.join(_ORDER)} (Affine is a Dense without activation)"
             )
         if ".." in Path(path).parts or Path(path).is_absolute():
             raise ArtefactError(
@@ -78,6 +84,20 @@ def read_layout(folder: Path) -> dict[str, Path]:
     if not {"Transformer", "Pooling"} <= layout.keys():
         raise ArtefactError(f"{folder / MODULES}: expected a Transformer and a Pooling module")
     return layout
+
+
+def _kind(kind: str, folder: Path) -> str:
+    """Return the name in `_ORDER` of a module's class; a Dense without activation is Affine."""
+    package, _, name = kind.rpartition(".")
+    if kind == _TYPES["Flow"]:
+        return "Flow"
+    if not package.startswith("sentence_transformers.") or name in _TYPES:
+        return "unknown"
+    path = folder / "config.json"
+    linear = name == "Dense" and path.exists()
+    if linear and read_json(path).get("activation_function") == _IDENTITY:
+        return "Affine"
+    return name
 
 
 def read_modules(folder: Path, backbone: Backbone, tokenizer: Any) -> ModelSettings:  # noqa: ANN401
@@ -95,6 +115,7 @@ def read_modules(folder: Path, backbone: Backbone, tokenizer: Any) -> ModelSetti
         head="always" if "Dense" in layout else "none",
         max_length=_read_max_length(layout["Transformer"], backbone, tokenizer),
         normalize="Normalize" in layout,
+        postprocess=_foreign_postprocess(layout),
     )
 
 
@@ -106,6 +127,49 @@ def read_dense(folder: Path, width: int) -> ProjectionHead:
     """
     _check(folder / "config.json", {**_DENSE_EXPECTED, "in_features": width, "out_features": width})
     return read_head(folder / WEIGHTS, width)
+
+
+def _foreign_postprocess(layout: Mapping[str, Path]) -> Postprocess:
+    """Name the layer of a folder that does not say what it was fitted as."""
+    if "Flow" in layout:
+        return "flow"
+    return "linear" if "Affine" in layout else "none"
+
+
+def read_postprocess(layout: Mapping[str, Path], width: int) -> Layer | None:
+    """Read the layer after the head, where a folder has one.
+
+    Raises:
+        ArtefactError: it does not take vectors of this width, its file is damaged, or there are
+            two such layers.
+    """
+    if {"Affine", "Flow"} <= layout.keys():
+        raise ArtefactError(f"{layout['Flow']}: one post-processing layer is supported, not two")
+    if "Flow" in layout:
+        config = read_json(layout["Flow"] / "config.json")
+        try:
+            flow = Flow(width, steps=int(config["steps"]), hidden=int(config["hidden"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{layout['Flow']} is damaged: {error!r}") from error
+        return _filled(flow, layout["Flow"])
+    if "Affine" not in layout:
+        return None
+    path = layout["Affine"] / "config.json"
+    expected = {**_DENSE_EXPECTED, "activation_function": _IDENTITY, "in_features": width}
+    _check(path, expected)
+    dimensions = read_json(path).get("out_features")
+    if not isinstance(dimensions, int) or dimensions < 1:
+        raise ArtefactError(f"{path}: expected out_features above 0, got {dimensions!r}")
+    return _filled(Affine(width, dimensions), layout["Affine"])
+
+
+def _filled(layer: LayerType, folder: Path) -> LayerType:
+    tensors = read_safetensors(folder / WEIGHTS)
+    try:
+        layer.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtefactError(f"{folder / WEIGHTS} does not fit: {error}") from error
+    return layer
 
 
 def read_head(path: Path, width: int) -> ProjectionHead:
@@ -135,22 +199,25 @@ def write_modules(
     settings: ModelSettings,
     backbone: Backbone,
     head: ProjectionHead | None,
+    postprocess: Layer | None,
     *,
     dtype: torch.dtype,
 ) -> None:
-    """Write the files that make a Hugging Face folder a sentence-transformers folder."""
-    kinds = ["Transformer", "Pooling"]
-    if len(SPECS[settings.pooling].layers) > 1:
-        kinds.insert(1, "WeightedLayerPooling")
-    if settings.head == "always":
-        kinds.append("Dense")
-    if settings.normalize:
-        kinds.append("Normalize")
+    """Write the files that make a Hugging Face folder a sentence-transformers folder.
+
+    Post-processing stays in fp32: it divides by small deviations.
+    """
+    kinds = _kinds(settings, postprocess)
     paths = {kind: f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)}
     for kind in kinds:
         (folder / paths[kind]).mkdir(exist_ok=True)
     modules = [
-        {"idx": i, "name": str(i), "path": paths[kind], "type": f"{_NAMESPACE}.{kind}"}
+        {
+            "idx": i,
+            "name": str(i),
+            "path": paths[kind],
+            "type": _TYPES.get(kind, f"{_NAMESPACE}.{kind}"),
+        }
         for i, kind in enumerate(kinds)
     ]
     _write_json(folder / MODULES, modules)
@@ -161,6 +228,22 @@ def write_modules(
         _write_layers(folder / paths["WeightedLayerPooling"], settings.pooling, backbone)
     if head is not None and "Dense" in kinds:
         _write_dense(folder / paths["Dense"], head, backbone.width, dtype)
+    if postprocess is not None:
+        _write_postprocess(folder / paths[kinds[-2 if settings.normalize else -1]], postprocess)
+
+
+def _kinds(settings: ModelSettings, postprocess: Layer | None) -> list[str]:
+    """Return the names in `_ORDER` of a model's modules."""
+    kinds = ["Transformer", "Pooling"]
+    if len(SPECS[settings.pooling].layers) > 1:
+        kinds.insert(1, "WeightedLayerPooling")
+    if settings.head == "always":
+        kinds.append("Dense")
+    if postprocess is not None:
+        kinds.append("Flow" if isinstance(postprocess, Flow) else "Affine")
+    if settings.normalize:
+        kinds.append("Normalize")
+    return kinds
 
 
 def needs_all_layers(settings: ModelSettings) -> bool:
@@ -290,14 +373,27 @@ def _write_layers(folder: Path, pooling: Pooling, backbone: Backbone) -> None:
 
 
 def _write_dense(folder: Path, head: ProjectionHead, width: int, dtype: torch.dtype) -> None:
-    config = {
-        "in_features": width,
-        "out_features": width,
-        "bias": True,
-        "activation_function": _DENSE_EXPECTED["activation_function"],
-    }
-    _write_json(folder / "config.json", config)
+    activation = str(_DENSE_EXPECTED["activation_function"])
+    _write_json(folder / "config.json", _dense_config(width, width, activation))
     write_head(folder / WEIGHTS, head, dtype)
+
+
+def _write_postprocess(folder: Path, layer: Layer) -> None:
+    if isinstance(layer, Flow):
+        config: dict[str, Any] = {"steps": len(layer.steps), "hidden": layer.hidden}
+    else:
+        config = _dense_config(layer.linear.in_features, layer.dimensions, _IDENTITY)
+    _write_json(folder / "config.json", config)
+    write_safetensors(folder / WEIGHTS, layer.state_dict())
+
+
+def _dense_config(width: int, dimensions: int, activation: str) -> dict[str, Any]:
+    return {
+        "in_features": width,
+        "out_features": dimensions,
+        "bias": True,
+        "activation_function": activation,
+    }
 
 
 def _write_json(path: Path, value: object) -> None:

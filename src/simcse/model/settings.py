@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from simcse.errors import ConfigError
 from simcse.model.head import HEAD_POLICIES, HeadPolicy
 from simcse.model.pooling import POOLINGS, Pooling
+from simcse.postprocess import POSTPROCESS, Postprocess
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,22 @@ class ModelSettings:
         head: when the projection head applies: never, in training only, or always.
         max_length: token limit of a sentence, special tokens included.
         normalize: whether embeddings are scaled to unit length.
+        postprocess: the layer fitted to the finished embeddings, before they are normalised.
     """
 
     pooling: Pooling
     head: HeadPolicy = "none"
     max_length: int = 128
     normalize: bool = False
+    postprocess: Postprocess = "none"
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise ConfigError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
         if self.head not in HEAD_POLICIES:
             raise ConfigError(f"head must be one of {', '.join(HEAD_POLICIES)}, got {self.head!r}")
+        if self.postprocess not in POSTPROCESS:
+            known = ", ".join(POSTPROCESS)
+            raise ConfigError(f"postprocess must be one of {known}, got {self.postprocess!r}")
         if self.max_length < 3:  # two special tokens and one of the sentence
             raise ConfigError(f"max_length must be at least 3, got {self.max_length}")

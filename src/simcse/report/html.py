@@ -37,11 +37,12 @@ caption{padding-bottom:.5rem}
 .table{overflow-x:auto}
 .table:focus-visible,summary:focus-visible{outline:2px solid var(--mark);outline-offset:2px}
 table{border-collapse:collapse;font-size:.9375rem;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{padding-left:.25rem}
+th,td{padding:.35rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{padding-left:.25rem;min-width:7.5rem;position:sticky;left:0;
+background:var(--page)}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom;border-bottom-width:2px}
 .number{text-align:right}
-th.number{min-width:5.25rem}
+th.number{min-width:4rem}
 td.number{white-space:nowrap}
 td strong{color:var(--mark)}
 pre{padding:1rem;overflow-x:auto;background:var(--tint);border-radius:8px;

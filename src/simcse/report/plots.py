@@ -22,6 +22,8 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 SOFT, GRID, PALE = "#5c6470", "#e4e7eb", "#b4bac2"
 SMOOTHED = 200  # a curve of more points is noise: it is drawn faint, under its running mean
 LONGEST = 32  # characters of a label
+RIDGE_COLUMNS = 3  # panels side by side
+RIDGE_BINS = np.linspace(-1, 1, 81)
 COSINE_BINS = np.linspace(-1, 1, 101)
 
 Values = Sequence[float | None]
@@ -55,6 +57,19 @@ class PlanePoint:
     before: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How a model moved in the plane while it was trained.
+
+    Attributes:
+        label: the run's name.
+        points: alignment and uniformity, from the first evaluation to the last.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
 def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) -> bytes:
     """Draw curves over the training steps, with a dotted line at the best step."""
     figure, axes = _figure(title, width=4.6, height=2.9)
@@ -68,14 +83,19 @@ def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) 
     return _png(figure)
 
 
-def alignment_uniformity_plane(points: Sequence[PlanePoint]) -> bytes:
+def alignment_uniformity_plane(
+    points: Sequence[PlanePoint], *, paths: Sequence[Path] = ()
+) -> bytes:
     """Draw models in the plane of figure 3 of Gao et al. 2021: both lower is better.
 
-    Colours and numbers in brackets are STS averages; an arrow leads from where a model started.
+    Colours and numbers in brackets are STS averages; an arrow leads from where a model started,
+    a line with dots follows a training.
     """
     figure, axes = _figure("Alignment and uniformity", width=5.6, height=4.2)
     started = [point.before for point in points if point.before is not None]
     axes.scatter([at[1] for at in started], [at[0] for at in started], c="white", edgecolors=SOFT)
+    for path, colour in zip(paths, _colours(len(paths)), strict=True):
+        _draw_path(axes, path, colour)
     axes.scatter(
         [point.uniformity for point in points],
         [point.alignment for point in points],
@@ -91,7 +111,52 @@ def alignment_uniformity_plane(points: Sequence[PlanePoint]) -> bytes:
     axes.margins(0.2)
     axes.set_xlabel("uniformity (lower is better)")
     axes.set_ylabel("alignment (lower is better)")
+    if len(paths) > 1:
+        axes.legend(frameon=False)
     _spread_out(figure, [_draw_label(axes, point) for point in points])
+    return _png(figure)
+
+
+def spectrum(lines: Mapping[str, Sequence[float]]) -> bytes:
+    """Draw singular values, the largest 1, as appendix F of Gao et al. 2021 does.
+
+    A flat curve is a space whose directions are all used.
+    """
+    figure, axes = _figure("Singular values, largest = 1", width=5.6, height=3.6)
+    for (label, values), colour in zip(lines.items(), _colours(len(lines)), strict=True):
+        places = np.arange(1, len(values) + 1)
+        axes.plot(places, _floats(values), color=colour, linewidth=1.8, label=_label(label))
+    # Rounding leaves values that mean nothing: a scale down to them would hide the others.
+    axes.set_yscale("log")
+    axes.set_ylim(1e-4, 1.5)
+    axes.set_xlabel("direction, from the strongest")
+    axes.set_ylabel("singular value")
+    axes.legend(frameon=False, loc="best")
+    return _png(figure)
+
+
+def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
+    """Draw each model's cosines by rating band, as Gao et al. 2021 do for STS-B.
+
+    ``models`` gives each model its bands, from the lowest rating, and their cosines. A good model
+    has narrow hills, further right the higher the rating.
+    """
+    columns = 2 if len(models) == 4 else min(len(models), RIDGE_COLUMNS)
+    lines = -(-len(models) // columns)
+    figure = _sheet("Cosines by rating", width=max(4.6, 2.8 * columns), height=0.5 + 3 * lines)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for spare in panels[len(models) :]:
+        spare.set_axis_off()
+    for axes, (label, bands) in zip(panels[: len(models)], models.items(), strict=True):
+        _style(axes)
+        axes.set_title(_label(label), fontsize=9)
+        shades = colormaps["viridis_r"](np.linspace(0.1, 0.9, len(bands)))
+        for level, (cosines, shade) in enumerate(zip(bands.values(), shades, strict=True)):
+            _draw_ridge(axes, np.clip(cosines, -1, 1), level, shade)
+        axes.set_yticks(np.arange(len(bands)), list(bands))
+        axes.set_xlim(-0.5, 1.02)
+    figure.supxlabel("cosine", fontsize=10)
+    figure.supylabel("rating", fontsize=10)
     return _png(figure)
 
 
@@ -135,16 +200,53 @@ def bars(metrics: Sequence[str], groups: Mapping[str, Values], *, title: str) ->
 
 
 def _figure(title: str, *, width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _sheet(title, width=width, height=height)
+    axes = figure.add_subplot()
+    _style(axes)
+    return figure, axes
+
+
+def _sheet(title: str, *, width: float, height: float) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
-    axes = figure.add_subplot()
     figure.suptitle(_plain(title), fontsize=11, fontweight="bold", x=0.02, ha="left")
+    return figure
+
+
+def _style(axes: Axes) -> None:
     axes.grid(color=GRID)
     axes.set_axisbelow(True)
     axes.tick_params(colors=SOFT, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SOFT)
-    return figure, axes
+
+
+def _draw_path(axes: Axes, path: Path, colour: str) -> None:
+    alignments, uniformities = zip(*path.points, strict=True)
+    axes.plot(uniformities, alignments, color=colour, marker=".", label=_label(path.label))
+    axes.annotate(
+        "start",
+        xy=(uniformities[0], alignments[0]),
+        xytext=(4, 4),
+        textcoords="offset points",
+        fontsize=8,
+        color=SOFT,
+    )
+    axes.scatter(uniformities[-1:], alignments[-1:], color=colour, s=60, zorder=3)
+
+
+def _draw_ridge(axes: Axes, cosines: NDArray[np.float64], level: int, colour: object) -> None:
+    """Draw one band's density as a hill that stands on ``level``."""
+    if not len(cosines):
+        return
+    counts, edges = np.histogram(cosines, RIDGE_BINS)
+    # Two passes of three bins: the hill's shape counts, not the luck of where a bin begins.
+    smooth = np.convolve(np.convolve(counts, np.full(3, 1 / 3), "same"), np.full(3, 1 / 3), "same")
+    middles = (edges[1:] + edges[:-1]) / 2
+    top = level + 0.85 * smooth / smooth.max()
+    axes.fill_between(middles, level, top, color=colour, alpha=0.75, linewidth=0, zorder=9 - level)
+    median = float(np.median(cosines))
+    axes.plot([median, median], [level, level + 0.25], color="black", linewidth=1.2, zorder=10)
 
 
 def _draw_curve(axes: Axes, line: Curve, colour: str) -> None:

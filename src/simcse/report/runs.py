@@ -1,55 +1,23 @@
-"""The reports: one page for a training run, one for an evaluation of models."""
+"""The page of a training run: its curves, outcome and settings."""
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from simcse.evaluate.geometry import Geometry
-from simcse.evaluate.sts import STS_TASKS, Aggregation, Correlation, StsResult, sts_average
 from simcse.report import html
-from simcse.report.plots import Curve, PlanePoint, alignment_uniformity_plane, bars, curves
+from simcse.report.plots import Curve, Path, alignment_uniformity_plane, curves
 from simcse.report.tables import Column, Table
 
-TASK_TITLES = {
-    "sts12": "STS12",
-    "sts13": "STS13",
-    "sts14": "STS14",
-    "sts15": "STS15",
-    "sts16": "STS16",
-    "stsb": "STS-B",
-    "sickr": "SICK-R",
-}
 MEASURES = {  # titles of what an "eval" row of the training log holds
     "stsb_dev": "STS-B dev, Spearman ×100",
     "alignment": "Alignment",
     "uniformity": "Uniformity",
+    "mean_cosine": "Mean cosine of two sentences",
+    "effective_rank": "Effective rank",
 }
-AGGREGATIONS = {
-    "all": "one correlation over each task's concatenated subsets",
-    "mean": "the mean over each task's subsets",
-    "wmean": "the mean over each task's subsets, weighted by their pairs",
-}
-MOST_BARS = 4  # models; more are told apart in the table only
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEvaluation:
-    """What was measured of one model.
-
-    Attributes:
-        model: its name, folder or hub id.
-        sts: results by task name.
-        geometry: alignment and uniformity, where measured.
-        settings: the model's resolved settings, nested.
-    """
-
-    model: str
-    sts: Mapping[str, StsResult]
-    geometry: Geometry | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def training_report(
@@ -78,7 +46,7 @@ def training_report(
     for row in [row for row in rows if row["event"] == "finish"][-1:]:
         outcome = {key: value for key, value in row.items() if key != "event"}
         blocks.append(html.section("Outcome", html.table(key_values("At the end", outcome))))
-    blocks += _provenance({"Settings": settings, "Versions": versions or {}})
+    blocks += provenance({"Settings": settings, "Versions": versions or {}})
     return html.page(title, *blocks)
 
 
@@ -86,82 +54,6 @@ def best_step(rows: Iterable[Row]) -> int | None:
     """Return the last step that was called best when it was looked at; ``None`` if none was."""
     evaluations = _by_step(rows, "eval").items()
     return max((step for step, row in evaluations if row.get("best")), default=None)
-
-
-def evaluation_report(
-    models: Sequence[ModelEvaluation],
-    *,
-    aggregation: Aggregation = "all",
-    data: Mapping[str, str] | None = None,
-    versions: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
-    title: str = "STS evaluation",
-) -> str:
-    """Return the page of an evaluation: STS, geometry, subsets, settings and provenance.
-
-    ``data`` maps each file that was read to its SHA-256, ``versions`` each package to its version;
-    ``notes`` is what a reader must know, such as those of the tasks.
-    """
-    blocks: list[str] = [
-        f"Spearman ×100 of cosines and gold scores. Aggregation “{aggregation}”: "
-        f"{AGGREGATIONS[aggregation]}. A dash is a score that is missing or undefined.",
-        *notes,
-        html.table(sts_table(models, aggregation=aggregation)),
-    ]
-    if 1 < len(models) <= MOST_BARS:
-        blocks.append(_sts_bars(models, aggregation))
-    if any(model.geometry for model in models):
-        blocks.append(_geometry_section(models, aggregation))
-    tables = [html.table(subset_table(models, task)) for task in _measured(models)]
-    blocks.append(html.section("Subsets", html.details("Every task by subset", *tables)))
-    settings = {f"Settings of {model.model}": model.settings for model in models}
-    blocks += _provenance({**settings, "Data, SHA-256": data or {}, "Versions": versions or {}})
-    return html.page(title, *blocks)
-
-
-def sts_table(models: Sequence[ModelEvaluation], *, aggregation: Aggregation = "all") -> Table:
-    """Return the paper's table of seven tasks and their average, one model a row."""
-    titles = [*(TASK_TITLES[task] for task in STS_TASKS), "Avg."]
-    columns = (Column("Model"), *(Column(title, best="highest") for title in titles))
-    rows = tuple(
-        (model.model, *_scores(model, aggregation), sts_average(model.sts, aggregation=aggregation))
-        for model in models
-    )
-    return Table(f"STS, Spearman ×100, aggregation {aggregation}", columns, rows)
-
-
-def subset_table(models: Sequence[ModelEvaluation], task: str) -> Table:
-    """Return one task's Spearman x100 by subset, then by aggregation, one model a column."""
-    parts = [_parts(model.sts[task]) if task in model.sts else {} for model in models]
-    pairs = {name: found.pairs for part in parts for name, found in part.items()}
-    rows = tuple(
-        (name, count, *(part[name].spearman if name in part else None for part in parts))
-        for name, count in pairs.items()
-    )
-    columns = (Column("Subset"), Column("Pairs"), *(Column(model.model) for model in models))
-    return Table(TASK_TITLES.get(task, task), columns, rows)
-
-
-def geometry_table(models: Sequence[ModelEvaluation]) -> Table:
-    """Return alignment and uniformity, one measured model a row.
-
-    No value is in bold: a collapsed model aligns perfectly, so that neither is best alone.
-    """
-    titles = ("Alignment", "Uniformity", "Positive pairs", "Sentences", "Zero vectors")
-    columns = (Column("Model"), *(Column(title, decimals=3) for title in titles))
-    rows = tuple(
-        (
-            model.model,
-            found.alignment,
-            found.uniformity,
-            found.positives,
-            found.sentences,
-            found.zero_vectors,
-        )
-        for model in models
-        if (found := model.geometry)
-    )
-    return Table("On unit vectors; lower is better, of both at once", columns, rows)
 
 
 def key_values(title: str, values: Mapping[str, Any]) -> Table:
@@ -196,7 +88,19 @@ def _training_figures(
             png = curves([Curve(title, list(rows), values)], title=title, best_step=best)
             alt = f"{title} by step: {known[0]:.4g} at first, {known[-1]:.4g} at last"
             figures.append(html.figure(png, alt))
+    trajectory = training_path("this run", evaluations.values())
+    if len(trajectory.points) > 1:
+        png = alignment_uniformity_plane([], paths=[trajectory])
+        alt = "Alignment and uniformity from the first evaluation to the last"
+        figures.append(html.figure(png, alt, "The path of the training; both lower is better."))
     return figures
+
+
+def training_path(label: str, rows: Iterable[Row]) -> Path:
+    """Return the alignment and uniformity of the rows of a log that have both."""
+    found = [(_finite(row.get("alignment")), _finite(row.get("uniformity"))) for row in rows]
+    known = [(first, second) for first, second in found if first is not None and second is not None]
+    return Path(label, known)
 
 
 def _evaluations_table(evaluations: Mapping[int, Row]) -> Table:
@@ -216,61 +120,14 @@ def _measures(evaluations: Mapping[int, Row]) -> list[str]:
     return [key for key in found if key not in ("event", "step", "best")]
 
 
-def _sts_bars(models: Sequence[ModelEvaluation], aggregation: Aggregation) -> html.Html:
-    groups = {model.model: _scores(model, aggregation) for model in models}
-    title = f"STS, Spearman ×100, aggregation {aggregation}"
-    png = bars([TASK_TITLES[task] for task in STS_TASKS], groups, title=title)
-    return html.figure(png, f"Bars of the table above: {title}")
-
-
-def _geometry_section(models: Sequence[ModelEvaluation], aggregation: Aggregation) -> html.Html:
-    points = [
-        PlanePoint(
-            model.model,
-            model.geometry.alignment,
-            model.geometry.uniformity,
-            sts_average(model.sts, aggregation=aggregation),
-        )
-        for model in models
-        if model.geometry
-    ]
-    return html.section(
-        "Alignment and uniformity",
-        html.table(geometry_table(models)),
-        html.figure(
-            alignment_uniformity_plane(points),
-            "Models by alignment and uniformity, as in the table above",
-            "Numbers in brackets and colours are STS averages.",
-        ),
-    )
-
-
-def _provenance(parts: Mapping[str, Mapping[str, Any]]) -> list[html.Html]:
+def provenance(parts: Mapping[str, Mapping[str, Any]]) -> list[html.Html]:
+    """Return a section of folded tables, one for each part that says anything."""
     folded = [
         html.details(title, html.table(key_values(title, values)))
         for title, values in parts.items()
         if values
     ]
     return [html.section("Settings and provenance", *folded)] if folded else []
-
-
-def _measured(models: Sequence[ModelEvaluation]) -> list[str]:
-    """Return the tasks any model has, the paper's seven first."""
-    found = dict.fromkeys(task for model in models for task in model.sts)
-    return [task for task in STS_TASKS if task in found] + [
-        task for task in found if task not in STS_TASKS
-    ]
-
-
-def _scores(model: ModelEvaluation, aggregation: Aggregation) -> list[float | None]:
-    found = (model.sts.get(task) for task in STS_TASKS)
-    return [None if result is None else result.spearman(aggregation) for result in found]
-
-
-def _parts(result: StsResult) -> dict[str, Correlation]:
-    """Return a task's correlations under the names they have in a table."""
-    whole = {f"aggregation {name}": found for name, found in result.aggregations.items()}
-    return {**result.subsets, **whole}
 
 
 def _by_step(rows: Iterable[Row], event: str) -> dict[int, Row]:

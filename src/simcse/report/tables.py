@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from simcse.errors import NumericError
 
@@ -134,7 +134,12 @@ def to_latex(table: Table) -> str:
 
 def to_json(table: Table) -> str:
     """Return one JSON object a row, keyed by column title, unrounded; missing is ``null``."""
-    rows = [
+    return json.dumps(to_rows(table), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def to_rows(table: Table) -> list[dict[str, Any]]:
+    """Return one plain mapping a row, keyed by column title."""
+    return [
         {
             column.title: {"mean": value.mean, "deviation": value.deviation}
             if isinstance(value, Spread)
@@ -143,7 +148,6 @@ def to_json(table: Table) -> str:
         }
         for row in table.rows
     ]
-    return json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
 def _cells(

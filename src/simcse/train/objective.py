@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from simcse.errors import UsageError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig, backward_in_pieces, contrastive_loss, duplicate_mask
+from simcse.loss import (
+    LossConfig,
+    backward_in_pieces,
+    contrastive_loss,
+    duplicate_mask,
+    spread_penalty,
+)
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
@@ -91,7 +97,8 @@ class Objective(nn.Module):
 
         def loss(embedded: Tensor) -> Tensor:
             embedded = batch.restore(embedded)  # (2N + M, D)
-            return contrastive_loss(
+            spread = spread_penalty(embedded[: len(rows)], self.config.regulariser)
+            return self.config.regulariser_weight * spread + contrastive_loss(
                 embedded[: len(rows)],
                 embedded[len(rows) :],
                 temperature=self.config.temperature,

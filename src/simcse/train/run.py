@@ -142,6 +142,11 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
     }
     torch.manual_seed(config.seed)  # a new projection head is drawn here
     encoder = SentenceEncoder.load(model, precision="fp32", changes=told)
+    if encoder.postprocess is not None:
+        raise UsageError(
+            f"{model} ends in post-processing fitted to its present weights; train from what "
+            f"`simcse postprocess {model} --remove --output FOLDER` gives"
+        )
     if changes.layers is not None:
         encoder.backbone.keep_layers(changes.layers)
     return encoder

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from simcse.evaluate.geometry import measure_geometry
+from simcse.evaluate.space import effective_rank, mean_cosine
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.sts import StsTask
 from simcse.model.encoder import SentenceEncoder
@@ -28,7 +29,7 @@ Validate = Callable[[SentenceEncoder], Validation]
 
 
 def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
-    """Validate on one STS task: Spearman chooses, alignment and uniformity are watched.
+    """Validate on one STS task: Spearman chooses, the geometry of the space is watched.
 
     Only the sentences of the pairs that are scored are encoded, each once.
     """
@@ -43,6 +44,8 @@ def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
                 name: spearman,
                 "alignment": geometry.alignment,
                 "uniformity": geometry.uniformity,
+                "mean_cosine": mean_cosine(embedded.vectors),
+                "effective_rank": effective_rank(embedded.vectors),
             },
         )
 

@@ -1,0 +1,96 @@
+"""``simcse evaluate retrieval``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simcse.cli.evaluate.shared import measure, measuring_options, present
+
+KNOWN_SETS = {"captions": "flickr30k_captions.tsv.gz", "quora": "quora_duplicates.tsv.gz"}
+
+
+@click.command()
+@click.option(
+    "--pairs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Query and its document a row: .tsv, .csv, .jsonl or .parquet.",
+)
+@click.option(
+    "--groups",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Two sentences of one meaning a row; rows that share a sentence are one group.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    type=click.Choice(list(KNOWN_SETS)),
+    help="A known set of groups: captions of one image, duplicate questions.",
+)
+@click.option("--columns", help="Where the files have them, such as query,document or 1,2.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=2),
+    default=10_000,
+    show_default=True,
+    help="Rows of each file, the first ones.",
+)
+@click.option("--at", "k", type=int, default=10, show_default=True, help="k of recall and nDCG.")
+@measuring_options
+def retrieval(
+    pairs: tuple[Path, ...],
+    groups: tuple[Path, ...],
+    sets: tuple[str, ...],
+    columns: str | None,
+    limit: int,
+    k: int,
+    data: Path | None,
+    form: str,
+    output: Path | None,
+    **measuring: Any,  # noqa: ANN401 - passed on by name
+) -> None:
+    """MRR, recall and nDCG of exact search by cosine, on your own pairs or on groups.
+
+    A query's documents are ranked among all documents of the file, not among a few; a sentence of
+    a group asks for the others of its group among all other sentences.
+
+    \b
+    Examples:
+      simcse evaluate retrieval mini --pairs questions_and_answers.tsv
+      simcse evaluate retrieval mini runs/mine/best --set captions --set quora --limit 5000
+      simcse evaluate retrieval --groups duplicates.csv --columns question1,question2 --at 5
+    """
+    from simcse.evaluate.measure import Plan
+    from simcse.evaluate.retrieval import groups_set, pairs_set
+    from simcse.io.datasets import data_folder
+    from simcse.io.files import sha256_file
+    from simcse.report.evaluation import Evaluation
+    from simcse.report.versions import versions
+
+    known = {name: data_folder(data) / "pairs" / KNOWN_SETS[name] for name in sets}
+    if not (pairs or groups or known):
+        raise click.UsageError("nothing to search in: give --pairs, --groups or --set")
+    asked = [pairs_set(path.name, _read(path, columns, limit)) for path in pairs]
+    asked += [groups_set(path.name, _read(path, columns, limit)) for path in groups]
+    asked += [groups_set(name, _read(path, "1,2", limit)) for name, path in known.items()]
+    evaluation = Evaluation(
+        measure(Plan(retrieval=asked, k=k), **measuring),
+        data={path.name: sha256_file(path) for path in (*pairs, *groups, *known.values())},
+        versions=versions(),
+        options={"limit": limit, "k": k},
+    )
+    present(evaluation, form=form, output=output)
+
+
+def _read(path: Path, columns: str | None, limit: int) -> list[tuple[str, str]]:
+    from simcse.errors import DataError
+    from simcse.io.examples import read_examples
+
+    examples = read_examples(path, columns=columns.split(",") if columns else ())[:limit]
+    found = [(each.anchor, each.positive) for each in examples if each.positive is not None]
+    if len(found) != len(examples):
+        raise DataError(f"{path}: expected pairs, got rows of one sentence")
+    return found

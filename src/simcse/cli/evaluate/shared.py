@@ -1,0 +1,184 @@
+"""What every ``simcse evaluate`` command does: take models, measure, print, write."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simcse.cli.options import Command, load_encoder, loading_options, precision_option
+from simcse.cli.output import format_option, show, show_all
+
+if TYPE_CHECKING:
+    from simcse.evaluate import Encode
+    from simcse.evaluate.measure import ModelEvaluation, Plan, Report
+    from simcse.report.evaluation import Evaluation
+
+STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
+TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
+
+
+def measuring_options(command: Command) -> Command:
+    """Add what every measuring command takes."""
+    for option in (
+        format_option,
+        loading_options,
+        precision_option("fp32"),
+        click.option(
+            "--cache/--no-cache",
+            default=True,
+            show_default=True,
+            help="Keep embeddings by model fingerprint under ~/.cache/simcse/embeddings.",
+        ),
+        click.option(
+            "--output", type=click.Path(path_type=Path), help="Folder for results and report."
+        ),
+        click.option(
+            "--data", type=click.Path(path_type=Path), help="Folder of the known data sets."
+        ),
+        click.option(
+            "--encoder",
+            "functions",
+            multiple=True,
+            metavar="MODULE:FUNCTION",
+            help="Also measure a Python callable that maps a list of sentences to an array.",
+        ),
+        click.argument("models", nargs=-1, metavar="[MODEL]..."),
+    ):
+        command = option(command)
+    return command
+
+
+def split_tasks(names: str, known: tuple[str, ...]) -> list[str]:
+    """Split a comma-separated list, refusing what is not known."""
+    found = [name.strip() for name in names.split(",")]
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise click.UsageError(f"unknown task {unknown[0]!r}; known: {', '.join(known)}")
+    return list(dict.fromkeys(found))
+
+
+def measure(
+    plan: "Plan",
+    models: tuple[str, ...],
+    functions: tuple[str, ...],
+    *,
+    cache: bool,
+    **loading: Any,  # noqa: ANN401 - passed on by name
+) -> list["ModelEvaluation"]:
+    """Measure every model and callable by one plan; without any it is the bundled model."""
+    names = models or (() if functions else ("mini",))
+    callables = {name: _import(name) for name in functions}  # a misspelt one fails at once
+    evaluations = [_measure_model(name, plan, cache, loading) for name in names]
+    return evaluations + [_measure_function(name, callables[name], plan) for name in functions]
+
+
+def present(
+    evaluation: "Evaluation", *, form: str, output: Path | None, json_tables: int | None = None
+) -> None:
+    """Print the tables and write the folder; of JSON only the first ``json_tables``."""
+    for note in evaluation.warnings:
+        click.echo(f"note: {note}", err=True)
+    tables = [*evaluation.tables(), *evaluation.comparisons]
+    if form == "json":
+        show_all(tables[:json_tables])
+    else:
+        for table in tables:
+            show(table, form)
+    if output is not None:
+        write_evaluation(evaluation, output)
+        click.echo(f"results and report: {output}", err=True)
+
+
+def write_evaluation(evaluation: "Evaluation", output: Path) -> None:
+    """Write report.html, results.json, results.md and results.tex."""
+    from simcse.io.files import write_text
+    from simcse.io.results import write_results
+    from simcse.report.evaluation import evaluation_report, evaluation_results, evaluation_text
+    from simcse.report.tables import to_latex, to_markdown
+
+    write_text(output / "report.html", evaluation_report(evaluation))
+    write_text(output / "results.md", evaluation_text(evaluation, to_markdown))
+    write_text(output / "results.tex", evaluation_text(evaluation, to_latex))
+    write_results(output / "results.json", evaluation_results(evaluation))
+
+
+def _measure_model(
+    name: str, plan: "Plan", cache: bool, loading: dict[str, Any]
+) -> "ModelEvaluation":
+    from simcse.evaluate.measure import measure_model
+    from simcse.io.embedding_cache import EmbeddingCache
+    from simcse.model.fingerprint import fingerprint
+
+    encoder = load_encoder(name, **loading)
+    bare = encoder.without_postprocess()
+    base = fingerprint(bare)
+    # The fingerprint is that of the model, in whatever precision; its embeddings are not.
+    numbers = "-".join(sorted({str(p.dtype).removeprefix("torch.") for p in bare.parameters()}))
+    with _progress(name) as report:
+        found = measure_model(
+            name,
+            bare.encode,
+            plan,
+            refine=encoder.refine,
+            cache=EmbeddingCache(f"{base}-{numbers}") if cache else None,
+            report=report,
+        )
+    tokenizer = encoder.tokenizer
+    if tokenizer.truncated:
+        limit = f"{tokenizer.max_length} tokens"
+        click.echo(f"{name}: {tokenizer.truncated:,} sentences cut to {limit}", err=True)
+    return replace(found, settings={**asdict(encoder.settings), **loading}, base=base)
+
+
+def _measure_function(name: str, function: "Encode", plan: "Plan") -> "ModelEvaluation":
+    from simcse.evaluate.measure import measure_model
+
+    with _progress(name) as report:
+        return measure_model(name, function, plan, report=report)
+
+
+def _import(name: str) -> "Encode":
+    """Import ``module:function``."""
+    from importlib import import_module
+
+    from simcse.errors import UsageError
+
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UsageError(f"--encoder takes MODULE:FUNCTION, got {name!r}")
+    sys.path.insert(0, "")  # modules in the current folder, as `python -m` finds them
+    try:
+        function: Encode = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"cannot import {name}: {error}") from error
+    return function
+
+
+@contextmanager
+def _progress(name: str) -> Iterator["Report"]:
+    """Show on stderr what is under way: encoding, then each transfer task's fits."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    text, console = TextColumn("{task.description}"), Console(file=sys.stderr)
+    with Progress(text, *columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(f"{name}: {what}", total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield report

@@ -1,0 +1,85 @@
+"""Paired bootstrap against SciPy on lists that are really resampled."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from simcse.errors import DataError
+from simcse.evaluate.bootstrap import (
+    RESAMPLES,
+    compare_accuracy,
+    compare_average,
+    compare_spearman,
+    weighted_spearman,
+)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(2)
+
+
+def test_weighted_spearman_is_scipys_on_the_resampled_lists(random):
+    first = random.integers(0, 9, 40).astype(float)  # many ties
+    second = first + random.normal(size=40)
+    weights = random.multinomial(40, np.full(40, 1 / 40), size=20).astype(float)
+    found = weighted_spearman(first, second, weights)
+    for counts, value in zip(weights.astype(int), found, strict=True):
+        rows = np.repeat(np.arange(40), counts)
+        expected = scipy.stats.spearmanr(first[rows], second[rows]).statistic
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_spearman_of_a_constant_is_0(random):
+    assert weighted_spearman(np.ones(9), random.normal(size=9), np.ones((1, 9))).tolist() == [0]
+
+
+def test_a_clear_difference_is_significant_and_noise_is_not(random):
+    gold = random.integers(0, 6, 400).astype(float)
+    good, bad = gold + random.normal(size=400), gold + 4 * random.normal(size=400)
+    found, resampled = compare_spearman(bad, good, gold)
+    assert found.first == pytest.approx(100 * scipy.stats.spearmanr(bad, gold).statistic)
+    assert found.second == pytest.approx(100 * scipy.stats.spearmanr(good, gold).statistic)
+    assert 0 < found.low < found.difference < found.high
+    assert found.p == pytest.approx(2 / (RESAMPLES + 1))
+    assert len(resampled) == RESAMPLES
+    same, _ = compare_spearman(good, good + 1e-9 * random.normal(size=400), gold)
+    assert same.p > 0.05
+    assert same.low <= 0 <= same.high
+
+
+def test_p_values_are_uniform_where_nothing_differs(random):
+    """Of many comparisons of equally good models about one in ten has p below 0.1."""
+    found = [
+        compare_accuracy(random.random(150) < 0.7, random.random(150) < 0.7, seed=trial)[0].p
+        for trial in range(200)
+    ]
+    assert 0.03 < np.mean(np.array(found) < 0.1) < 0.2
+
+
+def test_accuracy_interval_is_scipys(random):
+    first, second = random.random(300) < 0.6, random.random(300) < 0.75
+    found, _ = compare_accuracy(first, second)
+    gain = 100 * (second.astype(float) - first)
+    expected = scipy.stats.bootstrap(
+        (gain,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert found.difference == pytest.approx(gain.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1)
+
+
+def test_an_average_is_narrower_than_its_parts(random):
+    parts = [
+        compare_accuracy(random.random(200) < 0.6, random.random(200) < 0.7, seed=s)
+        for s in range(4)
+    ]
+    whole = compare_average(parts)
+    assert whole.difference == pytest.approx(np.mean([part.difference for part, _ in parts]))
+    assert whole.high - whole.low < min(part.high - part.low for part, _ in parts)
+
+
+def test_other_items_are_refused(random):
+    with pytest.raises(DataError, match="same pairs"):
+        compare_spearman(np.ones(3), np.ones(4), np.ones(3))
+    with pytest.raises(DataError, match="same examples"):
+        compare_accuracy(np.ones(3), np.ones(4))
