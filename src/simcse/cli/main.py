@@ -10,6 +10,7 @@ from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.info import info
+from simcse.cli.mends import dedupe, doctor, sample, split
 from simcse.cli.quickstart import quickstart
 from simcse.cli.train import train
 from simcse.errors import SimcseError
@@ -31,6 +32,8 @@ def cli() -> None:
 
 for command in (quickstart, train, evaluate, encode, similarity, info, data, bench):
     cli.add_command(command)
+for command in (doctor, dedupe, split, sample):
+    data.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
