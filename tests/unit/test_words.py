@@ -21,7 +21,7 @@ def plain(text):
     return [word.lower() if word.isascii() else word for word in WORD.findall(text)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts)
 def test_words_are_counted_and_keyed_as_lists_of_words_are(lines):
     lines = [line.replace("É", "é") for line in lines]
@@ -62,7 +62,7 @@ def test_too_much_at_once_is_refused(monkeypatch):
         split_words(["0123456789"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts)
 def test_likeness_is_jaccard_on_sets(lines):
     words, found = split_words(lines), [set(fold(plain(line))) for line in lines]

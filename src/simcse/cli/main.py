@@ -12,6 +12,7 @@ from simcse.cli.evaluate import evaluate
 from simcse.cli.info import info
 from simcse.cli.mends import dedupe, doctor, sample, split
 from simcse.cli.quickstart import quickstart
+from simcse.cli.reproduce import reproduce
 from simcse.cli.train import train
 from simcse.errors import SimcseError
 
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (quickstart, train, evaluate, encode, similarity, info, data, bench):
+for command in (quickstart, train, reproduce, evaluate, encode, similarity, info, data, bench):
     cli.add_command(command)
 for command in (doctor, dedupe, split, sample):
     data.add_command(command)
@@ -39,7 +40,8 @@ for command in (doctor, dedupe, split, sample):
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with the exit code of what happened."""
     try:
-        code = cli.main(arguments, prog_name="simcse", standalone_mode=False)
+        typed = sys.argv[1:] if arguments is None else arguments
+        code = cli.main(typed, prog_name="simcse", standalone_mode=False, obj=typed)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

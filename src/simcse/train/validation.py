@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simcse.evaluate.geometry import measure_geometry
+from simcse.evaluate.geometry import mean_cosine, measure_geometry
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.sts import StsTask
 from simcse.model.encoder import SentenceEncoder
@@ -43,6 +43,7 @@ def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
                 name: spearman,
                 "alignment": geometry.alignment,
                 "uniformity": geometry.uniformity,
+                "mean_cosine": mean_cosine(embedded.vectors),
             },
         )
 
