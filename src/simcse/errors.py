@@ -6,7 +6,8 @@ SimcseError (1)
 ├── DataError (3)         the user's data is wrong: row, encoding, no usable rows
 ├── ArtefactError (4)     a model, index or result folder is damaged, foreign or unsafe
 ├── ResourceError (5)     the machine refuses: disk full, read-only, locked, extra not installed
-└── NumericError (6)      training or evaluation left the finite numbers
+├── NumericError (6)      training or evaluation left the finite numbers
+└── StoppedError (128 + signal)  a signal asked a run to stop, and it can be resumed
 """
 
 
@@ -48,3 +49,11 @@ class NumericError(SimcseError):
     """A loss, gradient or embedding is not finite."""
 
     exit_code = 6
+
+
+class StoppedError(SimcseError):
+    """A signal asked a training run to stop; it saved a checkpoint first."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal

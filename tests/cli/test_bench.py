@@ -1,4 +1,4 @@
-"""`simcse bench` as a user sees it; the races themselves are in tests/unit/test_bench.py."""
+"""`simcse bench` as a user sees it; the races themselves are in tests/unit/test_race.py."""
 
 import json
 from pathlib import Path

@@ -53,7 +53,7 @@ def test_a_text_file_trains_unsupervised_and_leaves_a_whole_run_folder(
         assert SentenceEncoder.load(run / name).encode(["the dog"]).shape == (1, 32)
     provenance = json.loads((run / "last" / "simcse.json").read_text())["provenance"]
     assert provenance["rows"] == 96
-    assert list(provenance["files"]) == ["sentences.txt"]
+    assert provenance["train"] == ["sentences.txt"]
     assert "<!doctype html>" in (run / "report.html").read_text().lower()
     settings = read_toml(run / "settings.toml")
     assert settings["optim"]["batch_size"] == 16
@@ -148,6 +148,6 @@ def test_the_help_names_every_setting_and_its_default():
     assert {name: shown.get(name) for name in defaults} == {
         name: str(value) for name, value in defaults.items()
     }
-    sections = ("model", "data", "loss", "optim", "eval")
+    sections = ("model", "data", "loss", "optim", "eval", "guard", "train")
     known = {f"{s}.{field}" for s in sections for field in vars(getattr(TrainConfig(), s))}
     assert known | {"seed", "precision"} == set(shown)

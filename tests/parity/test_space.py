@@ -8,8 +8,8 @@ import scipy.stats
 
 from simcse.errors import DataError, NumericError
 from simcse.evaluate import space as module
-from simcse.evaluate.geometry import uniformity
-from simcse.evaluate.space import effective_rank, mean_cosine, measure_space
+from simcse.evaluate.geometry import mean_cosine, uniformity
+from simcse.evaluate.space import effective_rank, measure_space
 
 
 @pytest.fixture

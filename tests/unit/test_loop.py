@@ -151,6 +151,7 @@ def test_an_update_that_is_not_finite_is_not_applied(monkeypatch, tiny_encoder, 
     assert error.value.exit_code == 6
     assert any(repr(sentence) in str(error.value) for sentence in SENTENCES)
     assert record.of("step", "step") == [1, 2]
+    assert record.of("guard", "text") == [str(error.value)]
     last_good, _ = record.kept[-1]  # the look after step 2
     assert torch.equal(weights(tiny_encoder), last_good)
     assert not tiny_encoder.training
@@ -268,7 +269,14 @@ def test_events_say_what_happened(tiny_encoder):
     start, look, step, *_, last = record.events
     assert start == {"event": "start", "steps": 2, "rows": 2}
     assert look == {"event": "eval", "step": 0, "best": True, "stsb_dev": 1.0}
-    assert last == {"event": "eval", "step": 2, "best": False, "stsb_dev": None}
+    assert last == {
+        "event": "eval",
+        "step": 2,
+        "best": False,
+        "stsb_dev": None,
+        "loss": pytest.approx(np.mean(record.of("step", "loss"))),
+        "gradient_norm": pytest.approx(np.mean(record.of("step", "gradient_norm"))),
+    }
     assert step.keys() == {
         "event", "step", "loss", "contrastive", "mlm", "gradient_norm", "lr", "sentences", "seconds"
     }  # fmt: skip

@@ -22,11 +22,19 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="Sentences, one a line; default: prose that every Python carries.",
     ),
-    click.option("--sentences", type=click.IntRange(1), default=2000, show_default=True),
+    click.option(
+        "--sentences",
+        type=click.IntRange(1),
+        default=2000,
+        show_default=True,
+        help="The first ones.",
+    ),
     click.option(
         "--max-length", type=click.IntRange(3), default=32, show_default=True, help="In tokens."
     ),
-    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True),
+    click.option(
+        "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each."
+    ),
     click.option(
         "--output",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -86,7 +94,9 @@ def bench_encode(
 
 @bench.command("train")
 @race_options
-@click.option("--batch", type=click.IntRange(2), default=64, show_default=True)
+@click.option(
+    "--batch", type=click.IntRange(2), default=64, show_default=True, help="Sentences a step."
+)
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="As the model says.")
 def bench_train(
     model: str,

@@ -13,8 +13,10 @@ from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.index import index
 from simcse.cli.info import info
+from simcse.cli.mends import dedupe, doctor, sample, split
 from simcse.cli.postprocess import postprocess
 from simcse.cli.quickstart import quickstart
+from simcse.cli.reproduce import reproduce
 from simcse.cli.serve import serve
 from simcse.cli.train import train
 from simcse.errors import SimcseError
@@ -35,17 +37,20 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(quickstart, train, evaluate, compare, postprocess, encode, similarity),
+    *(quickstart, train, reproduce, evaluate, compare, postprocess, encode, similarity),
     *(index, calibrate, serve, info, data, bench),
 )
 for command in COMMANDS:
     cli.add_command(command)
+for command in (doctor, dedupe, split, sample):
+    data.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with the exit code of what happened."""
     try:
-        code = cli.main(arguments, prog_name="simcse", standalone_mode=False)
+        typed = sys.argv[1:] if arguments is None else arguments
+        code = cli.main(typed, prog_name="simcse", standalone_mode=False, obj=typed)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

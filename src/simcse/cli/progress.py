@@ -55,16 +55,28 @@ class TrainProgress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one event of the run; one that is not about progress is passed over."""
-        show = {"start": self._start, "step": self._step, "eval": self._look, "note": self._note}
+        show = {
+            "start": self._start,
+            "resume": self._start,
+            "step": self._step,
+            "eval": self._look,
+            "note": self._note,
+            "guard": self._warn,
+            "warning": self._warn,
+        }
         if event["event"] in show:
             show[event["event"]](event)
 
     def _start(self, event: Mapping[str, Any]) -> None:
-        self.bar.update(self.task, total=event["steps"])
+        self.bar.update(self.task, total=event["steps"], completed=event.get("step", 0))
 
     def _note(self, event: Mapping[str, Any]) -> None:
         text = f"note: {event['text']}"
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _warn(self, event: Mapping[str, Any]) -> None:
+        text = f"WARNING: {event['text']}"
+        self.console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
 
     def _step(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]

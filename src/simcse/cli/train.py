@@ -1,14 +1,16 @@
 """``simcse train``."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from simcse.train.loop import TrainReport
     from simcse.train.settings import TrainConfig
+    from simcse.train.watch import TrainReport
 
+SEEDS = "seeds.json"
 
 SETTINGS = """\b
 Settings (section.key=value) and their defaults:
@@ -28,8 +30,12 @@ Settings (section.key=value) and their defaults:
   optim.weight_decay=0.0          optim.clip_norm=1.0
   optim.warmup=0.0                optim.schedule=linear (cosine, constant)
   optim.chunk_tokens=8192
-  eval.every=250                  eval.dev=stsb (a file, none)
-  eval.patience=none
+  eval.every=250                  eval.dev=stsb (a file, heldout, none)
+  eval.heldout=512                eval.patience=none
+  guard.explosion=1000.0          guard.skip=0
+  guard.rollback=0
+  train.checkpoint_every=250      train.threads=as torch says
+  train.deterministic=False       train.timeout=600.0
 """
 
 
@@ -39,7 +45,6 @@ Settings (section.key=value) and their defaults:
     "--train",
     "files",
     multiple=True,
-    required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Training file; may be given several times.",
@@ -52,7 +57,13 @@ Settings (section.key=value) and their defaults:
     type=click.Path(path_type=Path),
     help="Settings in TOML; overrides win over it, it wins over the preset.",
 )
+@click.option("--resume", is_flag=True, help="Go on from the run folder's last checkpoint.")
 @click.option("--seeds", type=click.IntRange(1), help="Train so many seeds, from `seed` upwards.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="An earlier --seeds folder, to compare with on the same seeds.",
+)
 @click.argument("settings", nargs=-1, metavar="[section.key=value]...")
 def train(
     model: str | None,
@@ -60,14 +71,20 @@ def train(
     output: Path,
     preset: str | None,
     toml: Path | None,
+    resume: bool,
     seeds: int | None,
+    against: Path | None,
     settings: tuple[str, ...],
 ) -> None:
     """Train SimCSE: unsupervised from text, supervised from pairs or triplets.
 
     A text file (.txt, .txt.gz, one sentence a line) trains with dropout positives. A table
     (.tsv, .csv, .jsonl, .parquet) holds an anchor, a positive and any number of hard negatives
-    a row. The run folder holds best/ and last/, log.jsonl, settings.toml and report.html.
+    a row. The run folder holds best/ and last/, checkpoints/, log.jsonl, settings.toml and
+    report.html.
+
+    A run that was killed goes on by --resume, to the same weights bit for bit; without other
+    options it takes them from the run folder. SIGTERM and Ctrl-C save a checkpoint first.
 
     \b
     Examples:
@@ -76,60 +93,115 @@ def train(
       simcse train --preset sup-bert-base --train nli.csv --output runs/bert \\
           data.columns=sent0,sent1,hard_neg
       simcse train --train sentences.txt --output runs/three --seeds 3
+      simcse train --train sentences.txt --output runs/warm --seeds 3 --against runs/three \\
+          loss.temperature=0.1
+      simcse train --output runs/mine --resume
 
     """
     from simcse.train.presets import find_preset
+    from simcse.train.processes import is_first_process
 
     recipe = find_preset(preset) if preset else None
-    start = model or (recipe.backbone if recipe else "mini")
-    config = _settings(recipe.settings if recipe else {}, toml, settings)
-    if seeds is None:
-        click.echo(_summary(_one_run(start, files, output, config), output))
-    else:
-        _several_seeds(start, files, output, config, seeds)
+    stored = _stored(output) if resume and not files else {}
+    if not (files or stored):
+        raise click.UsageError("Missing option '--train'.")
+    run = stored.get("run", {})
+    start = model or run.get("model") or (recipe.backbone if recipe else "mini")
+    files = files or tuple(Path(file) for file in run["train"])
+    config = _settings(recipe.settings if recipe else stored, toml, settings)
+    if against is not None and seeds is None:
+        raise click.UsageError("--against compares seeds; give --seeds, too")
+    if seeds is not None:
+        reports = _several_seeds(start, files, output, config, seeds, resume=resume)
+        _show_seeds(reports, output, against)
+        return
+    report = _one_run(start, files, output, config, resume=resume)
+    if is_first_process():
+        click.echo(_summary(report, output))
 
 
-def _settings(
-    preset: dict[str, Any], toml: Path | None, overrides: tuple[str, ...]
-) -> "TrainConfig":
+def _stored(output: Path) -> dict[str, Any]:
+    """Return the settings of the run in ``output``, or of its first seed; empty without one."""
+    from simcse.io.settings import read_toml
+
+    seeds = sorted(output.glob("seed-*/settings.toml"), key=lambda path: int(path.parent.name[5:]))
+    found = [output / "settings.toml", *seeds]
+    return next((read_toml(path) for path in found if path.exists()), {})
+
+
+def _settings(base: dict[str, Any], toml: Path | None, overrides: tuple[str, ...]) -> "TrainConfig":
     from simcse.config import build, merge, parse_overrides
     from simcse.io.settings import read_toml
     from simcse.train.settings import TrainConfig
 
-    written = read_toml(toml) if toml else {}
-    written.pop("run", None)  # what a saved settings.toml adds about its run
-    return build(TrainConfig, merge(merge(preset, written), parse_overrides(overrides)))
+    values = merge(merge(base, read_toml(toml) if toml else {}), parse_overrides(overrides))
+    values.pop("run", None)  # what a saved settings.toml adds about its run
+    return build(TrainConfig, values)
 
 
 def _one_run(
-    model: str, files: tuple[Path, ...], output: Path, config: "TrainConfig"
+    model: str, files: tuple[Path, ...], output: Path, config: "TrainConfig", *, resume: bool
 ) -> "TrainReport":
     from simcse.cli.progress import TrainProgress
+    from simcse.train.processes import is_first_process
     from simcse.train.run import train_run
 
+    command = shlex.join(["simcse", *click.get_current_context().obj])
+    if not is_first_process():  # of several, started by torchrun: the first speaks for all
+        return train_run(model, files, output, config, resume=resume, command=command)
     with TrainProgress(f"seed {config.seed}") as progress:
-        report = train_run(model, files, output, config, observe=progress)
+        report = train_run(
+            model, files, output, config, resume=resume, command=command, observe=progress
+        )
     _write_report(output)
     return report
 
 
 def _several_seeds(
-    model: str, files: tuple[Path, ...], output: Path, config: "TrainConfig", seeds: int
-) -> None:
-    """Train one run a seed into ``output/seed-N`` and print them with mean and deviation."""
+    model: str,
+    files: tuple[Path, ...],
+    output: Path,
+    config: "TrainConfig",
+    seeds: int,
+    *,
+    resume: bool,
+) -> "dict[int, TrainReport]":
+    """Train one run a seed into ``output/seed-N``."""
     from dataclasses import replace
-
-    from simcse.cli.output import show
-    from simcse.io.results import write_results
-    from simcse.report.seeds import seeds_table
 
     reports = {}
     for seed in range(config.seed, config.seed + seeds):
         run = output / f"seed-{seed}"
-        reports[seed] = _one_run(model, files, run, replace(config, seed=seed))
+        reports[seed] = _one_run(model, files, run, replace(config, seed=seed), resume=resume)
+    return reports
+
+
+def _show_seeds(reports: "dict[int, TrainReport]", output: Path, against: Path | None) -> None:
+    """Print the runs with mean, deviation and interval, and compare them if that is asked."""
+    from simcse.cli.output import show
+    from simcse.io.results import write_results
+    from simcse.report.seeds import seeds_table
+    from simcse.train.processes import is_first_process
+
+    if not is_first_process():
+        return
     rows = {seed: {"start": report.start, "best": report.best} for seed, report in reports.items()}
-    write_results(output / "seeds.json", {str(seed): row for seed, row in rows.items()})
+    write_results(output / SEEDS, {str(seed): row for seed, row in rows.items()})
     show(seeds_table(rows), "table")
+    if against is not None:
+        _compare_seeds(against, output)
+
+
+def _compare_seeds(first: Path, second: Path) -> None:
+    from simcse.cli.output import show
+    from simcse.io.results import read_results
+    from simcse.report.seeds import compare_seeds, differences_table
+
+    runs = [
+        {int(seed): run for seed, run in read_results(folder / SEEDS).items()}
+        for folder in (first, second)
+    ]
+    show(differences_table(compare_seeds(*runs)), "table")
 
 
 def _write_report(output: Path) -> None:

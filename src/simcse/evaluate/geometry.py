@@ -81,6 +81,26 @@ def uniformity(vectors: ArrayLike) -> float:
     return math.log(total / math.comb(count, 2))
 
 
+def mean_cosine(vectors: ArrayLike) -> float:
+    """Return the mean cosine over all pairs i < j: 0 where directions cancel, 1 in one point.
+
+    vectors (N, D) -> a number in [-1 / (N - 1), 1].
+
+    Raises:
+        DataError: there are fewer than two vectors.
+        NumericError: a row holds NaN or infinity.
+
+    Example:
+        >>> mean_cosine([[1.0, 0.0], [0.0, 3.0]])
+        0.0
+    """
+    rows = unit(vectors)
+    if len(rows) < 2:
+        raise DataError(f"a mean cosine needs at least two vectors, got {len(rows)}")
+    total = float((rows.sum(axis=0) ** 2).sum() - (rows**2).sum())  # of all ordered pairs
+    return total / (len(rows) * (len(rows) - 1))
+
+
 def paper_geometry(encode: Encode, task: StsTask, *, above: float = PAPER_RATING) -> Geometry:
     """Measure an encoder by the paper's protocol on an STS-B split.
 

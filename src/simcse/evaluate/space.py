@@ -98,13 +98,6 @@ def effective_rank(vectors: ArrayLike) -> float:
     return _shares(_singular_values(unit(vectors)) ** 2)["effective_rank"]
 
 
-def mean_cosine(vectors: ArrayLike) -> float:
-    """Return the mean cosine of two different rows: (N, D) -> a number in [-1, 1]."""
-    rows = unit(vectors)
-    own = float((rows**2).sum())
-    return (float((rows.sum(axis=0) ** 2).sum()) - own) / (len(rows) * (len(rows) - 1))
-
-
 def _singular_values(rows: Floats) -> Floats:
     return np.linalg.svd(rows, compute_uv=False).astype(np.float64, copy=False)
 

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from simcse.io.files import (
     read_lines,
 )
 from simcse.io.parquet import read_parquet
-from simcse.io.sentences import stream_sentences
+from simcse.io.sentences import stream_numbered
 
 Row = tuple[int, list[str]]  # physical line (or Parquet row) from 1; cells
 
@@ -41,11 +41,15 @@ class Example:
         anchor: the sentence itself, or the NLI premise.
         positive: its positive; ``None`` means the anchor again under another dropout mask.
         negatives: hard negatives of this row, as many as the row has.
+        file: where it was read; empty if it was not.
+        line: its physical line (or Parquet row) there, from 1.
     """
 
     anchor: str
     positive: str | None = None
     negatives: tuple[str, ...] = ()
+    file: str = field(default="", compare=False, repr=False)
+    line: int = field(default=0, compare=False, repr=False)
 
 
 def read_examples(
@@ -84,10 +88,18 @@ def read_examples(
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     counts = ReadCounts() if counts is None else counts
     sources = [Source(Path(path), bad_lines, counts) for path in paths]
-    examples = [example for source in sources for example in _examples(source, columns)]
+    examples = [example for source in sources for example in stream_examples(source, columns)]
     if not examples:
         raise DataError(f"{', '.join(map(str, sources))}: no usable rows ({counts})")
     return examples
+
+
+def stream_examples(source: Source, columns: Sequence[str] = ()) -> Iterator[Example]:
+    """Yield the rows of one file lazily, as `read_examples` reads them; maybe none."""
+    if file_format(source.path) == "txt":
+        file = str(source)
+        return (Example(text, file=file, line=line) for line, text in stream_numbered(source))
+    return _examples_of_rows(source, columns)
 
 
 def csv_rows(source: Source) -> Iterator[Row]:
@@ -118,20 +130,15 @@ def csv_rows(source: Source) -> Iterator[Row]:
             yield first, cells
 
 
-def _examples(source: Source, columns: Sequence[str]) -> Iterator[Example]:
-    if file_format(source.path) == "txt":
-        return map(Example, stream_sentences(source))
-    return _examples_of_rows(source, columns)
-
-
 def _examples_of_rows(source: Source, columns: Sequence[str]) -> Iterator[Example]:
+    file = str(source)
     for number, cells in _rows(source, columns):
         if not all(cells[:2]):
             source.refuse(number, f"the {'positive' if cells[0] else 'anchor'} is empty or missing")
             continue
         source.counts.rows += 1
         positive = cells[1] if len(cells) > 1 else None
-        yield Example(cells[0], positive, tuple(filter(None, cells[2:])))
+        yield Example(cells[0], positive, tuple(filter(None, cells[2:])), file, number)
 
 
 def _rows(source: Source, columns: Sequence[str]) -> Iterator[Row]:

@@ -23,6 +23,29 @@ def append_log(path: Path, event: Mapping[str, Any]) -> None:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
 
 
+def cut_log(path: Path, size: int) -> None:
+    """Take the log back to its first ``size`` bytes, those a checkpoint knows of.
+
+    Raises:
+        ArtefactError: it is shorter.
+        ResourceError: it cannot be written.
+    """
+    try:
+        with path.open("ab") as log:
+            if log.tell() < size:
+                raise ArtefactError(f"{path} lacks the lines before the checkpoint")
+            log.truncate(size)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+
+
+def sync_log(path: Path) -> int:
+    """Bring the log to the disk and return its size."""
+    with path.open("rb") as log:
+        os.fsync(log.fileno())
+        return log.seek(0, os.SEEK_END)
+
+
 def _drop_cut_line(log: BinaryIO) -> None:
     end = log.seek(0, os.SEEK_END)
     log.seek(max(0, end - 1))

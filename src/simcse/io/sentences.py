@@ -44,7 +44,7 @@ def read_sentences(
         ['One sentence.', 'Another.']
     """
     source = Source(Path(path), bad_lines, ReadCounts() if counts is None else counts)
-    sentences = stream_sentences(source, column)
+    sentences = (text for _, text in stream_numbered(source, column))
     first = next(sentences, None)
     if first is None:
         raise DataError(f"{source}: no usable rows ({source.counts})")
@@ -64,25 +64,25 @@ def count_lines(path: str | Path) -> int | None:
         return sum(block.count(b"\n") for block in iter(partial(stream.read, 1 << 20), b""))
 
 
-def stream_sentences(source: Source, column: str = "text") -> Iterator[str]:
-    """Yield the cleaned sentences of ``source`` lazily, counting rows and blanks; maybe none.
+def stream_numbered(source: Source, column: str = "text") -> Iterator[tuple[int, str]]:
+    """Yield line numbers and cleaned sentences lazily, counting rows and blanks; maybe none.
 
     Raises:
         DataError: as `read_sentences`, when the first sentence is asked for.
     """
-    for text in _texts(source, column):
+    for number, text in _texts(source, column):
         sentence = clean_text(text)
         if sentence:
             source.counts.rows += 1
-            yield sentence
+            yield number, sentence
         else:
             source.counts.blank += 1
 
 
-def _texts(source: Source, column: str) -> Iterator[str]:
+def _texts(source: Source, column: str) -> Iterator[tuple[int, str]]:
     name = file_format(source.path)
     if name == "txt":
-        return (line for _, line in read_lines(source) if line is not None)
+        return ((number, line) for number, line in read_lines(source) if line is not None)
     if name == "jsonl":
         return _fields(source, read_json_lines(source), column)
     if name == "parquet":
@@ -91,10 +91,12 @@ def _texts(source: Source, column: str) -> Iterator[str]:
     raise DataError(f"{source}: expected {known}, got the format {name!r}")
 
 
-def _fields(source: Source, records: Iterator[tuple[int, Any]], column: str) -> Iterator[str]:
+def _fields(
+    source: Source, records: Iterator[tuple[int, Any]], column: str
+) -> Iterator[tuple[int, str]]:
     for number, record in records:
         text = record.get(column) if isinstance(record, dict) else None
         if isinstance(text, str):
-            yield text
+            yield number, text
         else:
             source.refuse(number, f"expected a text field {column!r}, got {str(record)[:80]}")

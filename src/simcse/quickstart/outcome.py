@@ -17,8 +17,8 @@ from simcse.quickstart.measure import (
 )
 from simcse.quickstart.prose import Corpus
 from simcse.report.tables import Column, Table, Value
-from simcse.train.loop import Event, TrainReport
 from simcse.train.settings import TrainConfig
+from simcse.train.watch import Event, TrainReport
 
 COMMAND = "simcse quickstart"
 

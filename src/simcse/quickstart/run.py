@@ -21,10 +21,11 @@ from simcse.quickstart.measure import Hit, Measures, measure, search
 from simcse.quickstart.outcome import COMMAND, Outcome
 from simcse.quickstart.prose import Corpus, Pair, build_corpus, read_docstrings, read_topics
 from simcse.quickstart.report import quickstart_report
-from simcse.train.loop import Event, TrainReport, count_steps, fit
+from simcse.train.loop import count_steps, fit
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import EvalConfig, TrainConfig
 from simcse.train.validation import Validation
+from simcse.train.watch import Event, TrainReport
 
 SENTENCES = 4096
 QUESTIONS = (

@@ -16,6 +16,9 @@ MEASURES = {  # titles of what an "eval" row of the training log holds
     "uniformity": "Uniformity",
     "mean_cosine": "Mean cosine of two sentences",
     "effective_rank": "Effective rank",
+    "heldout_loss": "Held-out contrastive loss",
+    "loss": "Training loss since the look before",
+    "gradient_norm": "Gradient norm since the look before",
 }
 Row = Mapping[str, Any]
 
@@ -36,7 +39,8 @@ def training_report(
     """
     rows = list(rows)
     steps, evaluations, best = _by_step(rows, "step"), _by_step(rows, "eval"), best_step(rows)
-    blocks = [_training_summary(steps, evaluations, best)]
+    warnings = [row["text"] for row in rows if row["event"] in ("warning", "guard")]
+    blocks = [_training_summary(steps, evaluations, best), *warnings]
     figures = _training_figures(steps, evaluations, best)
     if figures:
         legend = [] if best is None else ["The dotted line is the best step."]
@@ -107,7 +111,8 @@ def _evaluations_table(evaluations: Mapping[int, Row]) -> Table:
     measures = _measures(evaluations)
     columns = [Column(MEASURES.get(key, key), 3) for key in measures]
     if columns:
-        columns[0] = replace(columns[0], best="highest")
+        lowest = measures[0].endswith("loss")
+        columns[0] = replace(columns[0], best="lowest" if lowest else "highest")
     rows = tuple(
         (step, *(_finite(row.get(key)) for key in measures)) for step, row in evaluations.items()
     )

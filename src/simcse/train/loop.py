@@ -1,51 +1,30 @@
 """The training loop: one explicit pass over batches, watched by a validation."""
 
-import math
+import itertools
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import torch
+from torch import Tensor
 
-from simcse.errors import DataError, NumericError
+from simcse.errors import DataError, NumericError, StoppedError
 from simcse.io.examples import Example
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
-from simcse.text import Tokenizer
+from simcse.train.guard import Guard, name_rows
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer, learning_rate
-from simcse.train.order import batch_order
+from simcse.train.order import batch_order, step_seed
+from simcse.train.processes import ALONE, Processes
 from simcse.train.settings import TrainConfig
-from simcse.train.validation import Metrics, Validate, Validation, no_validation
+from simcse.train.state import TrainState
+from simcse.train.validation import Validate, no_validation
+from simcse.train.watch import Event, TrainReport, Watch
 
-Event = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a run came to.
-
-    Attributes:
-        steps: updates applied.
-        seconds: wall-clock time, evaluations included.
-        start: metrics before the first step.
-        best: metrics of the best checkpoint; the last one's where nothing was validated.
-        best_step: the step it was taken after.
-        last: metrics after the last step.
-        seen: sentences tokenised for training.
-        truncated: how many of them were cut to the length limit.
-    """
-
-    steps: int
-    seconds: float
-    start: Metrics
-    best: Metrics
-    best_step: int
-    last: Metrics
-    seen: int
-    truncated: int
+BEST = "best."  # before the names of the weights that a rollback returns to
 
 
 def fit(
@@ -57,6 +36,10 @@ def fit(
     observe: Callable[[Event], None] = lambda event: None,
     keep: Callable[[SentenceEncoder, bool], None] = lambda encoder, best: None,
     mlm_head: MlmHead | None = None,
+    state: TrainState | None = None,
+    save: Callable[[TrainState], None] = lambda state: None,
+    stop: Callable[[], int | None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> TrainReport:
     """Train ``encoder`` in place and leave it with the last weights, in fp32.
 
@@ -68,10 +51,16 @@ def fit(
         observe: is told of every step and every look.
         keep: saves the model after every look; its second argument says whether it is the best.
         mlm_head: for the MLM term; a new one is made where it is needed and none is given.
+        state: a checkpoint of this very run, to go on from.
+        save: stores a checkpoint every ``train.checkpoint_every`` steps.
+        stop: gives the number of the signal that asks the run to stop, else ``None``.
+        processes: those that train together; only the first calls ``validate``.
 
     Raises:
         DataError: there are too few rows for one step.
-        NumericError: a loss or gradient is not finite; that update was not applied.
+        NumericError: a loss or gradient is not finite or the gradient exploded, and that update
+            was not applied; or the embeddings collapsed.
+        StoppedError: ``stop`` asked for it, and a checkpoint was saved.
     """
     torch.manual_seed(config.seed)
     keep_single = any(example.negatives for example in examples)
@@ -83,19 +72,26 @@ def fit(
         steps=steps,
         keep_single=keep_single,
     )
-    stepper = Stepper(encoder, config, steps, mlm_head)
-    watch = _Watch(encoder, stepper.optimizer, validate, observe, keep)
-    observe({"event": "start", "steps": steps, "rows": len(examples)})
-    step = 0
+    stepper = Stepper(encoder, config, steps, mlm_head, processes)
+    watch = Watch(encoder, stepper.optimizer, validate, observe, keep, processes)
+    run = _Run(stepper, watch, config, save)
+    step = 0 if state is None else state.step
     try:
-        watch.look(step)
-        for step, rows in enumerate(batches, 1):
-            observe(stepper.update(step, [examples[i] for i in rows]))
-            if step % config.eval.every == 0 or step == steps:
-                watch.look(step)
-                if watch.since_best == config.eval.patience:
-                    break
-    except KeyboardInterrupt:
+        if state is None:
+            observe({"event": "start", "steps": steps, "rows": len(examples)})
+            run.look(step)
+        else:
+            run.load(state)
+            observe({"event": "resume", "steps": steps, "step": step})
+        for rows in itertools.islice(batches, step, None):
+            run.stop_if(processes.largest(stop() or 0), step)
+            step += 1
+            run.update(step, [examples[i] for i in rows])
+            if (step % config.eval.every == 0 or step == steps) and not run.look(step):
+                break
+            if step % config.train.checkpoint_every == 0:
+                run.checkpoint(step)
+    except (KeyboardInterrupt, NumericError):
         watch.keep_now()
         raise
     finally:
@@ -118,12 +114,18 @@ def count_steps(rows: int, config: OptimConfig, *, keep_single: bool = False) ->
 
 
 class Stepper:
-    """One update: loss of a batch, gradients, AdamW."""
+    """One update: loss of a batch, gradients, AdamW; a bad one is not applied."""
 
     def __init__(
-        self, encoder: SentenceEncoder, config: TrainConfig, steps: int, mlm_head: MlmHead | None
+        self,
+        encoder: SentenceEncoder,
+        config: TrainConfig,
+        steps: int,
+        mlm_head: MlmHead | None,
+        processes: Processes = ALONE,
     ) -> None:
-        self.config, self.steps, self.encoder = config, steps, encoder
+        self.config, self.steps, self.encoder, self.processes = config, steps, encoder, processes
+        self.guard = Guard()
         if config.loss.mlm_weight > 0 and mlm_head is None:
             mlm_head = MlmHead(encoder.backbone)
         encoder.backbone.set_dropout(config.model.dropout)
@@ -133,28 +135,37 @@ class Stepper:
             seed=config.seed,
             chunk_tokens=config.optim.chunk_tokens,
             mlm_head=mlm_head,
+            processes=processes,
         )
         self.objective.to(encoder.device)
         precision = choose_precision(config.precision, encoder.device)
         masters = precision != "fp32"  # taken from the fp32 weights before they are rounded
-        self.optimizer = Optimizer(self.objective.parameters(), config.optim, masters=masters)
+        self.optimizer = Optimizer(
+            self.objective.parameters(), config.optim, masters=masters, processes=processes
+        )
         encoder.set_precision(precision)
         if mlm_head is not None:
             mlm_head.to(DTYPES[precision])
 
     def update(self, step: int, rows: Sequence[Example]) -> Event:
-        """Take step ``step`` (from 1) on a batch and say what happened."""
+        """Take step ``step`` (from 1) on a batch and say what happened.
+
+        Raises:
+            NumericError: the update is bad.
+        """
         started = time.perf_counter()
         sentences = sum(2 + len(row.negatives) for row in rows)
+        torch.manual_seed(step_seed(self.config.seed, step, self.processes.rank))
         self.encoder.train()
         loss = self.objective.backward(rows, step, collect=self.optimizer.collect)
         norm = self.optimizer.gradient_norm()
-        if not math.isfinite(loss.total.item() + norm):
+        problem = self.guard.bad_update(loss.total.item(), norm, self.config.guard)
+        if problem:
+            self.optimizer.forget()
             raise NumericError(
-                f"step {step}: loss {loss.total.item()}, gradient norm {norm}; the update was not "
-                f"applied. The batch begins with: {rows[0].anchor[:80]!r}"
+                f"step {step}: {problem}; the update was not applied. {name_rows(rows)}"
             )
-        lr = learning_rate(self.config.optim, step - 1, self.steps)
+        lr = learning_rate(self.config.optim, step - 1, self.steps) / 2**self.guard.rollbacks
         self.optimizer.step(lr)
         return {
             "event": "step",
@@ -177,60 +188,114 @@ class Stepper:
         self.encoder.eval()
 
 
-class _Watch:
-    """Looks at the model, and knows the best look so far."""
+class _Run:
+    """A stepper and a watch that are written down, taken up again and set back together."""
 
     def __init__(
         self,
-        encoder: SentenceEncoder,
-        optimizer: Optimizer,
-        validate: Validate,
-        observe: Callable[[Event], None],
-        keep: Callable[[SentenceEncoder, bool], None],
+        stepper: Stepper,
+        watch: Watch,
+        config: TrainConfig,
+        save: Callable[[TrainState], None],
     ) -> None:
-        self.encoder, self.optimizer = encoder, optimizer
-        self.validate, self.observe, self.keep = validate, observe, keep
-        self.started = time.perf_counter()
-        self.looks: list[tuple[int, Validation]] = []
-        self.best: int | None = None  # index into looks
-        self.since_best = 0
+        self.stepper, self.watch, self.config, self.save = stepper, watch, config, save
+        self.saved: int | None = None
+        self.best_weights: dict[str, Tensor] = {}
 
-    def look(self, step: int) -> None:
-        """Validate, tell, and keep the model; the start model is the first that can be best."""
-        self.encoder.eval()
-        seen = self.validate(self.encoder)
-        self.looks.append((step, seen))
-        better = self.validate is no_validation or _higher(seen.score, self.best_score)
-        self.best = len(self.looks) - 1 if better else self.best
-        self.since_best = 0 if better or step == 0 else self.since_best + 1
-        self.observe({"event": "eval", "step": step, "best": better, **seen.metrics})
-        self.keep_now(best=better)
+    def update(self, step: int, rows: Sequence[Example]) -> None:
+        """Take one step, or leave it out if it is bad and ``guard.skip`` allows it.
 
-    def keep_now(self, *, best: bool = False) -> None:
-        """Hand the model to be saved, with its fp32 weights."""
-        with self.optimizer.masters_in_place():
-            self.keep(self.encoder, best)
+        Raises:
+            NumericError: it is bad, and no more may be left out.
+        """
+        try:
+            done = self.stepper.update(step, rows)
+        except NumericError as error:
+            self.watch.observe({"event": "guard", "step": step, "text": str(error)})
+            if self.stepper.guard.skipped == self.config.guard.skip:
+                raise
+            self.stepper.guard.skipped += 1
+        else:
+            self.watch.note(done)
+            self.watch.observe(done)
 
-    @property
-    def best_score(self) -> float | None:
-        """Score of the best look; ``None`` if no look had one."""
-        return None if self.best is None else self.looks[self.best][1].score
+    def look(self, step: int) -> bool:
+        """Look at the model; say whether the run goes on.
 
-    def report(self, steps: int, tokenizer: Tokenizer) -> TrainReport:
-        """Sum the run up."""
-        best_step, best = self.looks[-1 if self.best is None else self.best]
-        return TrainReport(
-            steps=steps,
-            seconds=time.perf_counter() - self.started,
-            start=self.looks[0][1].metrics,
-            best=best.metrics,
-            best_step=best_step,
-            last=self.looks[-1][1].metrics,
-            seen=tokenizer.seen,
-            truncated=tokenizer.truncated,
+        Raises:
+            NumericError: the embeddings collapsed, and the run may not go back.
+        """
+        if self.watch.look(step) and self.config.guard.rollback:
+            state = self.stepper.optimizer.state()
+            self.best_weights = {k: v.clone() for k, v in state.items() if k.startswith("weight.")}
+        collapsed, patience = self.watch.collapsed, self.config.eval.patience
+        if collapsed is None and self.watch.since_best != patience:
+            return True
+        if step < self.stepper.steps and self._roll_back(
+            step, collapsed or f"{patience} looks without a better score"
+        ):
+            return True
+        if collapsed:
+            raise NumericError(f"step {step}: {collapsed}")
+        return False
+
+    def checkpoint(self, step: int) -> None:
+        """Store where the run is, after ``step`` updates."""
+        if self.saved != step:
+            best = {BEST + name: tensor for name, tensor in self.best_weights.items()}
+            tokenizer, total = self.stepper.objective.tokenizer, self.stepper.processes.total
+            progress = {
+                "guard": asdict(self.stepper.guard),
+                "watch": self.watch.state(),
+                "tokenizer": {
+                    "seen": total(tokenizer.seen),
+                    "truncated": total(tokenizer.truncated),
+                },
+            }
+            self.save(TrainState(step, {**self.stepper.optimizer.state(), **best}, progress))
+            self.saved = step
+
+    def load(self, state: TrainState) -> None:
+        """Take over what `checkpoint` stored."""
+        own = {name: tensor for name, tensor in state.tensors.items() if not name.startswith(BEST)}
+        self.best_weights = {
+            name.removeprefix(BEST): tensor
+            for name, tensor in state.tensors.items()
+            if name.startswith(BEST)
+        }
+        self.stepper.optimizer.load(own)
+        self.stepper.guard = Guard(**state.progress["guard"])
+        self.watch.load(state.progress["watch"])
+        if self.stepper.processes.is_first:  # the counts of all
+            vars(self.stepper.objective.tokenizer).update(state.progress["tokenizer"])
+        self.saved = state.step
+
+    def stop_if(self, number: int, step: int) -> None:
+        """Keep the model, store a checkpoint and leave, if a signal asked for it.
+
+        Raises:
+            StoppedError: one did.
+        """
+        if number:
+            self.watch.keep_now()
+            self.checkpoint(step)
+            name = signal.Signals(number).name
+            where = f"{name} after step {step} of {self.stepper.steps}"
+            raise StoppedError(
+                f"stopped by {where}; a checkpoint is saved, --resume goes on from it", number
+            )
+
+    def _roll_back(self, step: int, why: str) -> bool:
+        """Go back to the weights of the best look and on at half the rate, if that is allowed."""
+        guard, best = self.stepper.guard, self.watch.best
+        if guard.rollbacks == self.config.guard.rollback or best is None:
+            return False
+        guard.rollbacks += 1
+        self.stepper.optimizer.load(self.best_weights)
+        self.watch.since_best = 0
+        text = (
+            f"step {step}: {why}; back to the weights of step {self.watch.looks[best][0]}, "
+            f"the rate is divided by {2**guard.rollbacks}"
         )
-
-
-def _higher(score: float | None, best: float | None) -> bool:
-    """Whether a score beats the best one; an undefined one never does."""
-    return score is not None and not math.isnan(score) and (best is None or score > best)
+        self.watch.observe({"event": "guard", "step": step, "text": text})
+        return True

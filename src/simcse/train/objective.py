@@ -1,7 +1,8 @@
 """From a batch of examples to the loss that one step minimises."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from simcse.loss import (
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
-from simcse.text import Tokenizer
+from simcse.text import TokenBatch, Tokenizer
 from simcse.train.optim import CHUNK_TOKENS
+from simcse.train.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Objective(nn.Module):
         seed: int = 0,
         chunk_tokens: int = CHUNK_TOKENS,
         mlm_head: MlmHead | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
+        self.processes = processes
         self.encoder = encoder
         self.config = config
         self.seed = seed
@@ -73,52 +77,90 @@ class Objective(nn.Module):
             contrastive = self.contrastive_term(rows, collect)
         if self.mlm_head is not None:
             noise.key = noise_key(self.seed, step, 1)
-            texts = [row.anchor for row in rows]
+            texts = [row.anchor for row in self.processes.share(rows)]
             mlm = self.mlm_term(texts, self.mlm_head, seed=noise.key, collect=collect)
         noise.key = None
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
         return LossParts(total, contrastive, mlm)
 
+    @torch.no_grad()
+    def measure(self, rows: Sequence[Example], step: int) -> float:
+        """Compute the contrastive loss of rows, as `backward` would, without a gradient."""
+        noise, batch = self.encoder.backbone.noise, self._tokenize(rows)
+        noise.key = noise_key(self.seed, step)
+        embedded = torch.cat(
+            [self.encoder.embed(piece) for piece in batch.split(self.chunk_tokens)]
+        )
+        noise.key = None
+        return float(self._loss(batch.restore(embedded), rows))
+
     def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
-        """Encode anchors, positives and hard negatives in one pass and compare them.
+        """Encode this process's anchors, positives and hard negatives and compare with all.
 
         A row without a positive is its own positive: the same sentence stands twice in the
         pass and meets two independent dropout masks.
         """
-        anchors = [row.anchor for row in rows]
-        positives = [row.anchor if row.positive is None else row.positive for row in rows]
-        negatives = [text for row in rows for text in row.negatives]
-        owners = [i for i, row in enumerate(rows) for _ in row.negatives]
-        device = self.encoder.device
-        batch = self.tokenizer([*anchors, *positives, *negatives]).to(device)
-        ignore = None
-        if self.config.mask_duplicates:
-            ignore = duplicate_mask(anchors, positives, negatives).to(device)
-
-        def loss(embedded: Tensor) -> Tensor:
-            embedded = batch.restore(embedded)  # (2N + M, D)
-            spread = spread_penalty(embedded[: len(rows)], self.config.regulariser)
-            return self.config.regulariser_weight * spread + contrastive_loss(
-                embedded[: len(rows)],
-                embedded[len(rows) :],
-                temperature=self.config.temperature,
-                owners=torch.tensor(owners, dtype=torch.int64, device=device),
-                hard_negative_weight=self.config.hard_negative_weight,
-                ignore=ignore,
+        if not self.processes.share(rows):  # a last batch with fewer rows than processes
+            kept = torch.promote_types(next(self.parameters()).dtype, torch.float32)
+            return self._loss(
+                torch.zeros(0, self.encoder.dimensions, dtype=kept, device=self.encoder.device),
+                rows,
             )
-
+        batch = self._tokenize(rows)
         return backward_in_pieces(
             self.encoder.embed,
             batch.split(self.chunk_tokens),
-            loss,
+            lambda embedded: self._loss(batch.restore(embedded), rows),
             weight=self.config.contrastive_weight,
             collect=collect,
         )
+
+    def _tokenize(self, rows: Sequence[Example]) -> TokenBatch:
+        """Tokenise this process's share: each sentence has its number in the whole batch.
+
+        So it meets the same dropout masks, however many processes share the batch.
+        """
+        own, numbers, done = _columns(self.processes.share(rows)), list[int](), 0
+        before = _columns(self.processes.before(rows))
+        for column, texts in enumerate(_columns(rows)):
+            first = done + len(before[column])
+            numbers += range(first, first + len(own[column]))
+            done += len(texts)
+        batch = self.tokenizer(list(itertools.chain(*own))).to(self.encoder.device)
+        return replace(batch, order=torch.tensor(numbers, device=batch.order.device)[batch.order])
+
+    def _loss(self, own: Tensor, rows: Sequence[Example]) -> Tensor:
+        """Compare the embeddings of all processes: own (2n + m, D), in the order of the rows."""
+        device = own.device
+        anchors, positives, negatives = self._gather(own, rows)
+        ignore = None
+        if self.config.mask_duplicates:
+            ignore = duplicate_mask(*_columns(rows)).to(device)
+        owners = [i for i, row in enumerate(rows) for _ in row.negatives]
+        spread = spread_penalty(anchors, self.config.regulariser)
+        return self.config.regulariser_weight * spread + contrastive_loss(
+            anchors,
+            torch.cat([positives, negatives]),
+            temperature=self.config.temperature,
+            owners=torch.tensor(owners, dtype=torch.int64, device=device),
+            hard_negative_weight=self.config.hard_negative_weight,
+            ignore=ignore,
+        )
+
+    def _gather(self, own: Tensor, rows: Sequence[Example]) -> list[Tensor]:
+        """Return all anchors (N, D), positives (N, D) and hard negatives (M, D)."""
+        ranks = range(self.processes.world)
+        shares = [_columns(self.processes.share(rows, rank)) for rank in ranks]
+        sizes = [[len(share[column]) for share in shares] for column in range(3)]
+        parts = torch.split(own, [size[self.processes.rank] for size in sizes])
+        return [self.processes.gather(part, size) for part, size in zip(parts, sizes, strict=True)]
 
     def mlm_term(
         self, texts: Sequence[str], head: MlmHead, *, seed: int, collect: Callable[[], None]
     ) -> Tensor:
         """Cross-entropy of the masked tokens of the anchors; 0 where none was masked."""
+        if not texts:  # the other processes wait for what this one adds: nothing
+            return self.processes.sum_values(torch.zeros(()) * self.processes.total(0))
         tokenizer = self.tokenizer.inner
         batch = self.tokenizer(texts).to(self.encoder.device)
         table = self.encoder.backbone.model.get_input_embeddings().weight  # (V, E)
@@ -128,8 +170,9 @@ class Objective(nn.Module):
             mask_id=tokenizer.mask_token_id,
             special_ids=tokenizer.all_special_ids,
             vocabulary=len(table),
-            seed=seed,
+            seed=seed + self.processes.rank,
         )
+        guesses = max(1, self.processes.total(int(chosen.sum())))
         pieces = masked.split(self.chunk_tokens)
         sizes = [len(piece.input_ids) for piece in pieces]
         total = torch.zeros((), device=batch.input_ids.device)
@@ -140,8 +183,17 @@ class Objective(nn.Module):
             logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
             # The mean of the batch, as a sum: it can be differentiated where nothing was masked.
             loss = nn.functional.cross_entropy(logits, ids[guessed], reduction="sum")
-            loss = loss / max(1, int(chosen.sum()))
+            loss = loss / guesses
             torch.autograd.backward(self.config.mlm_weight * loss)
             collect()
             total += loss.detach()
-        return total
+        return self.processes.sum_values(total)
+
+
+def _columns(rows: Sequence[Example]) -> tuple[list[str], list[str], list[str]]:
+    """Return anchors, positives and hard negatives."""
+    return (
+        [row.anchor for row in rows],
+        [row.anchor if row.positive is None else row.positive for row in rows],
+        [text for row in rows for text in row.negatives],
+    )

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from simcse.errors import ConfigError
+from simcse.train.processes import ALONE, Processes
 
 Schedule = Literal["linear", "cosine", "constant"]
 CHUNK_TOKENS = 8192
@@ -80,9 +81,14 @@ class Optimizer:
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], config: OptimConfig, *, masters: bool = False
+        self,
+        parameters: Iterable[nn.Parameter],
+        config: OptimConfig,
+        *,
+        masters: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
-        self.config = config
+        self.config, self.processes = config, processes
         self.weights = list(parameters)
         for weight in self.weights:
             weight.grad = None
@@ -107,8 +113,9 @@ class Optimizer:
             weight.grad = None
 
     def gradient_norm(self) -> float:
-        """Collect the gradients, clip them, and return their norm before that."""
+        """Collect the gradients of all processes, clip, and return their norm before that."""
         self.collect()
+        self.processes.sum_gradients(self.masters)
         limit = self.config.clip_norm or math.inf
         return float(nn.utils.clip_grad_norm_(self.masters, limit))
 
@@ -118,6 +125,31 @@ class Optimizer:
             group["lr"] = lr
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
+        self.copy_masters()
+
+    def forget(self) -> None:
+        """Drop the gradients; no weight moves."""
+        self.adam.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the fp32 weights and AdamW's moments, named ``kind.place``; not copied."""
+        tensors: dict[str, Tensor] = {}
+        for place, master in enumerate(self.masters):
+            held = {"weight": master.detach(), **self.adam.state.get(master, {})}
+            tensors |= {f"{kind}.{place}": tensor for kind, tensor in held.items()}
+        return tensors
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave; moments that are not in it start anew."""
+        self.adam.state.clear()
+        for name, tensor in tensors.items():
+            kind, _, place = name.partition(".")
+            master = self.masters[int(place)]
+            if kind == "weight":
+                master.copy_(tensor)
+            else:
+                self.adam.state[master][kind] = tensor.to(master.device, copy=True)
         self.copy_masters()
 
     @torch.no_grad()

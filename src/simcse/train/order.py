@@ -1,5 +1,6 @@
-"""Batch order: a pure function of seed and epoch."""
+"""Batch order and random draws: pure functions of seed, epoch and step."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -31,3 +32,9 @@ def batch_order(
         yield from batches[: steps - done]
         done += len(batches)
         epoch += 1
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the seed of a step's random draws, so that no generator state outlives a step."""
+    digest = hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

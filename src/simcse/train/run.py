@@ -1,32 +1,43 @@
 """A training run from files to a run folder with settings, log, best and last model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib.metadata import version
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
 
-from simcse.config import to_dict
-from simcse.errors import DataError, UsageError
+from simcse.errors import ArtefactError, DataError, UsageError
 from simcse.io.datasets import load_sts_task
 from simcse.io.examples import Example, read_examples
-from simcse.io.files import ReadCounts, sha256_file, write_text
-from simcse.io.log import append_log
+from simcse.io.files import ReadCounts, write_text
+from simcse.io.locks import LOCK, lock_folder
+from simcse.io.log import append_log, cut_log, read_log, sync_log
+from simcse.io.settings import read_toml
 from simcse.io.sts import read_sts
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, read_mlm_head
 from simcse.model.names import locate
-from simcse.train.loop import Event, TrainReport, count_steps, fit
-from simcse.train.settings import DataConfig, TrainConfig
+from simcse.train.heldout import heldout_validation, hold_out
+from simcse.train.loop import count_steps, fit
+from simcse.train.processes import is_first_process, join_processes
+from simcse.train.provenance import describe, for_model, refuse_changes
+from simcse.train.settings import DataConfig, RunConfig, TrainConfig
+from simcse.train.signals import stop_signals
+from simcse.train.state import TrainState, load_state, save_state
 from simcse.train.tensorboard import tensorboard
 from simcse.train.validation import Validate, no_validation, sts_validation
+from simcse.train.watch import Event, TrainReport
 
 LOG, SETTINGS = "log.jsonl", "settings.toml"
 BEST, LAST = "best", "last"
+
+
+def _ignore(event: Event) -> None:
+    """Tell nobody."""
 
 
 def train_run(
@@ -35,7 +46,9 @@ def train_run(
     output: Path,
     config: TrainConfig,
     *,
-    observe: Callable[[Event], None] = lambda event: None,
+    resume: bool = False,
+    command: str = "",
+    observe: Callable[[Event], None] = _ignore,
 ) -> TrainReport:
     """Train ``model`` on ``files`` and leave a run folder in ``output``.
 
@@ -45,51 +58,196 @@ def train_run(
     Args:
         model: the start model, a folder, bundled name or hub id.
         files: training files, read in order.
-        output: a folder that does not exist yet or is empty.
+        output: a folder that does not exist yet or is empty, or with ``resume`` holds this run.
         config: all settings.
-        observe: is told of every event that goes into the log.
+        resume: go on from the last checkpoint; without one start anew, after the end do nothing.
+        command: what was typed, for the model's provenance.
+        observe: is told of every event that goes into the log, and of what a resumed run does.
 
     Raises:
         UsageError: ``output`` holds something already.
-        DataError: a row is wrong, or there are too few.
-        ResourceError: ``output`` cannot be written.
-        NumericError: the loss left the finite numbers.
+        ConfigError: the run to resume has other settings.
+        DataError: a row is wrong, there are too few, or they are not those of the run to resume.
+        ArtefactError: no checkpoint of the run to resume is whole.
+        ResourceError: ``output`` cannot be written, or another process trains there.
+        NumericError: the loss left the finite numbers, or the embeddings collapsed.
+        StoppedError: SIGTERM or Ctrl-C was received; a checkpoint was saved.
     """
-    if output.is_dir() and any(output.iterdir()):
-        raise UsageError(f"{output} is not empty; give another --output or remove it")
+    if is_first_process():
+        refuse_used(output, resume=resume)
     counts = ReadCounts()
     examples = read_rows(files, config.data, counts)
+    rows, held = len(examples), list[Example]()
+    if config.eval.dev == "heldout":
+        examples, held = hold_out(examples, config.eval.heldout, seed=config.seed)
     keep_single = any(example.negatives for example in examples)
     count_steps(len(examples), config.optim, keep_single=keep_single)
-    validate = find_validation(config.eval.dev)
-    write_text(output / SETTINGS, _toml(model, files, config))
-    encoder = load_start(model, config)
-    provenance = _provenance(model, files, len(examples), config)
+    validate = find_validation(config, held)
+    with (
+        join_processes(config.train.timeout) as processes,
+        lock_folder(output) if processes.is_first else contextlib.nullcontext(),
+        engine(config.train),
+        stop_signals() as stop,
+    ):
+        folder = _RunFolder(output, observe)
 
-    boards = tensorboard(output)
+        def open_folder() -> tuple[TrainReport | None, TrainState | None]:
+            refuse_used(output, resume=resume)
+            described = describe(model, files, rows, config, command=command, world=processes.world)
+            return folder.open(described, resume=resume)
 
-    def tell(event: Event) -> None:
-        append_log(output / LOG, event)
-        boards(event)
-        observe(event)
-
-    def keep(encoder: SentenceEncoder, best: bool) -> None:
-        encoder.provenance = provenance
-        encoder.save(output / LAST)
-        if best:
-            encoder.save(output / BEST)
-
-    report = fit(
-        encoder,
-        examples,
-        config,
-        validate=validate,
-        observe=tell,
-        keep=keep,
-        mlm_head=find_mlm_head(encoder, model, config, tell),
-    )
-    tell({"event": "finish", "skipped": counts.skipped, "blank": counts.blank, **asdict(report)})
+        finished, state = processes.from_first(open_folder)
+        if finished is not None:
+            return finished
+        encoder = load_start(model, config)
+        first = processes.is_first
+        head = find_mlm_head(encoder, model, config, folder.tell_once if first else _ignore)
+        writes: dict[str, Any] = {}
+        if first:
+            writes = {"observe": folder.tell, "keep": folder.keep, "save": folder.save}
+        report = fit(
+            encoder,
+            examples,
+            config,
+            validate=validate,
+            mlm_head=head,
+            state=state,
+            stop=stop,
+            processes=processes,
+            **writes,
+        )
+        if first:
+            folder.finish(report, counts)
     return report
+
+
+def refuse_used(output: Path, *, resume: bool) -> None:
+    """Refuse a folder that holds something else than the run to resume.
+
+    Raises:
+        UsageError: it does.
+        ResourceError: a run is going on there.
+    """
+    used = output.is_dir() and any(path.name != LOCK for path in output.iterdir())
+    known = (output / SETTINGS).exists()
+    if used and known and not resume:
+        with lock_folder(output):
+            raise UsageError(f"{output} holds a run; give another --output, or --resume it")
+    if used and not known:
+        raise UsageError(f"{output} is not empty; give another --output or remove it")
+
+
+@contextlib.contextmanager
+def engine(config: RunConfig) -> Iterator[None]:
+    """Run torch with the threads and the determinism asked for, and leave it as it was."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(config.threads or threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on CUDA
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+class _RunFolder:
+    """The files of one run: settings, log, checkpoints, best and last model.
+
+    Attributes:
+        state: the checkpoint the run goes on from; ``None`` where it starts anew.
+    """
+
+    def __init__(self, folder: Path, observe: Callable[[Event], None]) -> None:
+        self.folder, self.observe = folder, observe
+        self.state: TrainState | None = None
+        self.boards: Callable[[Event], None] = _ignore
+
+    def open(
+        self, described: Mapping[str, Any], *, resume: bool
+    ) -> tuple[TrainReport | None, TrainState | None]:
+        """Make the folder ready for a run, or take it up.
+
+        Returns:
+            The report of a finished run, and the checkpoint to go on from.
+        """
+        log, settings = self.folder / LOG, self.folder / SETTINGS
+        finished = finished_report(log) if resume and log.exists() else None
+        if resume and finished is None:
+            self.state = load_state(self.folder, self._note)
+        if finished or self.state:
+            stored = read_toml(settings)
+            for difference in refuse_changes(stored, described):
+                self._note(f"{difference}: the last bits of the result may differ")
+            described = stored
+        if finished:
+            self._note(f"{self.folder} is finished, nothing is left to do")
+            return finished, None
+        if self.state is None:
+            if resume:
+                self._note(f"no checkpoint in {self.folder}: training starts anew")
+            log.unlink(missing_ok=True)
+            write_text(settings, tomli_w.dumps(described))
+        else:
+            cut_log(log, self.state.progress["log_bytes"])
+        self.provenance = for_model(described)
+        after = (self.state.step if self.state else 0) if resume else None
+        self.boards = tensorboard(self.folder, after=after)
+        return None, self.state
+
+    def tell(self, event: Event) -> None:
+        """Log an event and pass it on; that the run was resumed is no event of the run."""
+        if event["event"] != "resume":
+            append_log(self.folder / LOG, event)
+            self.boards(event)
+        self.observe(event)
+
+    def tell_once(self, event: Event) -> None:
+        """Log an event from before the first step, unless a resumed run's log has it."""
+        (self.observe if self.state else self.tell)(event)
+
+    def keep(self, encoder: SentenceEncoder, best: bool) -> None:
+        """Save the model."""
+        encoder.provenance = self.provenance
+        encoder.save(self.folder / LAST)
+        if best:
+            encoder.save(self.folder / BEST)
+
+    def save(self, state: TrainState) -> None:
+        """Save a checkpoint, which knows how long the log is."""
+        progress = {**state.progress, "log_bytes": sync_log(self.folder / LOG)}
+        save_state(self.folder, TrainState(state.step, state.tensors, progress))
+
+    def finish(self, report: TrainReport, counts: ReadCounts) -> None:
+        """Log the end, which says that nothing is left to resume."""
+        if report.worse:
+            name = next(iter(report.start))
+            text = (
+                f"training made the model worse: {name} was {report.start[name]:.4g} before and is "
+                f"{report.last[name]:.4g} now; {BEST}/ holds step {report.best_step}, the best one"
+            )
+            self.tell({"event": "warning", "text": text})
+        found = {"skipped": counts.skipped, "blank": counts.blank}
+        self.tell({"event": "finish", **found, **asdict(report)})
+
+    def _note(self, text: str) -> None:
+        self.observe({"event": "note", "text": text})
+
+
+def finished_report(log: Path) -> TrainReport | None:
+    """Return what a finished run came to; ``None`` if its log does not end with the end.
+
+    Raises:
+        ArtefactError: the log is damaged, or of another version.
+    """
+    events = read_log(log)
+    if not events or events[-1]["event"] != "finish":
+        return None
+    try:
+        return TrainReport(**{field.name: events[-1][field.name] for field in fields(TrainReport)})
+    except KeyError as error:
+        raise ArtefactError(f"{log}: its last line says nothing of {error}") from error
 
 
 def find_mlm_head(
@@ -112,20 +270,24 @@ def read_rows(files: Sequence[Path], config: DataConfig, counts: ReadCounts) -> 
     return examples[: config.limit]
 
 
-def find_validation(dev: str) -> Validate:
-    """Return what watches the run: STS-B dev, a file in its format, or nothing.
+def find_validation(config: TrainConfig, held: Sequence[Example]) -> Validate:
+    """Return what watches the run: STS-B dev, a file in its format, held-out rows, or nothing.
 
     Raises:
         DataError: the set is not there; the message names the way out.
     """
+    dev = config.eval.dev
     if dev == "none":
         return no_validation
+    if dev == "heldout":
+        return heldout_validation(held, config.loss, batch_size=config.optim.batch_size)
     try:
         if dev == "stsb":
             return sts_validation(load_sts_task("stsb-dev"))
         return sts_validation(read_sts(dev), name="dev")
     except DataError as error:
-        raise DataError(f"{error}. To train without a dev set: eval.dev=none") from error
+        ways = "eval.dev=heldout holds out training rows instead, eval.dev=none does without"
+        raise DataError(f"{error}. {ways}") from error
 
 
 def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
@@ -150,21 +312,3 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
     if changes.layers is not None:
         encoder.backbone.keep_layers(changes.layers)
     return encoder
-
-
-def _toml(model: str, files: Sequence[Path], config: TrainConfig) -> str:
-    run = {"model": model, "train": [str(file) for file in files]}
-    return tomli_w.dumps({**to_dict(config), "run": run})
-
-
-def _provenance(
-    model: str, files: Sequence[Path], rows: int, config: TrainConfig
-) -> dict[str, Any]:
-    return {
-        "trained": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "start": Path(model).name,
-        "files": {file.name: sha256_file(file) for file in files},
-        "rows": rows,
-        "settings": to_dict(config),
-        "versions": {name: version(name) for name in ("simcse-next", "torch", "transformers")},
-    }

@@ -65,19 +65,73 @@ class EvalConfig:
 
     Attributes:
         every: steps between evaluations; the last step is always evaluated.
-        dev: ``stsb`` (STS-B dev), a file of subset, score, sentence1, sentence2, or ``none``.
+        dev: ``stsb`` (STS-B dev), a file of subset, score, sentence1, sentence2, ``heldout``
+            (the loss on training rows that are held out, where there is no rated set) or ``none``.
+        heldout: how many rows are held out for that, at most a tenth.
         patience: stop after so many evaluations without a better score.
     """
 
     every: int = 250  # Gao et al. 2021, appendix A
     dev: str = "stsb"
+    heldout: int = 512
     patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ConfigError(f"eval.every must be at least 1, got {self.every}")
+        if self.heldout < 2:
+            raise ConfigError(f"eval.heldout must be at least 2, got {self.heldout}")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"eval.patience must be at least 1, got {self.patience}")
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """When a run is stopped or set back because something went wrong.
+
+    Attributes:
+        explosion: a gradient norm so many times the usual one is not applied; 0 allows any.
+        skip: bad updates (not finite, or an explosion) left out before the run stops.
+        rollback: times the run may go back to its best look and on at half the rate, where the
+            embeddings collapse or ``eval.patience`` runs out, before it stops.
+    """
+
+    explosion: float = 1000.0
+    skip: int = 0
+    rollback: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.explosion == 0 or self.explosion > 1):
+            raise ConfigError(f"guard.explosion must be 0 or above 1, got {self.explosion}")
+        if self.skip < 0 or self.rollback < 0:
+            raise ConfigError("guard.skip and guard.rollback must be >= 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the run is carried out; nothing here changes what one machine computes.
+
+    Attributes:
+        checkpoint_every: steps between checkpoints, from which ``--resume`` goes on.
+        threads: of the processor; ``None`` leaves it to torch. The last bits of sums depend on it.
+        timeout: seconds after which another process that does not answer counts as lost.
+        deterministic: allow only operations that give the same bits on every repetition.
+    """
+
+    checkpoint_every: int = 250
+    threads: int | None = None
+    timeout: float = 600.0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every < 1:
+            raise ConfigError(
+                f"train.checkpoint_every must be at least 1, got {self.checkpoint_every}"
+            )
+        if not self.timeout > 0:
+            raise ConfigError(f"train.timeout must be > 0, got {self.timeout}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"train.threads must be at least 1, got {self.threads}")
 
 
 @dataclass(frozen=True)
@@ -91,6 +145,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    train: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:

@@ -8,13 +8,18 @@ from typing import Any
 LABELS = ("event", "step", "best")  # of an event; the rest are its numbers
 
 
-def tensorboard(folder: Path) -> Callable[[Mapping[str, Any]], None]:
-    """Return what writes steps and looks to ``folder``; without TensorBoard it does nothing."""
+def tensorboard(folder: Path, *, after: int | None = None) -> Callable[[Mapping[str, Any]], None]:
+    """Return what writes steps and looks to ``folder``; without TensorBoard it does nothing.
+
+    Of an earlier part of the run only what came up to step ``after`` is shown.
+    """
     if find_spec("tensorboard") is None:
         return lambda event: None
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    writer = SummaryWriter(
+        str(folder / "tensorboard"), purge_step=None if after is None else after + 1
+    )
 
     def write(event: Mapping[str, Any]) -> None:
         for name, value in event.items() if event["event"] in ("step", "eval") else ():

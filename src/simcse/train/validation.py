@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simcse.evaluate.geometry import measure_geometry
-from simcse.evaluate.space import effective_rank, mean_cosine
+from simcse.evaluate.geometry import mean_cosine, measure_geometry
+from simcse.evaluate.space import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.sts import StsTask
 from simcse.model.encoder import SentenceEncoder

@@ -1,0 +1,180 @@
+"""How a model came about: command, code, data, hardware, versions and time."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simcse.config import to_dict
+from simcse.errors import ConfigError, DataError
+from simcse.io.checkpoints import checksums
+from simcse.io.datasets import data_folder
+from simcse.io.files import sha256_file
+from simcse.model.names import locate
+from simcse.train.settings import TrainConfig
+
+PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy")
+DATA = ("run.train_sha256", "run.dev_sha256", "run.rows")
+SAME = ("run.model_sha256", "run.world_size", *DATA)  # of [run]; the rest may differ on resume
+FREE = ("train.checkpoint_every", "train.timeout")  # settings that may
+
+
+def describe(
+    model: str,
+    files: Sequence[Path],
+    rows: int,
+    config: TrainConfig,
+    *,
+    command: str,
+    world: int,
+) -> dict[str, Any]:
+    """Return everything a run depends on: its settings, and under ``run`` the rest.
+
+    Raises:
+        DataError: a file cannot be read.
+        UsageError: there is no such model.
+    """
+    run = {
+        "command": command,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": os.path.abspath(model) if Path(model).is_dir() else model,
+        "train": [os.path.abspath(file) for file in files],
+        **_inputs(model, files, config),
+        "rows": rows,
+        "world_size": world,
+        "threads": torch.get_num_threads(),
+        "code_sha256": code_sha256(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "hardware": hardware(),
+    }
+    return {**to_dict(config), "run": run}
+
+
+def same_inputs(
+    before: Mapping[str, Any], model: str, files: Sequence[Path], config: TrainConfig
+) -> None:
+    """Refuse a start model, training file or dev set other than a run's description names.
+
+    Raises:
+        DataError: a file is another.
+        ConfigError: the start model is.
+    """
+    refuse_changes(before, {**before, "run": {**before["run"], **_inputs(model, files, config)}})
+
+
+def for_model(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model folder says of its run: without the paths of this machine."""
+    run = described["run"]
+    return {
+        **run,
+        "model": Path(run["model"]).name if os.path.isabs(run["model"]) else run["model"],
+        "train": [Path(file).name for file in run["train"]],
+        "settings": {name: value for name, value in described.items() if name != "run"},
+    }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return by dotted name what two descriptions say differently."""
+    left, right = _flat(before), _flat(now)
+    names = [*left, *(name for name in right if name not in left)]
+    return {
+        name: (left.get(name), right.get(name))
+        for name in names
+        if left.get(name) != right.get(name)
+    }
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Refuse to go on under other settings or with other data than the run began with.
+
+    Returns:
+        What differs in the surroundings, such as versions or threads, which may change the
+        last bits of the result.
+
+    Raises:
+        DataError: the training data or the dev set is another; the message shows the hashes.
+        ConfigError: a setting, the start model or the number of processes is another.
+    """
+    found = changes(before, now)
+    refused = {
+        name: values
+        for name, values in found.items()
+        if name in SAME or not (name.startswith("run.") or name in FREE)
+    }
+    if refused:
+        lines = [f"  {name}: {old} at its start, {new} now" for name, (old, new) in refused.items()]
+        error = DataError if any(name in DATA for name in refused) else ConfigError
+        raise error("\n".join(["the run cannot be resumed, it would become another:", *lines]))
+    machine = ("run.threads", "run.code_sha256", "run.versions.", "run.hardware.")
+    return [
+        f"{name.removeprefix('run.')} was {old} and is {new}"
+        for name, (old, new) in found.items()
+        if name.startswith(machine)
+    ]
+
+
+def code_sha256() -> str:
+    """Return one SHA-256 of this package's source files."""
+    package = Path(str(resources.files("simcse")))
+    return _joint(
+        (path.relative_to(package).as_posix(), sha256_file(path))
+        for path in sorted(package.rglob("*.py"))
+    )
+
+
+def hardware() -> dict[str, Any]:
+    """Return what the numbers are computed on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _inputs(model: str, files: Sequence[Path], config: TrainConfig) -> dict[str, Any]:
+    inputs = {
+        "model_sha256": _joint(checksums(locate(model)).items()),
+        "train_sha256": [sha256_file(file) for file in files],
+    }
+    dev = _dev_file(config.eval.dev)
+    return inputs if dev is None else {**inputs, "dev_sha256": sha256_file(dev)}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _dev_file(dev: str) -> Path | None:
+    if dev in ("none", "heldout"):
+        return None
+    return data_folder() / "sts" / "stsb-dev.tsv" if dev == "stsb" else Path(dev)
+
+
+def _joint(hashes: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for name, value in hashes:
+        digest.update(f"{name} {value}\n".encode())
+    return digest.hexdigest()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,70 @@
+"""``simcse data doctor``, ``dedupe``, ``split`` and ``sample``."""
+
+import json
+
+import pytest
+
+LINES = [f"this is sentence {i} of the file with some {i * 7} words" for i in range(40)]
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMCSE_DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "sts").mkdir(parents=True)
+    (tmp_path / "data" / "sts" / "stsb-dev.tsv").write_text(f"x\t5\t{LINES[4]}\tother words\n")
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join([*LINES, LINES[0], ""]))
+    return path
+
+
+def test_the_doctor_names_lines_and_mends(simcse, text):
+    outcome = simcse("data", "doctor", text)
+    assert outcome.code == 0, outcome.err
+    assert "41 usable rows" in outcome.out
+    assert "duplicate rows: 1 (2.44%)\n  lines: 41\n  mend:  simcse data dedupe" in outcome.out
+    assert "rows with an evaluation sentence: 1 (2.44%)\n  lines: 5\n" in outcome.out
+    assert "from  11        41 ####" in outcome.out
+    as_json = json.loads(simcse("data", "doctor", text, "--json").out)
+    assert as_json["rows"] == 41
+    assert {finding["name"] for finding in as_json["findings"]} >= {"duplicate rows"}
+
+
+def test_what_the_doctor_proposes_mends(simcse, text, tmp_path):
+    clean = tmp_path / "clean.txt"
+    done = simcse("data", "dedupe", text, "--near", "--leaks", "--output", clean)
+    assert done.code == 0, done.err
+    assert "1 evaluation sentences, 1 duplicates" in done.err
+    findings = json.loads(simcse("data", "doctor", clean, "--json").out)["findings"]
+    assert [finding["name"] for finding in findings] == []
+
+
+def test_split_and_sample_write_files_of_the_same_format(simcse, text, tmp_path):
+    parts = tmp_path / "parts"
+    assert simcse("data", "split", text, "--output", parts, "--dev", 0.2, "--test", 0).code == 0
+    assert sorted(path.name for path in parts.iterdir()) == ["dev.txt", "train.txt"]
+    read = [(parts / name).read_text().splitlines() for name in ("train.txt", "dev.txt")]
+    assert sorted(read[0] + read[1]) == sorted([*LINES, LINES[0]])
+    small = tmp_path / "small.txt.gz"
+    assert simcse("data", "sample", text, "--rows", 5, "--output", small).code == 0
+    assert "5 usable rows" in simcse("data", "doctor", small).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("doctor", "nothing.txt"), 3, "cannot read nothing.txt"),
+        (("doctor", "-"), 3, "standard input"),
+        (("sample", "TEXT", "--rows", "99", "--output", "o.txt"), 3, "at least 99 rows, got 41"),
+        (("dedupe", "TEXT", "--output", "o.tsv"), 3, "of one format"),
+        (
+            ("split", "TEXT", "--output", "o", "--dev", "0.6", "--test", "0.4"),
+            2,
+            "nothing to train",
+        ),
+    ],
+)
+def test_mistakes_have_exit_codes(simcse, text, arguments, code, message):
+    outcome = simcse("data", *(text if word == "TEXT" else word for word in arguments))
+    assert outcome.code == code
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
