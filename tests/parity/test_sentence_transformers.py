@@ -168,7 +168,7 @@ def test_their_folder_read_by_us(
         ([lambda width: st.Pooling(width, ("cls", "mean"))], "cls.*mean"),
         ([pooling_of("mean"), lambda width: st.Dense(width, 8)], "out_features is 8"),
         (
-            [pooling_of("mean"), lambda width: st.Dense(width, width, activation_function=None)],
+            [pooling_of("mean"), lambda w: st.Dense(w, w, activation_function=torch.nn.ReLU())],
             "activation_function",
         ),
         ([pooling_of("mean"), lambda width: st.Dense(width, width, bias=False)], "bias is False"),

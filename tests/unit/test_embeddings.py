@@ -7,9 +7,6 @@ from simcse.errors import DataError, ResourceError
 from simcse.evaluate import embeddings
 from simcse.evaluate.embeddings import embed_once
 from simcse.io.embedding_cache import EmbeddingCache
-from simcse.model.encoder import SentenceEncoder
-from simcse.model.fingerprint import fingerprint
-from simcse.model.settings import ModelSettings
 
 TEXTS = ["one", "three", "one", "eleven", "", "five"]
 
@@ -75,19 +72,3 @@ def test_wrong_shapes_and_unwritable_caches_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot write"):
         embed_once(Counting(), TEXTS, cache=EmbeddingCache("model", folder=tmp_path / "file"))
-
-
-def test_a_fingerprint_follows_what_changes_vectors(make_encoder, tmp_path):
-    settings = ModelSettings(pooling="mean", max_length=32)
-    first = make_encoder(settings)
-    known = fingerprint(first)
-    first.save(tmp_path / "model")
-    assert fingerprint(SentenceEncoder.load(tmp_path / "model", precision="fp32")) == known
-    assert fingerprint(make_encoder(ModelSettings(pooling="cls", max_length=32))) != known
-    assert fingerprint(make_encoder(ModelSettings(pooling="mean", max_length=16))) != known
-    changed = make_encoder(settings)
-    next(changed.parameters()).data[0] += 1e-3
-    assert fingerprint(changed) != known
-    rounded = make_encoder(settings)
-    rounded.set_precision("bf16")
-    assert fingerprint(rounded) != known
