@@ -78,6 +78,8 @@ def gradients(model, text, folder):
     def one(rank, world, dtype, rows, chunk):
         with join_processes(60) as processes:
             encoder = SentenceEncoder.load(model, precision="fp32").to(dtype).train()
+            for table in (m for m in encoder.modules() if isinstance(m, torch.nn.Embedding)):
+                table._forward_hooks.clear()  # which would round its output to fp32
             encoder.backbone.set_dropout(0.1)
             config = LossConfig(hard_negative_weight=2.0, temperature=0.1)
             objective = Objective(encoder, config, seed=7, chunk_tokens=chunk, processes=processes)

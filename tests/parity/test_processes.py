@@ -85,7 +85,7 @@ def test_two_processes_are_resumed_to_the_same_bits(shares):
 def test_torchrun_starts_two_processes_that_leave_one_run(tiny_model_folder, text, tmp_path):
     run = tmp_path / "run"
     command = (
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"),
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
         *("-m", "simcse", "train", "--model", tiny_model_folder, "--train", text, "--output", run),
         *("optim.batch_size=8", "eval.dev=none", "loss.mlm_weight=0.1"),
     )

@@ -101,11 +101,7 @@ class Objective(nn.Module):
         pass and meets two independent dropout masks.
         """
         if not self.processes.share(rows):  # a last batch with fewer rows than processes
-            kept = torch.promote_types(next(self.parameters()).dtype, torch.float32)
-            return self._loss(
-                torch.zeros(0, self.encoder.dimensions, dtype=kept, device=self.encoder.device),
-                rows,
-            )
+            return self._loss(torch.zeros(0, self.encoder.dimensions).to(self.encoder.device), rows)
         batch = self._tokenize(rows)
         return backward_in_pieces(
             self.encoder.embed,
