@@ -172,6 +172,7 @@ def cosine_histogram(groups: Mapping[str, Sequence[float]]) -> bytes:
     axes.set_xlim(min(min(cosines) for cosines in groups.values()) - 0.05, 1.02)
     axes.set_xlabel("cosine")
     axes.set_ylabel("density")
+    axes.set_ylim(top=axes.get_ylim()[1] * (1 + 0.12 * len(groups)))  # the legend's room
     axes.legend(frameon=False)
     return _png(figure)
 
