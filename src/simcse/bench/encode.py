@@ -7,6 +7,7 @@ import torch
 
 from simcse.bench.race import Contestant
 from simcse.errors import UsageError
+from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.names import locate
 from simcse.model.precision import Precision
@@ -112,9 +113,7 @@ def openvino(
 
 def lowest_cosine(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
     """Lowest cosine between the embeddings that two contestants gave one sentence."""
-    a, b = np.asarray(first), np.asarray(second)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(1) / norms).min())
+    return float(cosine(first, second).min())
 
 
 def _repeated(encode: Callable[[], np.ndarray], repeats: int) -> Work:

@@ -1,7 +1,6 @@
 """``simcse encode`` and ``simcse similarity``."""
 
 import itertools
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,16 +82,12 @@ def encode(
 
 def _chunks(sentences: Iterator[str], *, total: int | None) -> Iterator[list[str]]:
     """Yield lists of sentences, with a bar on stderr; without a total it has no ETA."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    from simcse.cli.progress import counting_bar
 
-    console = Console(file=sys.stderr)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("encoding", total=total)
+    with counting_bar("encoding", total) as advance:
         while chunk := list(itertools.islice(sentences, CHUNK)):
             yield chunk
-            bar.advance(task, len(chunk))
+            advance(len(chunk))
 
 
 @click.command()

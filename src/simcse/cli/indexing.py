@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -83,18 +82,13 @@ def fill(
 @contextlib.contextmanager
 def _progress(files: Sequence[str]) -> Iterator[Any]:
     """Show a bar with ETA on stderr; rows done by an earlier call count at once."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
+    from simcse.cli.progress import counting_bar
     from simcse.io.sentences import count_lines
 
     lines = [count_lines(path) for path in files]
     total = None if None in lines else sum(filter(None, lines))
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(file=sys.stderr)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("indexing", total=total)
-        yield lambda rows, _skipped: bar.advance(task, rows)
+    with counting_bar("indexing", total) as advance:
+        yield lambda rows, _skipped: advance(rows)
 
 
 def show_hits(queries: Sequence[str], found: Sequence[Sequence[Any]], form: str) -> None:

@@ -1,7 +1,8 @@
-"""Progress on stderr: what a training run shows while it works."""
+"""Progress on stderr: a bar for things that are counted, and what a training run shows."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +17,16 @@ from rich.progress import (
 )
 
 SMOOTHING = 0.95  # of the loss shown
+
+
+@contextmanager
+def counting_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar and give what advances it; without a total it has no ETA."""
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 class TrainProgress:

@@ -7,14 +7,13 @@ leaves the old or the new one. Files that two generations share are hard links. 
 shared lock on its generation's manifest, and a generation so held is not removed.
 """
 
-import contextlib
 import fcntl
 import json
 import os
 import shutil
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +21,11 @@ from typing import Any, TypeVar
 from simcse.errors import ArtefactError, ResourceError
 from simcse.io.checkpoints import atomic_folder, check_checksums, read_json
 from simcse.io.files import sha256_file, write_text
+from simcse.io.locks import lock_folder
 
 POINTER = "CURRENT"
 MANIFEST = "manifest.json"
+WRITING = "another process is writing {folder}; try again when it is done"
 LOCK_SECONDS = 10.0  # a commit takes less; after this somebody else's write is an error
 T = TypeVar("T")
 
@@ -124,35 +125,13 @@ def with_current(root: Path, use: Callable[[Generation], T]) -> T:
                 raise
 
 
-@contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path) -> AbstractContextManager[None]:
     """Hold the writers' lock; it ends with the process, however that ends.
 
     Raises:
         ResourceError: another process held it for `LOCK_SECONDS`, or the folder is read-only.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ResourceError(f"cannot write {root}: {error.strerror}") from error
-    try:
-        _acquire(descriptor, root)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _acquire(descriptor: int, root: Path) -> None:
-    until = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if time.monotonic() > until:
-                message = f"another process is writing {root}; try again when it is done"
-                raise ResourceError(message) from error
-        time.sleep(0.02)
+    return lock_folder(root, wait=LOCK_SECONDS, busy=WRITING)
 
 
 def publish(

@@ -7,6 +7,7 @@ it sees one row of T tokens, and this function lets each sentence attend to itse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -91,9 +92,9 @@ def lay_out(
     counts = Counter(-(-length // STEP) * STEP for length in lengths)
     blocks = tuple((rounded_up(count, BLOCK_SIZES), size) for size, count in counts.items())
     held: list[int] = []  # tokens of each sentence, empty ones among them
+    given = iter(lengths)
     for (rows, _), count in zip(blocks, counts.values(), strict=True):
-        start = len([length for length in held if length])
-        held += [*lengths[start : start + count], *[0] * (rows - count)]
+        held += [*islice(given, count), *[0] * (rows - count)]
     sizes = [size for rows, size in blocks for _ in range(rows)]
     length, padded = torch.tensor(held), torch.tensor(sizes)  # (S,)
     sentence = torch.repeat_interleave(padded)  # (P,)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.evaluate.shared import measure, measuring_options, present
+from simcse.cli.evaluate.shared import measure, measuring_options, present, read_pairs
 
 if TYPE_CHECKING:
     from simcse.io.sts import StsTask
@@ -88,16 +88,10 @@ def pairs_task(path: Path, columns: str | None) -> "StsTask":
     """Read the user's pairs as pairs rated 5, all of them positives."""
     import numpy as np
 
-    from simcse.errors import DataError
-    from simcse.io.examples import read_examples
     from simcse.io.files import sha256_file
     from simcse.io.sts import StsTask
 
-    examples = read_examples(path, columns=columns.split(",") if columns else ())
-    second = tuple(example.positive for example in examples if example.positive is not None)
-    if len(second) != len(examples):
-        raise DataError(f"{path}: expected pairs, got rows of one sentence")
-    first = tuple(example.anchor for example in examples)
-    rating = np.full(len(examples), 5.0)
-    names = (path.name,) * len(examples)
+    first, second = zip(*read_pairs(path, columns), strict=True)
+    rating = np.full(len(first), 5.0)
+    names = (path.name,) * len(first)
     return StsTask(path.name, names, rating, first, second, path, sha256_file(path))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from simcse.cli.evaluate.shared import measure, measuring_options, present
+from simcse.cli.evaluate.shared import measure, measuring_options, present, read_pairs
 
 KNOWN_SETS = {"captions": "flickr30k_captions.tsv.gz", "quora": "quora_duplicates.tsv.gz"}
 
@@ -73,9 +73,9 @@ def retrieval(
     known = {name: data_folder(data) / "pairs" / KNOWN_SETS[name] for name in sets}
     if not (pairs or groups or known):
         raise click.UsageError("nothing to search in: give --pairs, --groups or --set")
-    asked = [pairs_set(path.name, _read(path, columns, limit)) for path in pairs]
-    asked += [groups_set(path.name, _read(path, columns, limit)) for path in groups]
-    asked += [groups_set(name, _read(path, "1,2", limit)) for name, path in known.items()]
+    asked = [pairs_set(path.name, read_pairs(path, columns, limit)) for path in pairs]
+    asked += [groups_set(path.name, read_pairs(path, columns, limit)) for path in groups]
+    asked += [groups_set(name, read_pairs(path, "1,2", limit)) for name, path in known.items()]
     evaluation = Evaluation(
         measure(Plan(retrieval=asked, k=k), **measuring),
         data={path.name: sha256_file(path) for path in (*pairs, *groups, *known.values())},
@@ -83,14 +83,3 @@ def retrieval(
         options={"limit": limit, "k": k},
     )
     present(evaluation, form=form, output=output)
-
-
-def _read(path: Path, columns: str | None, limit: int) -> list[tuple[str, str]]:
-    from simcse.errors import DataError
-    from simcse.io.examples import read_examples
-
-    examples = read_examples(path, columns=columns.split(",") if columns else ())[:limit]
-    found = [(each.anchor, each.positive) for each in examples if each.positive is not None]
-    if len(found) != len(examples):
-        raise DataError(f"{path}: expected pairs, got rows of one sentence")
-    return found

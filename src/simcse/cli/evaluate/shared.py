@@ -61,6 +61,22 @@ def split_tasks(names: str, known: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> list[tuple[str, str]]:
+    """Read the first ``limit`` pairs of the user's own file.
+
+    Raises:
+        DataError: the file cannot be read, or a row has one sentence only.
+    """
+    from simcse.errors import DataError
+    from simcse.io.examples import read_examples
+
+    examples = read_examples(path, columns=columns.split(",") if columns else ())[:limit]
+    found = [(each.anchor, each.positive) for each in examples if each.positive is not None]
+    if len(found) != len(examples):
+        raise DataError(f"{path}: expected pairs, got rows of one sentence")
+    return found
+
+
 def measure(
     plan: "Plan",
     models: tuple[str, ...],
