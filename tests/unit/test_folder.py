@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from transformers import BertModel, RobertaConfig, RobertaModel
 
 from simcse.errors import ArtefactError, ConfigError, ResourceError, UsageError
 from simcse.model import folder as folder_module
+from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.folder import HEAD, OWN, read_model
 from simcse.model.names import REFERENCE, locate
@@ -369,6 +371,29 @@ def test_a_folder_can_be_read_while_it_is_replaced(
     finally:
         stop.set()
         writer.join()
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError, UsageError, ArtefactError, None])
+def test_a_folder_replaced_halfway_is_read_again(
+    failure: type[Exception] | None,
+    saved: Path,
+    tiny_encoder: SentenceEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, times = folder_module._open, []
+
+    def replaced(folder: Path, *, with_pooler: bool = False) -> tuple[Backbone, Any]:
+        times.append(folder)
+        if len(times) == 1:
+            tiny_encoder.provenance["note"] = "the newer one"
+            tiny_encoder.save(saved)
+            if failure is not None:
+                raise failure("gone")
+        return read(folder, with_pooler=with_pooler)
+
+    monkeypatch.setattr(folder_module, "_open", replaced)
+    assert SentenceEncoder.load(saved).provenance["note"] == "the newer one"
+    assert len(times) == 2
 
 
 def test_one_warning_a_call_says_how_many_were_cut(tiny_encoder: SentenceEncoder) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import simcse
 from simcse import config
-from simcse.errors import ArtefactError, ConfigError, ResourceError, UsageError
+from simcse.errors import ArtefactError, ConfigError, ResourceError, SimcseError, UsageError
 from simcse.io.checkpoints import atomic_folder, check_checksums, checksums, read_json
 from simcse.io.files import write_text
 from simcse.model import huggingface, modules
@@ -86,7 +86,7 @@ def read_model(
         try:
             parts = _read_folder(folder, str(name_or_folder), settings, changes or {})
             break
-        except ArtefactError:
+        except (SimcseError, OSError):
             if _state(folder) == state:
                 raise  # otherwise training replaced the folder meanwhile: read the new one
     parts.backbone.to(target).set_compute(DTYPES[choose_precision(precision, target)])
@@ -177,6 +177,8 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
     layer = None
     if settings.postprocess == stored.postprocess != "none":
         layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)
+    if read_json(folder / OWN) != own:
+        raise ArtefactError(f"{folder} was replaced while it was read")
     return _join(backbone, tokenizer, settings, head, provenance, layer)
 
 
@@ -250,7 +252,8 @@ def _choose_device(device: str | None) -> torch.device:
 
 def _state(folder: Path) -> tuple[int, int] | None:
     """What changes when another folder takes this one's place."""
-    if not folder.exists():
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
         return None
-    status = folder.stat()
     return status.st_ino, status.st_mtime_ns
