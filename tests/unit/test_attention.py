@@ -100,24 +100,24 @@ def test_gradient_with_dropout_is_right() -> None:
 
 
 def test_a_layout_by_hand() -> None:
-    layout = lay_out([2, 9], torch.device("cpu"))
-    assert layout.blocks == ((1, 8), (1, 16))
-    assert layout.tokens.tolist() == [0, 1, *6 * [0], *range(2, 11), *7 * [0]]
-    assert layout.places.tolist() == [0, 1, *range(8, 17)]
-    assert layout.empty.tolist() == [*range(2, 8), *range(17, 24)]
+    layout = lay_out([2, 17], torch.device("cpu"))
+    assert layout.blocks == ((1, 16), (1, 32))
+    assert layout.tokens.tolist() == [0, 1, *14 * [0], *range(2, 19), *15 * [0]]
+    assert layout.places.tolist() == [0, 1, *range(16, 33)]
+    assert layout.empty.tolist() == [*range(2, 16), *range(33, 48)]
     assert [bias.flatten().tolist() for bias in layout.biases] == [
-        2 * [0.0] + 6 * [-math.inf],
-        9 * [0.0] + 7 * [-math.inf],
+        2 * [0.0] + 14 * [-math.inf],
+        17 * [0.0] + 15 * [-math.inf],
     ]
 
 
 def test_large_blocks_have_empty_sentences() -> None:
-    layout = lay_out([3] * 33 + [9], torch.device("cpu"))
-    assert layout.blocks == ((36, 8), (1, 16))
-    assert layout.places.tolist() == [8 * i + j for i in range(33) for j in range(3)] + [
-        *range(36 * 8, 36 * 8 + 9)
+    layout = lay_out([3] * 33 + [17], torch.device("cpu"))
+    assert layout.blocks == ((36, 16), (1, 32))
+    assert layout.places.tolist() == [16 * i + j for i in range(33) for j in range(3)] + [
+        *range(36 * 16, 36 * 16 + 17)
     ]
-    assert layout.tokens[layout.places].tolist() == [*range(33 * 3 + 9)]
+    assert layout.tokens[layout.places].tolist() == [*range(33 * 3 + 17)]
     assert all((bias == 0).any(-1).all() for bias in layout.biases)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from simcse.errors import UsageError
 from simcse.model import attention
 from simcse.model.dropout import Noise, replace_dropout
+from simcse.model.linear import replace_linear
 from simcse.text import TokenBatch, pack
 
 ROW_SIZES = 64  # between two powers of two, as `rounded_up` takes it
@@ -30,6 +31,7 @@ class Backbone(nn.Module):
         self.noise = Noise()
         self._padded_attention: str = model.config._attn_implementation
         attention.register()
+        replace_linear(model)
         self.packed = _takes_packed(model) and self._packs_exactly()
 
     @property

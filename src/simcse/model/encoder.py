@@ -21,7 +21,7 @@ from simcse.model.settings import ModelSettings
 from simcse.postprocess import Layer
 from simcse.text import TokenBatch, Tokenizer, Truncation, TruncationWarning, pack
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 4096
 CHUNK = 4096  # sentences tokenised and sorted by length together
 
 
