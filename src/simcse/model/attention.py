@@ -6,7 +6,7 @@ it sees one row of T tokens, and this function lets each sentence attend to itse
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -58,22 +58,44 @@ class Layout:
     biases: tuple[Tensor, ...]
     noise: Noise
     keys: tuple[Tensor, ...]
+    _by_head: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def split(self, placed: Tensor) -> Iterator[Tensor]:
-        """Cut rows of places (P, H, Dh) into views (b, H, L, Dh), one a block."""
-        for piece, block in _pieces(placed, self.blocks):
-            yield piece.view(*block, *piece.shape[1:]).transpose(1, 2)
+    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
+        """Say where rows of (T * H, Dh) go when each block holds (b, H, L) of them.
 
-    def place(self, rows: Tensor) -> list[Tensor]:
-        """Bring rows of tokens (T or more, H, Dh) to the blocks, each a copy (b * H, L, Dh)."""
-        return [block.flatten(0, 1) for block in self.split(rows.index_select(0, self.tokens))]
+        Returns:
+            (P * H,) the row at each spot, and (P, H) the spot of each place and head.
+        """
+        if heads not in self._by_head:
+            of_head = torch.arange(heads, device=self.tokens.device)
+            rows, spots, first = [], [], 0
+            for tokens, (count, length) in _pieces(self.tokens, self.blocks):
+                placed = tokens.view(count, 1, length) * heads + of_head[:, None]
+                rows.append(placed.flatten())
+                spot = torch.arange(placed.numel(), device=placed.device).view_as(placed)
+                spots.append((spot + first).transpose(1, 2).reshape(-1, heads))
+                first += placed.numel()
+            self._by_head[heads] = torch.cat(rows), torch.cat(spots)
+        return self._by_head[heads]
 
-    def take_back(self, placed: Tensor, count: int) -> Tensor:
-        """Bring rows of places (P, H, Dh) to ``count`` rows; those after the T tokens are 0."""
-        rows = placed.new_empty(count, *placed.shape[1:])
-        rows[len(self.places) :] = 0.0
-        torch.index_select(placed, 0, self.places, out=rows[: len(self.places)])
-        return rows
+    def split(self, spots: Tensor, heads: int) -> list[Tensor]:
+        """Cut spots (P * H, Dh) into views (b * H, L, Dh), one a block."""
+        sizes = [count * heads * length for count, length in self.blocks]
+        pieces = zip(torch.split(spots, sizes), self.blocks, strict=True)
+        return [piece.view(-1, length, piece.shape[-1]) for piece, (_, length) in pieces]
+
+    def place(self, rows: Tensor) -> Tensor:
+        """Bring rows of tokens (T or more, H, Dh) to their spots (P * H, Dh)."""
+        by_head = rows.reshape(-1, rows.shape[-1])
+        return by_head.index_select(0, self.by_head(rows.shape[1])[0])
+
+    def take_back(self, spots: Tensor, count: int, heads: int) -> Tensor:
+        """Bring spots (P * H, Dh) to ``count`` rows (., H, Dh); those after the T tokens are 0."""
+        rows = spots.new_empty(count * heads, spots.shape[-1])
+        source = self.by_head(heads)[1][self.places].flatten()  # (T * H,)
+        rows[len(source) :] = 0.0
+        torch.index_select(spots, 0, source, out=rows[: len(source)])
+        return rows.view(count, heads, -1)
 
 
 def lay_out(
@@ -174,11 +196,18 @@ def _attend(
     scaling: float,
 ) -> Tensor:
     """Attention by torch's fused kernel, for rows of tokens (T, H, Dh)."""
-    mixed = query.new_empty(len(layout.tokens), *query.shape[1:])  # (P, H, Dh)
-    placed = (layout.split(x.index_select(0, layout.tokens)) for x in (query, key, value))
-    for block, q, k, v, bias in zip(layout.split(mixed), *placed, biases, strict=True):
-        block.copy_(nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scaling))
-    return layout.take_back(mixed, len(query))
+    count, heads, size = query.shape
+    placed = (layout.split(layout.place(x), heads) for x in (query, key, value))
+    mixed = []
+    for q, k, v, bias in zip(*placed, biases, strict=True):
+        block = (x.unflatten(0, (-1, heads)) for x in (q, k, v))  # each (b, H, L, Dh)
+        attended = nn.functional.scaled_dot_product_attention(*block, bias, scale=scaling)
+        mixed.append(attended.transpose(1, 2).reshape(-1, heads, size))
+    rows = query.new_empty(count, heads, size)
+    rows[len(layout.places) :] = 0.0
+    places = mixed[0] if len(mixed) == 1 else torch.cat(mixed)  # (P, H, Dh)
+    torch.index_select(places, 0, layout.places, out=rows[: len(layout.places)])
+    return rows
 
 
 class _Attention(torch.autograd.Function):
@@ -201,44 +230,53 @@ class _Attention(torch.autograd.Function):
         rate: float,
     ) -> Tensor:
         site = layout.noise.next_site() if rate > 0 else 0
-        mixed = query.new_empty(len(layout.tokens), *query.shape[1:])  # (P, H, Dh)
-        placed = (layout.place(x) for x in (query, key, value))
+        heads = query.shape[1]
+        spots = [layout.place(x) for x in (query, key, value)]
+        spots[0].mul_(scaling)
+        if rate > 0:
+            spots[2].mul_(keep_scale(rate))
+        mixed = torch.empty_like(spots[0])  # (P * H, Dh)
         saved: list[Tensor] = []
-        for i, (block, q, k, v) in enumerate(zip(layout.split(mixed), *placed, strict=True)):
-            scores = torch.bmm(q.mul_(scaling), k.transpose(1, 2))  # (b * H, L, L)
-            scores.view(*block.shape[:-1], -1).add_(biases[i])
+        for i, (m, q, k, v) in enumerate(
+            zip(*(layout.split(x, heads) for x in (mixed, *spots)), strict=True)
+        ):
+            scores = torch.bmm(q, k.transpose(1, 2))  # (b * H, L, L)
+            by_head = scores.view(-1, heads, *scores.shape[1:])
+            by_head.add_(biases[i])
             weights = scores.softmax(-1)
             saved += [q, k, v, weights]
             if rate > 0:
-                v.mul_(keep_scale(rate))
                 keep = keep_mask(layout.keys[i], site, weights.shape, rate)
                 saved.append(keep)
                 weights = apply_mask(weights, keep)
-            block.copy_(torch.bmm(weights, v).view(block.shape))
+            torch.bmm(weights, v, out=m)
         ctx.save_for_backward(*saved)
         ctx.layout, ctx.scaling, ctx.rate = layout, scaling, rate
-        return layout.take_back(mixed, len(query))
+        return layout.take_back(mixed, len(query), heads)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
-        layout, rate = ctx.layout, ctx.rate
-        placed = gradient.index_select(0, layout.tokens).index_fill_(0, layout.empty, 0.0)
+        layout, rate, (count, heads) = ctx.layout, ctx.rate, gradient.shape[:2]
+        placed = layout.place(gradient)  # (P * H, Dh)
+        placed.index_fill_(0, layout.by_head(heads)[1][layout.empty].flatten(), 0.0)
         results = [torch.empty_like(placed) for _ in range(3)]  # of query, key, value
         saved = iter(ctx.saved_tensors)
-        for block, dq, dk, dv in zip(*(layout.split(x) for x in (placed, *results)), strict=True):
-            g = block.flatten(0, 1)  # (b * H, L, Dh)
+        for g, dq, dk, dv in zip(
+            *(layout.split(x, heads) for x in (placed, *results)), strict=True
+        ):
             q, k, v, weights = (next(saved) for _ in range(4))
             g_weights, dropped = torch.bmm(g, v.transpose(1, 2)), weights  # (b * H, L, L)
             if rate > 0:
                 keep = next(saved)
                 g_weights, dropped = apply_mask(g_weights, keep), apply_mask(weights, keep)
             g_scores = torch._softmax_backward_data(g_weights, weights, -1, weights.dtype)
-            dq.copy_(torch.bmm(g_scores, k).mul_(ctx.scaling).view(dq.shape))
-            dk.copy_(torch.bmm(g_scores.transpose(1, 2), q).view(dk.shape))
-            g_values = torch.bmm(dropped.transpose(1, 2), g)
-            dv.copy_((g_values.mul_(keep_scale(rate)) if rate > 0 else g_values).view(dv.shape))
-        rows = (layout.take_back(x, len(gradient)) for x in results)
-        return (*rows, None, None, None, None)
+            torch.bmm(g_scores, k, out=dq)
+            torch.bmm(g_scores.transpose(1, 2), q, out=dk)
+            torch.bmm(dropped.transpose(1, 2), g, out=dv)
+        results[0].mul_(ctx.scaling)
+        if rate > 0:
+            results[2].mul_(keep_scale(rate))
+        return (*(layout.take_back(x, count, heads) for x in results), None, None, None, None)
 
 
 def _within(bias: Tensor, sliding_window: int) -> Tensor:
