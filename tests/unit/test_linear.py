@@ -88,7 +88,7 @@ def test_a_changed_weight_is_laid_out_again(layer: Linear) -> None:
 @needs_onednn
 def test_nothing_is_laid_out_where_it_does_not_pay_or_cannot_be(layer: Linear) -> None:
     values = bf16(5, 32)
-    layer(values).sum().backward()
+    layer(values).sum().backward()  # neither widens nor narrows much
     with torch.no_grad():  # exporters trace like this
         layer(values)
     assert layer._packed is None
@@ -98,6 +98,37 @@ def test_nothing_is_laid_out_where_it_does_not_pay_or_cannot_be(layer: Linear) -
     with torch.inference_mode():
         assert not packs(copy.deepcopy(layer), values)
     assert packs(layer, values)
+
+
+@needs_onednn
+@pytest.mark.parametrize(("inner", "outer"), [(32, 96), (96, 32)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_gradient_in_training_is_the_exact_one(inner: int, outer: int, biased: bool) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(inner, outer, bias=biased))
+    exact = copy.deepcopy(layers).bfloat16().double()
+    replace_linear(layers.bfloat16())
+    values = bf16(2, 50, inner).requires_grad_()
+    twin = values.detach().double().requires_grad_()
+    for inputs, model in ((values, layers), (twin, exact)):
+        model(inputs).square().sum().backward()
+    assert layers[0]._packed is not None
+    pairs = [(values.grad, twin.grad)] + [
+        (ours.grad, theirs.grad)
+        for ours, theirs in zip(layers.parameters(), exact.parameters(), strict=True)
+    ]
+    for ours, theirs in pairs:
+        assert (ours.double() - theirs).norm() < 0.01 * theirs.norm()
+
+
+@needs_onednn
+def test_frozen_weights_and_inputs_get_no_gradient() -> None:
+    layers = nn.Sequential(nn.Linear(32, 96).bfloat16())
+    replace_linear(layers)
+    layers[0].weight.requires_grad_(False)
+    layers(bf16(5, 32)).sum().backward()
+    assert layers[0].weight.grad is None
+    torch.testing.assert_close(layers[0].bias.grad, torch.full((96,), 5.0).bfloat16())
 
 
 @needs_onednn
