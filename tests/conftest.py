@@ -89,6 +89,14 @@ def build_encoder(settings: ModelSettings, *, layers: int = 2) -> SentenceEncode
     return SentenceEncoder(backbone, cutting, settings, provenance={"made by": "tests/conftest.py"})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_of_the_session(tmp_path_factory):
+    """Keep what tests find out about the machine out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_encoder() -> Callable[..., SentenceEncoder]:
     """Makes tiny encoders: ``make_encoder(settings, layers=2)``."""

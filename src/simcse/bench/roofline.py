@@ -51,7 +51,7 @@ def roofline(
     tokens = sum(len(row) for row in encoder.tokenizer.ids(sentences))
     layers = (layer for layer in encoder.backbone.modules() if isinstance(layer, nn.Linear))
     weights = sum(layer.weight.numel() for layer in layers)
-    precision = choose_precision("auto", torch.device("cpu"))
+    precision = choose_precision("auto", torch.device("cpu"), width=encoder.backbone.width)
     rate = product_rate(encoder.dimensions, precision)
     return Roofline(2.0 * weights * tokens * passes, seconds, rate, precision)
 

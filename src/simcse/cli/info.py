@@ -35,7 +35,7 @@ def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - p
         "dimensions": encoder.dimensions,
         "parameters": sum(weight.numel() for weight in encoder.parameters()),
         "execution": "packed" if backbone.packed else "padded (its attention cannot be packed)",
-        "precision, if auto": choose_precision("auto", encoder.device),
+        "precision, if auto": choose_precision("auto", encoder.device, width=backbone.width),
         **asdict(encoder.settings),
         "provenance": encoder.provenance,
     }

@@ -200,8 +200,8 @@ def _attend(
     placed = (layout.split(layout.place(x), heads) for x in (query, key, value))
     mixed = []
     for q, k, v, bias in zip(*placed, biases, strict=True):
-        block = (x.unflatten(0, (-1, heads)) for x in (q, k, v))  # each (b, H, L, Dh)
-        attended = nn.functional.scaled_dot_product_attention(*block, bias, scale=scaling)
+        q, k, v = (x.unflatten(0, (-1, heads)) for x in (q, k, v))  # each (b, H, L, Dh)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scaling)
         mixed.append(attended.transpose(1, 2).reshape(-1, heads, size))
     rows = query.new_empty(count, heads, size)
     rows[len(layout.places) :] = 0.0

@@ -201,7 +201,8 @@ class SentenceEncoder(nn.Module):
 
     def set_precision(self, precision: Precision) -> None:
         """Run the backbone in the named precision, resolving "auto" for the device."""
-        self.backbone.set_compute(DTYPES[choose_precision(precision, self.device)])
+        chosen = choose_precision(precision, self.device, width=self.backbone.width)
+        self.backbone.set_compute(DTYPES[chosen])
 
     def _refine(self, pooled: Tensor) -> Tensor:
         if self.postprocess is not None:

@@ -89,7 +89,8 @@ def read_model(
         except (SimcseError, OSError):
             if _state(folder) == state:
                 raise  # otherwise training replaced the folder meanwhile: read the new one
-    parts.backbone.to(target).set_compute(DTYPES[choose_precision(precision, target)])
+    chosen = choose_precision(precision, target, width=parts.backbone.width)
+    parts.backbone.to(target).set_compute(DTYPES[chosen])
     if parts.head is not None:
         parts.head.to(target)
     return parts

@@ -1,20 +1,77 @@
-"""Which number format the weights run in: fp32, or bf16 where the processor multiplies it fast."""
+"""Which number format the weights run in: fp32, or bf16 where it is tried and found faster."""
 
+import contextlib
+import functools
+import json
+import time
+from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
+
+from simcse.errors import ArtefactError, ResourceError
+from simcse.io.checkpoints import read_json
+from simcse.io.datasets import cache_folder
+from simcse.io.files import write_text
+from simcse.io.machine import processor
 
 Precision = Literal["auto", "fp32", "bf16"]
+Chosen = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
+CHOICES = "precision.json"
+ROWS, TRIES = 512, 5  # of the trial: a batch of short sentences
+PAYS = 1.2  # bf16 is to be so much faster in products; what is around them gains less
 
-def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """Resolve "auto" by asking the device: bf16 with matrix units for it (AMX, CUDA), else fp32.
 
-    bf16 without such units is many times slower than fp32.
+def choose_precision(precision: Precision, device: torch.device, *, width: int) -> Chosen:
+    """Resolve "auto" for hidden states of ``width``.
+
+    On CUDA by asking the device. On a CPU that multiplies bf16 by a short trial, once for each
+    processor, torch, number of threads and width: the outcome is kept in `CHOICES` in the
+    user's cache. On any other CPU bf16 is many times slower, and fp32 is chosen untried.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
+    if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
+        return "fp32"
+    return _tried(processor(), torch.get_num_threads(), width)
+
+
+@functools.cache
+def _tried(processor: str, threads: int, width: int) -> Chosen:
+    path = cache_folder().parent / CHOICES
+    trial = f"{processor}, {threads} threads, torch {torch.__version__}, width {width}"
+    known = _read(path)
+    seconds = known.get(trial)
+    if seconds is None:
+        seconds = {name: _try(dtype, width) for name, dtype in DTYPES.items()}
+        with contextlib.suppress(ResourceError):  # a cache that cannot be written is none
+            write_text(path, json.dumps({**known, trial: seconds}, indent=2) + "\n")
+    return "bf16" if seconds["fp32"] > PAYS * seconds["bf16"] else "fp32"
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """Read earlier trials; a damaged file counts as none."""
+    try:
+        found = read_json(path)
+        return {
+            trial: {name: float(times[name]) for name in DTYPES} for trial, times in found.items()
+        }
+    except (ArtefactError, ResourceError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _try(dtype: torch.dtype, width: int) -> float:
+    """Return the seconds of a feed-forward layer, the best of a few."""
+    rows, weight = torch.ones(ROWS, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(TRIES + 1):  # the first one compiles
+            started = time.perf_counter()
+            nn.functional.linear(rows, weight)
+            seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])

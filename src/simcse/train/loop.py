@@ -138,7 +138,8 @@ class Stepper:
             processes=processes,
         )
         self.objective.to(encoder.device)
-        precision = choose_precision(config.precision, encoder.device)
+        width = encoder.backbone.width
+        precision = choose_precision(config.precision, encoder.device, width=width)
         masters = precision != "fp32"  # taken from the fp32 weights before they are rounded
         self.optimizer = Optimizer(
             self.objective.parameters(), config.optim, masters=masters, processes=processes

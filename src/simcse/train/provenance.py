@@ -17,6 +17,7 @@ from simcse.errors import ConfigError, DataError
 from simcse.io.checkpoints import checksums
 from simcse.io.datasets import data_folder
 from simcse.io.files import sha256_file
+from simcse.io.machine import processor
 from simcse.model.names import locate
 from simcse.train.settings import TrainConfig
 
@@ -135,7 +136,7 @@ def code_sha256() -> str:
 def hardware() -> dict[str, Any]:
     """Return what the numbers are computed on."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
@@ -148,15 +149,6 @@ def _inputs(model: str, files: Sequence[Path], config: TrainConfig) -> dict[str,
     }
     dev = _dev_file(config.eval.dev)
     return inputs if dev is None else {**inputs, "dev_sha256": sha256_file(dev)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _dev_file(dev: str) -> Path | None:
