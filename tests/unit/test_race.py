@@ -12,7 +12,8 @@ from simcse.bench import encode, train
 from simcse.bench.outcome import agreements, race_results, race_table
 from simcse.bench.race import Contestant, Timing, race, ratios
 from simcse.bench.roofline import Roofline
-from simcse.errors import ResourceError
+from simcse.errors import ResourceError, UsageError
+from simcse.model.settings import ModelSettings
 from simcse.report.tables import to_markdown
 
 CONTESTANTS = """
@@ -33,6 +34,10 @@ def writer(name, log, fails_at=None):
 
 def missing(**_):
     import a_package_that_nobody_has
+
+def refusing(**_):
+    from simcse.errors import UsageError
+    raise UsageError("not with this model")
 
 def sleeper(seconds, weight):
     def work():
@@ -85,6 +90,18 @@ def test_a_contestant_that_dies_is_named(contestants: Path) -> None:
     dying = of_test("dying", "writer", name="a", log=str(contestants), fails_at=4)
     with pytest.raises(ResourceError, match="dying ended with exit code 7"):
         race([dying], rounds=5)
+
+
+def test_a_contestant_that_cannot_do_the_work_is_left_out(contestants: Path) -> None:
+    able = of_test("able", "writer", name="a", log=str(contestants))
+    _, refusing = race([able, of_test("-", "refusing", name="-")], rounds=1)
+    assert refusing.missing == "not with this model"
+
+
+def test_peers_that_pool_otherwise_are_refused(make_encoder, tmp_path: Path) -> None:
+    make_encoder(ModelSettings("cls", max_length=16)).save(tmp_path / "cls")
+    with pytest.raises(UsageError, match="pool by the mean alone"):
+        encode.mean_encoder(str(tmp_path / "cls"), 16)
 
 
 def test_ratios_are_taken_round_by_round() -> None:

@@ -83,9 +83,7 @@ def openvino(
     """
     import openvino
 
-    encoder = SentenceEncoder.load(model, precision="fp32", changes={"max_length": max_length})
-    if encoder.settings.pooling != "mean" or encoder.head is not None:
-        raise UsageError("this benchmark of OpenVINO pools by the mean and has no head")
+    encoder = mean_encoder(model, max_length)
     example = {
         "input_ids": torch.ones(2, 8, dtype=torch.int64),
         "attention_mask": torch.ones(2, 8, dtype=torch.int64),
@@ -109,6 +107,18 @@ def openvino(
         return vectors
 
     return _repeated(encode, repeats)
+
+
+def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
+    """Load a model for a peer whose embedding is the mean of the last layer, in fp32.
+
+    Raises:
+        UsageError: the model embeds by another pooling, a head or post-processing.
+    """
+    encoder = SentenceEncoder.load(model, precision="fp32", changes={"max_length": max_length})
+    if encoder.settings.pooling != "mean" or encoder.head or encoder.postprocess:
+        raise UsageError(f"the peers of this benchmark pool by the mean alone, {model} does not")
+    return encoder
 
 
 def lowest_cosine(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from simcse import config
+from simcse.bench.encode import mean_encoder
 from simcse.bench.race import Contestant
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
@@ -76,7 +77,7 @@ def reference(
     model: str, sentences: Sequence[str], *, batch: int, max_length: int, dropout: float | None
 ) -> Work:
     """Take the step of the 2021 code on a CPU: padded, fp32, a plain Hugging Face forward."""
-    encoder = SentenceEncoder.load(model, precision="fp32", changes={"max_length": max_length})
+    encoder = mean_encoder(model, max_length)
     backbone, tokenizer = encoder.backbone.model.train(), encoder.tokenizer.inner
     _set_dropout(backbone, dropout)
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=RATE, weight_decay=0.0)

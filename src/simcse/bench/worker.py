@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from simcse.errors import SimcseError
+
 WARM_UP = 2  # units of work; the first one's result is kept
 
 
@@ -23,7 +25,7 @@ def main() -> None:
         work: Callable[[], Any] = getattr(importlib.import_module(module), function)(
             **task["arguments"]
         )
-    except ImportError as error:
+    except (ImportError, SimcseError) as error:
         _say(answers, {"missing": str(error)})
         return
     results = [work() for _ in range(WARM_UP)]
