@@ -1,8 +1,11 @@
-"""``simcse data doctor``, ``dedupe``, ``split`` and ``sample``."""
+"""``simcse data doctor`` and what mends or makes training data."""
 
 import json
 
 import pytest
+
+from simcse.io.examples import stream_examples
+from simcse.io.files import Source
 
 LINES = [f"this is sentence {i} of the file with some {i * 7} words" for i in range(40)]
 
@@ -49,6 +52,21 @@ def test_split_and_sample_write_files_of_the_same_format(simcse, text, tmp_path)
     assert "5 usable rows" in simcse("data", "doctor", small).out
 
 
+def test_augmented_sentences_are_pairs_to_train_on(simcse, text, tmp_path):
+    pairs = tmp_path / "pairs.tsv.gz"
+    how = ("--how", "crop", "--rate", "0.3", "--output", pairs)
+    outcome = simcse("data", "augment", text, *how)
+    assert (outcome.code, outcome.err) == (0, f"{pairs}: 41 pairs\n")
+    rows = list(stream_examples(Source(pairs), ()))
+    assert [row.anchor for row in rows] == [*LINES, LINES[0]]
+    assert all(row.positive in row.anchor and row.positive != row.anchor for row in rows)
+    first = pairs.read_bytes()
+    simcse("data", "augment", text, *how)
+    assert pairs.read_bytes() == first
+    simcse("data", "augment", text, *how, "--seed", 1)
+    assert pairs.read_bytes() != first
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -56,6 +74,9 @@ def test_split_and_sample_write_files_of_the_same_format(simcse, text, tmp_path)
         (("doctor", "-"), 3, "standard input"),
         (("sample", "TEXT", "--rows", "99", "--output", "o.txt"), 3, "at least 99 rows, got 41"),
         (("dedupe", "TEXT", "--output", "o.tsv"), 3, "of one format"),
+        (("augment", "TEXT", "--how", "swap", "--output", "o.tsv"), 2, "crop, delete, delete-one"),
+        (("augment", "TEXT", "--how", "crop", "--output", "o.tsv"), 2, "crop needs a rate"),
+        (("augment", "TEXT", "--how", "delete-one", "--output", "o.txt"), 3, "written as .tsv"),
         (
             ("split", "TEXT", "--output", "o", "--dev", "0.6", "--test", "0.4"),
             2,

@@ -13,7 +13,7 @@ from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.index import index
 from simcse.cli.info import info
-from simcse.cli.mends import dedupe, doctor, sample, split
+from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.postprocess import postprocess
 from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
@@ -42,7 +42,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     cli.add_command(command)
-for command in (doctor, dedupe, split, sample):
+for command in (doctor, dedupe, split, sample, augment):
     data.add_command(command)
 
 

@@ -1,9 +1,9 @@
-"""Copying chosen rows of a training file, byte for byte."""
+"""Writing training files: chosen rows of another one, byte for byte, and pairs."""
 
 import bisect
 import contextlib
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -36,6 +36,22 @@ def copy_rows(path: Path, output: Path, keep: NDArray[np.int64], *, header: bool
             for number, line in _row_of_lines(path, lines):
                 if number in wanted:
                     written.write(line if line.endswith(b"\n") else line + b"\n")
+
+
+def write_pairs(output: Path, pairs: Iterable[tuple[str, str]]) -> int:
+    """Write pairs of cleaned texts as lines parted by a tab, and return how many.
+
+    Raises:
+        DataError: ``output`` is not named as such a file.
+    """
+    if file_format(output) != "tsv":
+        raise DataError(f"pairs are written as .tsv or .tsv.gz, got {output}")
+    count = 0
+    with atomic_path(output) as temporary:
+        with _writer(temporary, packed=output.suffix.lower() == ".gz") as written:
+            for count, pair in enumerate(pairs, 1):  # noqa: B007 - the last one is returned
+                written.write(("\t".join(pair) + "\n").encode())
+    return count
 
 
 @contextlib.contextmanager
