@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --upgrade -c constraints.txt pip
 	$(BIN)/python -m pip install -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[serve,index,parquet]' --group test
+	$(BIN)/python -m pip install -c constraints.txt -e '.[serve,index,parquet,postgres]' --group test
 	touch $@
 
 clean:

@@ -6,7 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as WordPieceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from postgres import Postgres, servers
 from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.settings import ModelSettings
@@ -121,6 +122,13 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build_encoder(ModelSettings(pooling="mean", max_length=32)).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL; each test makes indexes of its own: ``postgres.new_index()``."""
+    with servers() as home:
+        yield Postgres(home).create().start()
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,33 @@ def test_upkeep(simcse, built, tmp_path):
     assert "it is made again" in simcse("index", "search", tmp_path / "backup", "a").err
 
 
+def test_the_same_commands_on_postgresql(simcse, postgres, tiny_model_folder, tmp_path):
+    rows = [{"id": at, "text": f"a cat eats {at}", "n": at} for at in range(5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    place, model = postgres.new_index(), ("--model", tiny_model_folder)
+    outcome = simcse("index", "build", place, tmp_path / "a.jsonl", *model, "--kind", "hnsw")
+    assert outcome.code == 0, outcome.err
+    assert "5 added" in outcome.err
+    assert "hnsw, recall@10 1.000" in outcome.err
+    assert (simcse("index", "build", place, tmp_path / "a.jsonl", *model).code) == 2
+    assert "5 replaced" in simcse("index", "add", place, tmp_path / "a.jsonl").err
+    (hits,) = search(simcse, place, "a cat eats 3", "--where", "n>=2")
+    assert [hit["id"] for hit in hits][0] == "3"
+    assert len(hits) == 3
+    assert simcse("index", "remove", place, "4", "77").out == "1\n"
+    assert "% of random pairs" in simcse("calibrate", place).out
+    for command in ("verify", "compact", "rebuild", "info"):
+        assert simcse("index", command, place).code == 0, command
+    facts = json.loads(simcse("index", "info", place, "--json").out)
+    assert (facts["rows"], facts["kind"], facts["unfinished"]) == (4, "hnsw", False)
+    outcome = simcse("index", "search", place, "a", "--max-length", "16")
+    assert (outcome.code, "max_length 32 there, 16 here" in outcome.err) == (4, True)
+    outcome = simcse("index", "backup", place, tmp_path / "backup")
+    assert (outcome.code, "pg_dump" in outcome.err) == (2, True)
+    outcome = simcse("index", "search", postgres.new_index(), "a")
+    assert (outcome.code, "no index there" in outcome.err) == (4, True)
+
+
 def test_x6_another_model_is_refused(simcse, built, tiny_model_folder):
     outcome = simcse("index", "search", built, "a", "--max-length", "16")
     assert outcome.code == 4

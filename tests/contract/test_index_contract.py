@@ -1,21 +1,43 @@
 """One suite over every kind of index: what it finds is what NumPy finds."""
 
+import dataclasses
+import uuid
+
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from simcse.errors import DataError, UsageError
-from simcse.index.embedded import EmbeddedIndex
+from simcse.errors import ArtefactError, DataError, UsageError
 from simcse.index.filters import Condition
+from simcse.index.places import create_index, open_index
 from simcse.index.protocol import Commit
+from simcse.io.rows import Row
 
 pytest.importorskip("faiss")
 COUNT = 600
 
 
-@pytest.fixture(params=["exact", "hnsw", "ivf", "int8", "binary"])
-def index(request, tmp_path, stamp, make_rows):
+@pytest.fixture(params=["exact", "hnsw", "ivf", "int8", "binary", "postgres", "postgres hnsw"])
+def backend(request, tmp_path):
+    """Where an index is kept, and how it searches: a fresh place for each call, and a kind."""
+    home, _, kind = request.param.rpartition(" ")
+    if "postgres" in (home, kind):
+        postgres = request.getfixturevalue("postgres")
+        return postgres.new_index, "exact" if kind == "postgres" else kind
+    return lambda: tmp_path / uuid.uuid4().hex, kind
+
+
+@pytest.fixture
+def place(backend):
+    """Where the index under test is."""
+    return backend[0]()
+
+
+@pytest.fixture
+def index(backend, place, stamp, make_rows):
     """An index of 600 rows in three commits, the last of them after the structure was built."""
-    opened = EmbeddedIndex.create(tmp_path / "index", stamp, kind=request.param, recall=0.9)
+    opened = create_index(place, stamp, kind=backend[1], recall=0.9)
     rows, vectors = make_rows(COUNT)
     for part in (slice(0, 100), slice(100, 500)):
         opened.add(rows[part], vectors[part])
@@ -94,14 +116,15 @@ def test_removed_rows_are_gone_and_the_rest_is_found(index, make_rows):
     hits = index.search(vectors[5:6], k=COUNT)[0]
     assert {int(hit.id) for hit in hits} == set(range(1, COUNT, 2)) - {5}
     index.compact()
-    assert len(index) == len(index.snapshot.live) == 299
+    assert len(index) == len(index.sample(COUNT)[0]) == 299
     assert {hit.id for hit in index.search(vectors[5:6], k=COUNT)[0]} == {hit.id for hit in hits}
     assert index.verify() == []
 
 
-def test_x8_an_empty_index_finds_nothing(index, make_rows, tmp_path, stamp):
+def test_x8_an_empty_index_finds_nothing(index, backend, make_rows, stamp):
     _, vectors = make_rows(1)
-    empty = EmbeddedIndex.create(tmp_path / "empty", stamp)
+    empty = create_index(backend[0](), stamp, kind=backend[1])
+    empty.rebuild()
     assert empty.search(vectors) == [[]]
     assert empty.search(vectors, where=[Condition("lang", "in", ("de",))]) == [[]]
     assert len(empty) == 0
@@ -110,10 +133,10 @@ def test_x8_an_empty_index_finds_nothing(index, make_rows, tmp_path, stamp):
     assert index.search(vectors, k=3) == [[]]
 
 
-@pytest.mark.parametrize("k", [0, -1, True, 2.0, None])
-def test_x8_k_is_a_whole_number_above_0(index, make_rows, k):
-    with pytest.raises(UsageError, match="k must be a whole number"):
-        index.search(make_rows(1)[1], k=k)
+def test_x8_k_is_a_whole_number_above_0(index, make_rows):
+    for k in (0, -1, True, 2.0, None):
+        with pytest.raises(UsageError, match="k must be a whole number"):
+            index.search(make_rows(1)[1], k=k)
 
 
 def test_x7_another_dimension_is_refused(index, make_rows):
@@ -127,14 +150,14 @@ def test_x7_another_dimension_is_refused(index, make_rows):
         index.add(rows, vectors[:1])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
-def test_x9_a_vector_without_a_cosine_is_refused(index, make_rows, bad):
+def test_x9_a_vector_without_a_cosine_is_refused(index, make_rows):
     rows, vectors = make_rows(2)
-    vectors[1] = bad
-    with pytest.raises(DataError, match="row 1 has a vector that is zero or not finite"):
-        index.add(rows, vectors)
-    with pytest.raises(DataError, match="row 1"):
-        index.search(vectors)
+    for bad in (np.nan, np.inf, 0.0):
+        vectors[1] = bad
+        with pytest.raises(DataError, match="row 1 has a vector that is zero or not finite"):
+            index.add(rows, vectors)
+        with pytest.raises(DataError, match="row 1"):
+            index.search(vectors)
     assert index.commit() == Commit()
 
 
@@ -145,8 +168,107 @@ def test_a_threshold_out_of_range_and_ids_that_are_a_string_are_refused(index, m
         index.remove("17")
 
 
-def test_it_is_the_same_after_opening_again(index, make_rows):
+def test_it_is_the_same_after_opening_again(index, place, make_rows):
     _, queries = make_rows(5, seed=2)
-    again = EmbeddedIndex.open(index.folder)
+    again = open_index(place)
     assert again.search(queries, k=7) == index.search(queries, k=7)
-    assert again.stamp == index.stamp
+    assert (again.stamp, again.facts, len(again)) == (index.stamp, index.facts, COUNT)
+    with pytest.raises(UsageError, match=r"is there already|already exists"):
+        create_index(place, index.stamp)
+
+
+def test_what_another_wrote_is_taken_up(index, place, make_rows):
+    rows, vectors = make_rows(COUNT + 2)
+    other = open_index(place)
+    other.add(rows[COUNT:], vectors[COUNT:])
+    other.remove(["0"])
+    assert other.commit() == Commit(added=2, removed=1)
+    other.annotate(calibration={"pairs": 3})
+    assert index.refresh()
+    assert not index.refresh()
+    assert (len(index), index.version) == (COUNT + 1, other.version)
+    assert index.facts["calibration"] == {"pairs": 3}
+    assert index.search(vectors[COUNT:][:1], k=1)[0][0].id == str(COUNT)
+    index.add(rows[:1], vectors[:1])
+    index.rollback()
+    assert index.commit() == Commit()
+
+
+def test_progress_is_kept_by_source_until_it_is_cleared(index, place, make_rows):
+    rows, vectors = make_rows(2)
+    index.add(rows[:1], vectors[:1])
+    index.commit({"a": 1})
+    index.commit({"b": 2})
+    index.add(rows, vectors)
+    index.commit()
+    assert open_index(place).facts["progress"] == {"a": 1, "b": 2}
+    assert index.describe()["unfinished"]
+    index.annotate(progress={})
+    index.commit({"c": 3})
+    assert open_index(place).facts["progress"] == {"c": 3}
+
+
+def test_what_is_in_it_can_be_seen(index, make_rows):
+    rows, vectors = make_rows(COUNT)
+    drawn, found = index.sample(50, seed=1)
+    assert len({row.id for row in drawn}) == 50
+    for row, vector in zip(drawn, found, strict=True):
+        at = int(row.id)
+        assert (row.text, dict(row.metadata)) == (rows[at].text, rows[at].metadata)
+        np.testing.assert_allclose(vector, vectors[at] / np.linalg.norm(vectors[at]), atol=1e-6)
+    assert index.sample(50, seed=1)[0] == drawn
+    assert index.sample(50, seed=2)[0] != drawn
+    assert {row.id for row in index.sample(10 * COUNT)[0]} == set(map(str, range(COUNT)))
+    values = index.values(5)
+    assert sorted(values["lang"]) == ["de", "en"]
+    assert len(values["n"]) >= 5
+    told = index.describe()
+    assert (told["rows"], told["fields"], told["unfinished"]) == (COUNT, ["lang", "n"], False)
+    assert told["fingerprint"] == "a" * 64
+    assert told["bytes"] > COUNT * 16 * 4
+
+
+def test_x6_another_models_vectors_are_refused(index):
+    with pytest.raises(ArtefactError, match="pooling 'mean' there, 'cls' here"):
+        index.require_model(
+            dataclasses.replace(index.stamp, fingerprint="b" * 64, settings={"pooling": "cls"})
+        )
+
+
+VALUES = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, 2.0, 1e30, -1e-9])),
+    st.sampled_from(["", "a", "B", "ä", "1", "true", '"', "%s", "'; DROP TABLE rows; --", "\\"]),
+)
+HELD = st.one_of(VALUES, st.lists(VALUES, max_size=3))
+CONDITIONS = st.one_of(
+    st.builds(
+        Condition, st.just("f"), st.sampled_from(["in", "not_in"]), st.lists(HELD).map(tuple)
+    ),
+    st.builds(
+        Condition,
+        st.just("f"),
+        st.sampled_from(["gt", "gte", "lt", "lte"]),
+        st.tuples(HELD),
+    ),
+)
+
+
+@pytest.mark.parametrize("backend", ["exact", "postgres"], indirect=True)
+def test_filters_mean_the_same_everywhere(backend, stamp, make_rows):
+    @settings(max_examples=20, deadline=None)
+    @given(held=st.lists(HELD, min_size=1, max_size=6), conditions=st.lists(CONDITIONS, max_size=8))
+    @example(held=[[1]], conditions=[Condition("f", "in", (1,)), Condition("f", "in", ([1],))])
+    @example(held=[True, 1], conditions=[Condition("f", "in", (1,)), Condition("f", "gt", (0,))])
+    def check(held, conditions):
+        index = create_index(backend[0](), stamp)
+        _, vectors = make_rows(len(held) + 1)
+        rows = [Row(str(at), "x", {"f": value}) for at, value in enumerate(held)]
+        index.add([*rows, Row("without", "x")], vectors)
+        index.commit()
+        for condition in conditions:
+            hits = index.search(vectors[:1], k=10, where=[condition])[0]
+            expected = {row.id for row in rows if condition.holds(row.metadata["f"])}
+            expected |= {"without"} if condition.operator == "not_in" else set()
+            assert {hit.id for hit in hits} == expected, condition
+
+    check()

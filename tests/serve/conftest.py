@@ -16,6 +16,7 @@ pytest.importorskip("faiss")
 
 from fastapi.testclient import TestClient
 
+from postgres import Postgres, servers
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.rows import Row
 from simcse.model.fingerprint import stamp
@@ -42,14 +43,27 @@ def index(encoder, tmp_path):
 
 
 @pytest.fixture
-def make_client(encoder, index):
+def make_client(make_app_client, index):
     """Clients of the application in this process: ``make_client(writable=True, ...)``."""
+    return lambda *, with_index=True, **settings: make_app_client(
+        index if with_index else None, **settings
+    )
+
+
+@pytest.fixture
+def own_postgres():
+    """A PostgreSQL of the test's own."""
+    with servers() as home:
+        yield Postgres(home).create().start()
+
+
+@pytest.fixture
+def make_app_client(encoder):
+    """Clients of the application over an index: ``make_app_client(index, writable=True, ...)``."""
     with contextlib.ExitStack() as stack:
 
-        def make(*, with_index=True, **settings):
-            app = create_app(
-                encoder, index if with_index else None, ServeConfig(**settings), name="tiny"
-            )
+        def make(index, **settings):
+            app = create_app(encoder, index, ServeConfig(**settings), name="tiny")
             client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
             return stack.enter_context(client)
 

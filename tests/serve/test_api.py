@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from simcse.errors import ArtefactError, ConfigError
+from simcse.index.places import create_index
 from simcse.io.stamp import ModelStamp
+from simcse.model.fingerprint import stamp
 from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig, parse_keys
 
@@ -110,6 +112,28 @@ def test_s5_s22_a_model_is_a_name_and_never_opened(client, name, monkeypatch):
     assert error["code"] == "model_not_found"
     if name:
         refused(client.get(f"/v1/models/{name}"), 404)
+
+
+def test_x14_an_index_whose_server_is_away_is_503_and_comes_back(
+    make_app_client, encoder, own_postgres
+):
+    index = create_index(own_postgres.new_index(), stamp(encoder, "tiny"))
+    client = make_app_client(index, writable=True)
+    rows = [{"id": "1", "text": "The dog runs.", "metadata": {"lang": "en"}}]
+    assert client.post("/v1/index/add", json={"rows": rows}).json()["rows"] == 1
+    own_postgres.kill()
+    for path, body in (("search", {"query": "a dog"}), ("index/add", {"rows": rows})):
+        response = client.post(f"/v1/{path}", json=body)
+        refused(response, 503)
+        assert response.headers["Retry-After"] == "5"
+        assert "postgres@" not in response.text
+    assert client.get("/ready").status_code == 200  # embeddings are served
+    own_postgres.start()
+    found = client.post("/v1/search", json={"query": "a dog", "where": {"lang": "en"}}).json()
+    assert [hit["id"] for hit in found["results"][0]] == ["1"]
+    assert client.post("/v1/index/add", json={"rows": rows}).json()["updated"] == 1
+    assert client.get("/v1/index").json()["fields"] == {"lang": ["en"]}
+    assert len(client.get("/v1/index/map").json()["points"]) == 0  # of one row
 
 
 def test_s6_token_ids_outside_the_vocabulary(client, encoder):

@@ -9,19 +9,28 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from simcse.errors import ResourceError
 from simcse.index import embedded
 from simcse.index.embedded import EmbeddedIndex
 from simcse.index.filters import Condition
+from simcse.index.postgres import PostgresIndex
 from simcse.index.protocol import Commit
 from simcse.io.rows import Row
 from simcse.io.stamp import ModelStamp
 
 pytest.importorskip("faiss")
+psycopg = pytest.importorskip("psycopg")
 DIMENSIONS = 3
 NAMES = [str(number) for number in range(8)]
+MANY = settings(max_examples=25, stateful_step_count=25, deadline=None)
 BATCHES = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 10_000)), max_size=5)
 
 
@@ -30,20 +39,13 @@ class Crash(Exception):
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """Segments of at most four rows, so that merging, cutting and compacting happen often."""
+    """What holds for every index; its crashes come from the subclasses."""
 
     @initialize()
     def create(self):
-        self.folder = Path(tempfile.mkdtemp()) / "index"
-        self.segment_rows = mock.patch.object(embedded, "SEGMENT_ROWS", 4)
-        self.segment_rows.start()
-        self.index = EmbeddedIndex.create(self.folder, ModelStamp("m", "f", DIMENSIONS))
+        self.index = self.create_empty(ModelStamp("m", "f", DIMENSIONS))
         self.durable = {}
         self.staged = {}
-
-    def teardown(self):
-        if hasattr(self, "segment_rows"):
-            self.segment_rows.stop()
 
     @rule(batch=BATCHES)
     def add(self, batch):
@@ -70,6 +72,71 @@ class IndexMachine(RuleBasedStateMachine):
         )
         assert self.index.commit() == expected
         self.settle()
+
+    @rule()
+    def reopen(self):
+        """What was not committed is gone; a crash leaves all of a commit or nothing."""
+        self.index = self.open_again()
+        stored = {row.id: row.text for row in self.index.sample(100)[0]}
+        before = {name: row.text for name, (row, _) in self.durable.items()}
+        if stored != before:
+            self.settle()
+            assert stored == {name: row.text for name, (row, _) in self.durable.items()}
+        self.staged = {}
+
+    @rule()
+    def compact(self):
+        self.index.compact()
+        assert len(self.index.sample(100)[0]) == len(self.durable)
+
+    @rule()
+    def rebuild(self):
+        self.index.rebuild()
+
+    def settle(self):
+        for name, staged in self.staged.items():
+            self.durable.pop(name, None)
+            if staged is not None:
+                self.durable[name] = staged
+        self.staged = {}
+
+    @invariant()
+    def it_finds_what_numpy_finds(self):
+        if not hasattr(self, "index"):
+            return
+        assert len(self.index) == len(self.durable)
+        query = np.array([[0.3, -0.2, 0.9]], np.float32)
+        for where in ([], [Condition("odd", "in", (1,))]):
+            if where and not self.index.values(1):
+                continue
+            kept = [
+                (float(vector @ query[0] / np.linalg.norm(query)), row)
+                for row, vector in self.durable.values()
+                if not where or row.metadata["odd"]
+            ]
+            hits = self.index.search(query, k=5, where=where)[0]
+            best = sorted((score for score, _ in kept), reverse=True)[:5]
+            assert np.allclose([hit.score for hit in hits], best, atol=1e-5)
+            texts = {row.id: row.text for _, row in kept}
+            assert all(texts[hit.id] == hit.text for hit in hits)
+        assert self.index.verify() == []
+
+
+class EmbeddedMachine(IndexMachine):
+    """Segments of at most four rows, so that merging, cutting and compacting happen often."""
+
+    def create_empty(self, stamp):
+        self.folder = Path(tempfile.mkdtemp()) / "index"
+        self.segment_rows = mock.patch.object(embedded, "SEGMENT_ROWS", 4)
+        self.segment_rows.start()
+        return EmbeddedIndex.create(self.folder, stamp)
+
+    def open_again(self):
+        return EmbeddedIndex.open(self.folder)
+
+    def teardown(self):
+        if hasattr(self, "segment_rows"):
+            self.segment_rows.stop()
 
     @rule(after=st.integers(0, 40), full=st.booleans())
     def crash_in_a_commit(self, after, full):
@@ -100,57 +167,45 @@ class IndexMachine(RuleBasedStateMachine):
             self.index.rollback()
             self.settle()
 
-    @rule()
-    def reopen(self):
-        """What was not committed is gone; a crash leaves the old or the new generation whole."""
-        self.index = EmbeddedIndex.open(self.folder)
-        stored = {row.id: row.text for row in self.index.snapshot.rows(self.live_positions())}
-        before = {name: row.text for name, (row, _) in self.durable.items()}
-        if stored != before:
+
+class PostgresMachine(IndexMachine):
+    """An index in PostgreSQL that searches with a graph from its first rebuilding on."""
+
+    postgres = None
+
+    def create_empty(self, stamp):
+        self.url = self.postgres.new_index()
+        return PostgresIndex.create(self.url, stamp, kind="hnsw", recall=0.0)
+
+    def open_again(self):
+        return PostgresIndex.open(self.url)
+
+    @rule(after=st.integers(0, 8), dies=st.booleans())
+    def crash_in_a_commit(self, after, dies):
+        """The process dies at one of the commit's statements, or the server cuts it off there."""
+        left, execute = after, psycopg.Cursor.execute
+
+        def failing(cursor, *arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                cursor.connection.close()
+                raise Crash if dies else psycopg.OperationalError("cut off")
+            return execute(cursor, *arguments, **options)
+
+        try:
+            with mock.patch.object(psycopg.Cursor, "execute", failing):
+                self.index.commit()
+        except (ResourceError, Crash):
+            self.reopen()
+        else:
             self.settle()
-            assert stored == {name: row.text for name, (row, _) in self.durable.items()}
-        self.staged = {}
-
-    @rule()
-    def compact(self):
-        self.index.compact()
-        assert len(self.index.snapshot.live) == len(self.durable)
-
-    @rule()
-    def rebuild(self):
-        self.index.rebuild()
-
-    def settle(self):
-        for name, staged in self.staged.items():
-            self.durable.pop(name, None)
-            if staged is not None:
-                self.durable[name] = staged
-        self.staged = {}
-
-    def live_positions(self):
-        return np.flatnonzero(self.index.snapshot.live).tolist()
-
-    @invariant()
-    def it_finds_what_numpy_finds(self):
-        if not hasattr(self, "index"):
-            return
-        assert len(self.index) == len(self.durable)
-        query = np.array([[0.3, -0.2, 0.9]], np.float32)
-        for where in ([], [Condition("odd", "in", (1,))]):
-            if where and not self.index.snapshot.fields():
-                continue
-            kept = [
-                (float(vector @ query[0] / np.linalg.norm(query)), row)
-                for row, vector in self.durable.values()
-                if not where or row.metadata["odd"]
-            ]
-            hits = self.index.search(query, k=5, where=where)[0]
-            best = sorted((score for score, _ in kept), reverse=True)[:5]
-            assert np.allclose([hit.score for hit in hits], best, atol=1e-5)
-            texts = {row.id: row.text for _, row in kept}
-            assert all(texts[hit.id] == hit.text for hit in hits)
-        assert self.index.verify() == []
 
 
-TestIndexMachine = IndexMachine.TestCase
-TestIndexMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+def test_an_index_in_a_folder_is_a_dictionary():
+    run_state_machine_as_test(EmbeddedMachine, settings=MANY)
+
+
+def test_an_index_in_postgresql_is_a_dictionary(postgres):
+    machine = type("Machine", (PostgresMachine,), {"postgres": postgres})
+    run_state_machine_as_test(machine, settings=MANY)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import load_for, open_index
+from simcse.cli.indexing import PLACE, load_for, open_index
 from simcse.cli.options import loading_options, precision_option
+
+if TYPE_CHECKING:
+    from simcse.index.places import Place
 
 
 @click.command()
-@click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("place", metavar="INDEX", type=PLACE)
 @click.option(
     "--pairs",
     "pairs_file",
@@ -30,7 +33,7 @@ from simcse.cli.options import loading_options, precision_option
 @precision_option("auto")
 @loading_options
 def calibrate(
-    folder: Path,
+    place: Place,
     pairs_file: Path | None,
     min_precision: float | None,
     seed: int,
@@ -55,7 +58,7 @@ def calibrate(
     from simcse.io.labelled import read_labelled_pairs
 
     pairs = [] if pairs_file is None else read_labelled_pairs(pairs_file)
-    index = open_index(folder)
+    index = open_index(place)
     calibration = measure(index, seed=seed)
     if pairs:
         encoder = load_for(index, model, **loading)

@@ -1,4 +1,4 @@
-"""``simcse index``: search over one's own sentences, on disk."""
+"""``simcse index``: search over one's own sentences."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.indexing import (
+    PLACE,
     check_files,
     fill,
     load_for,
@@ -21,11 +22,13 @@ from simcse.cli.output import format_option
 from simcse.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
-    from simcse.index.embedded import EmbeddedIndex
+    from simcse.index.places import Place
+    from simcse.index.protocol import VectorIndex
 
 KINDS = ("exact", "hnsw", "ivf", "int8", "binary")
 FOLDER = click.Path(path_type=Path, file_okay=False)
-index_argument = click.argument("folder", metavar="INDEX", type=FOLDER)
+index_argument = click.argument("place", metavar="INDEX", type=PLACE)
+BACKUP = "PostgreSQL has its own backups: pg_dump --schema=INDEX, pg_restore"
 kind_option = click.option(
     "--kind",
     type=click.Choice(KINDS),
@@ -66,6 +69,9 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401 - click decorates any 
 def index() -> None:
     """Build, search and keep an index of your own sentences.
 
+    INDEX is a folder, or with the extra simcse-next[postgres] a database with pgvector:
+    postgresql://user@host/database#index, for many writers at once.
+
     \b
     Start here:
       simcse index build my-index sentences.txt
@@ -83,7 +89,7 @@ def index() -> None:
 @precision_option("auto")
 @loading_options
 def build(
-    folder: Path,
+    place: Place,
     files: tuple[str, ...],
     model: str,
     kind: str | None,
@@ -100,24 +106,26 @@ def build(
     Examples:
       simcse index build my-index sentences.txt
       simcse index build my-index articles.jsonl --text-column title --kind hnsw --recall 0.98
+      simcse index build postgresql://localhost/texts#articles articles.jsonl
     """
-    from simcse.index.embedded import RECALL, EmbeddedIndex
+    from simcse.index.approximate import RECALL
+    from simcse.index.places import create_index, has_index
 
     reading = {name: rest.pop(name) for name in ("id_column", "text_column", "bad_lines")}
     check_files(files)
     encoder, stamp = load_with_stamp(model, **rest)
-    if (folder / "CURRENT").exists():
-        opened = open_index(folder)
+    if has_index(place):
+        opened = open_index(place)
         if not opened.facts["progress"]:
             raise UsageError(
-                f"{folder} is built already; to add to it: simcse index add {folder} FILE; "
-                "for another index name a new folder"
+                f"{opened.name} is built already; to add to it: simcse index add INDEX FILE; "
+                "for another index name a new one"
             )
         opened.require_model(stamp)
-        click.echo(f"going on with {folder}: {len(opened):,} rows are there", err=True)
+        click.echo(f"going on with {opened.name}: {len(opened):,} rows are there", err=True)
     else:
-        opened = EmbeddedIndex.create(
-            folder,
+        opened = create_index(
+            place,
             stamp,
             kind=kind or "exact",  # type: ignore[arg-type]
             recall=RECALL if recall is None else recall,
@@ -138,7 +146,7 @@ def build(
 @reading_options
 @precision_option("auto")
 @loading_options
-def add(folder: Path, files: tuple[str, ...], model: str | None, **rest: Any) -> None:  # noqa: ANN401
+def add(place: Place, files: tuple[str, ...], model: str | None, **rest: Any) -> None:  # noqa: ANN401
     """Add sentences; a row replaces the one of the same id.
 
     \b
@@ -147,7 +155,7 @@ def add(folder: Path, files: tuple[str, ...], model: str | None, **rest: Any) ->
     """
     reading = {name: rest.pop(name) for name in ("id_column", "text_column", "bad_lines")}
     check_files(files)
-    opened = open_index(folder)
+    opened = open_index(place)
     encoder = load_for(opened, model, **rest)
     fill(opened, files, encoder, reading)
     opened.annotate(progress={})
@@ -158,7 +166,7 @@ def add(folder: Path, files: tuple[str, ...], model: str | None, **rest: Any) ->
 @index_argument
 @click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--ids", "listed", type=click.File(encoding="utf-8"), help="File with one id a line.")
-def remove(folder: Path, ids: tuple[str, ...], listed: Any) -> None:  # noqa: ANN401 - a text file
+def remove(place: Place, ids: tuple[str, ...], listed: Any) -> None:  # noqa: ANN401 - a text file
     """Remove rows by id; the number removed is printed.
 
     \b
@@ -168,7 +176,7 @@ def remove(folder: Path, ids: tuple[str, ...], listed: Any) -> None:  # noqa: AN
     wanted = [*ids, *(line.strip() for line in listed or ())]
     if not wanted:
         raise click.UsageError("name the ids to remove")
-    opened = open_index(folder)
+    opened = open_index(place)
     opened.remove(filter(None, wanted))
     click.echo(f"{opened.commit().removed}")
 
@@ -192,7 +200,7 @@ def remove(folder: Path, ids: tuple[str, ...], listed: Any) -> None:  # noqa: AN
 @precision_option("auto")
 @loading_options
 def search(
-    folder: Path,
+    place: Place,
     queries: tuple[str, ...],
     listed: Path | None,
     k: int,
@@ -217,7 +225,7 @@ def search(
     if not asked or not all(query.strip() for query in asked):
         raise click.UsageError("give at least one query that is not blank")
     conditions = [parse_condition(text) for text in where]
-    opened = open_index(folder, verify=not no_verify)
+    opened = open_index(place, verify=not no_verify)
     encoder = load_for(opened, model, **loading)
     found = opened.search(encoder.encode(asked), k, threshold=threshold, where=conditions)
     show_hits(asked, found, form)
@@ -225,23 +233,23 @@ def search(
 
 @index.command()
 @index_argument
-def verify(folder: Path) -> None:
-    """Read every file and compare its SHA-256; exit code 4 if one is damaged.
+def verify(place: Place) -> None:
+    """Read all that is stored and compare SHA-256; exit code 4 if something is damaged.
 
     Example: simcse index verify my-index
     """
-    from simcse.index.snapshot import damages
+    from simcse.index.places import damages
 
-    if bad := damages(folder):
+    if bad := damages(place):
         raise ArtefactError("\n".join(bad))
-    click.echo("all files are as written", err=True)
+    click.echo("all is as written", err=True)
 
 
 @index.command()
 @index_argument
 @kind_option
 @recall_option
-def rebuild(folder: Path, kind: str | None, recall: float | None) -> None:
+def rebuild(place: Place, kind: str | None, recall: float | None) -> None:
     """Make all derived files anew from vectors and rows; also changes how the index searches.
 
     \b
@@ -249,20 +257,20 @@ def rebuild(folder: Path, kind: str | None, recall: float | None) -> None:
       simcse index rebuild my-index
       simcse index rebuild my-index --kind hnsw --recall 0.98
     """
-    from simcse.index.embedded import rebuild as rebuild_index
+    from simcse.index.places import rebuild as rebuild_index
 
-    rebuild_index(folder, kind=kind, recall=recall)  # type: ignore[arg-type]
-    _say(open_index(folder, verify=False))
+    rebuild_index(place, kind=kind, recall=recall)  # type: ignore[arg-type]
+    _say(open_index(place, verify=False))
 
 
 @index.command()
 @index_argument
-def compact(folder: Path) -> None:
+def compact(place: Place) -> None:
     """Free the space of removed and replaced rows, and merge small segments.
 
     Example: simcse index compact my-index
     """
-    opened = open_index(folder)
+    opened = open_index(place)
     opened.compact()
     _say(opened)
 
@@ -270,37 +278,39 @@ def compact(folder: Path) -> None:
 @index.command()
 @index_argument
 @click.argument("backup_folder", metavar="BACKUP", type=FOLDER)
-def backup(folder: Path, backup_folder: Path) -> None:
+def backup(place: Place, backup_folder: Path) -> None:
     """Copy the index as it is now to another folder, verified; searches and additions go on.
 
     A backup is itself an index. Made again, it is replaced only when the new one is complete.
 
     Example: simcse index backup my-index /backups/my-index
     """
+    from simcse.index.places import folder_of
     from simcse.io.generations import copy_current
 
-    copy_current(folder, backup_folder)
+    copy_current(folder_of(place, instead=BACKUP), backup_folder)
     _say(open_index(backup_folder, verify=False))
 
 
 @index.command()
 @index_argument
 @click.argument("backup_folder", metavar="BACKUP", type=FOLDER)
-def restore(folder: Path, backup_folder: Path) -> None:
+def restore(place: Place, backup_folder: Path) -> None:
     """Make INDEX what BACKUP is, verified; a damaged INDEX is replaced, too.
 
     Example: simcse index restore my-index /backups/my-index
     """
+    from simcse.index.places import folder_of
     from simcse.io.generations import copy_current
 
-    copy_current(backup_folder, folder)
-    _say(open_index(folder, verify=False))
+    copy_current(backup_folder, folder_of(place, instead=BACKUP))
+    _say(open_index(place, verify=False))
 
 
 @index.command()
 @index_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(folder: Path, as_json: bool) -> None:
+def info(place: Place, as_json: bool) -> None:
     """Say what an index is: rows, model, kind and recall, size, metadata fields.
 
     Example: simcse index info my-index --json
@@ -308,7 +318,7 @@ def info(folder: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    facts = _facts(open_index(folder, verify=False))
+    facts = open_index(place, verify=False).describe()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -319,31 +329,10 @@ def info(folder: Path, as_json: bool) -> None:
     Console().print(table, highlight=False, markup=False)
 
 
-def _facts(opened: EmbeddedIndex) -> dict[str, Any]:
-    snapshot = opened.snapshot
-    facts = opened.facts
-    return {
-        "rows": len(opened),
-        "deleted": len(snapshot.live) - len(opened),
-        "segments": len(snapshot.segments),
-        "bytes": snapshot.generation.bytes,
-        "generation": snapshot.generation.number,
-        "written": facts["written"],
-        "model": opened.stamp.name,
-        "fingerprint": opened.stamp.fingerprint,
-        "dimensions": opened.stamp.dimensions,
-        "settings": dict(opened.stamp.settings),
-        "kind": facts["kind"],
-        "approximation": facts["approximation"],
-        "fields": snapshot.fields(),
-        "unfinished": bool(facts["progress"]),
-    }
-
-
-def _say(opened: EmbeddedIndex) -> None:
-    approximation = opened.facts["approximation"]
-    kind = opened.facts["kind"]
-    if approximation:
+def _say(opened: VectorIndex) -> None:
+    facts = opened.describe()
+    kind = facts["kind"]
+    if approximation := facts["approximation"]:
         kind += f", recall@10 {approximation['recall']:.3f}"
-    size = opened.snapshot.generation.bytes / 1e6
-    click.echo(f"{opened.folder}: {len(opened):,} rows, {size:,.1f} MB, {kind}", err=True)
+    size = facts["bytes"] / 1e6
+    click.echo(f"{opened.name}: {len(opened):,} rows, {size:,.1f} MB, {kind}", err=True)

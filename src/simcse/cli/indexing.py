@@ -16,7 +16,8 @@ from simcse.cli.options import load_encoder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from simcse.index.embedded import EmbeddedIndex
+    from simcse.index.places import Place
+    from simcse.index.protocol import VectorIndex
     from simcse.io.stamp import ModelStamp
     from simcse.model.encoder import SentenceEncoder
 
@@ -30,13 +31,30 @@ def check_files(files: Sequence[str]) -> None:
             pass
 
 
-def open_index(folder: Path, *, verify: bool = True) -> EmbeddedIndex:
+class PlaceType(click.Path):
+    """Where an index is: a folder, or ``postgresql://user@host/database#index``."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click calls it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """Return an address as it is, and a folder as a path."""
+        is_address = isinstance(value, str) and value.startswith(("postgresql://", "postgres://"))
+        return value if is_address else super().convert(value, param, ctx)
+
+
+PLACE = PlaceType(path_type=Path, file_okay=False)
+
+
+def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
     """Open an index; what it warns of is said on stderr."""
-    from simcse.index.embedded import EmbeddedIndex
+    from simcse.index import places
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        opened = EmbeddedIndex.open(folder, verify=verify)
+        opened = places.open_index(place, verify=verify)
     for warning in caught:
         click.echo(f"warning: {warning.message}", err=True)
     return opened
@@ -50,7 +68,7 @@ def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelSt
     return encoder, stamp(encoder, name)
 
 
-def load_for(opened: EmbeddedIndex, name: str | None, **loading: Any) -> SentenceEncoder:  # noqa: ANN401
+def load_for(opened: VectorIndex, name: str | None, **loading: Any) -> SentenceEncoder:  # noqa: ANN401
     """Load the model an index was built with, or the one named, if it is the same."""
     encoder, stamp = load_with_stamp(name or opened.stamp.name, **loading)
     opened.require_model(stamp)
@@ -58,7 +76,7 @@ def load_for(opened: EmbeddedIndex, name: str | None, **loading: Any) -> Sentenc
 
 
 def fill(
-    opened: EmbeddedIndex, files: Sequence[str], encoder: SentenceEncoder, reading: dict[str, Any]
+    opened: VectorIndex, files: Sequence[str], encoder: SentenceEncoder, reading: dict[str, Any]
 ) -> None:
     """Add the rows of files with a progress bar; say at the end what came in."""
     from simcse.index.ingest import ingest

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import load_for, load_with_stamp, open_index
+from simcse.cli.indexing import PLACE, load_for, load_with_stamp, open_index
 from simcse.cli.options import loading_options, precision_option
 from simcse.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
+    from simcse.index.places import Place
     from simcse.serve.settings import ServeConfig
 
 
 @click.command()
 @click.option("--model", metavar="NAME", help="Default: the index's model, else mini.")
-@click.option("--index", "index_folder", type=click.Path(path_type=Path), help="Index to search.")
+@click.option("--index", "place", type=PLACE, help="Index to search: a folder or an address.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", metavar="[serve.KEY=VALUE]...", nargs=-1)
 def serve(
     model: str | None,
-    index_folder: Path | None,
+    place: Place | None,
     host: str,
     port: int,
     name: str | None,
@@ -80,7 +81,7 @@ def serve(
     except ImportError as error:
         message = f"serving needs an extra ({error.name}): pip install 'simcse-next[serve,index]'"
         raise ResourceError(message) from error
-    index = None if index_folder is None else open_index(index_folder)
+    index = None if place is None else open_index(place)
     if index is None:
         encoder, _ = load_with_stamp(model or "mini", **loading)
     else:

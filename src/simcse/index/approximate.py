@@ -5,6 +5,7 @@ vectors, so a score never depends on the kind, and int8 and 1-bit codes lose no 
 How well the candidates hold the true neighbours is measured at each build.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from simcse.io.files import sha256_file
 Kind = Literal["exact", "hnsw", "ivf", "int8", "binary"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf", "int8", "binary")
 FILE = "approximate.faiss"
+RECALL = 0.95  # that a build must reach if nothing else is said
 RECALL_AT = 10
 RECALL_QUERIES = 256
 TRAINING_ROWS = 262_144  # IVF centroids and quantisers learn from at most so many
@@ -197,8 +199,13 @@ def _measure(
         recall = _recall(blocks, queries, truth, found)
         if recall >= floor:
             return Approximation(kind, rows, effort, round(recall, 4), floor, len(queries))
-    raise NumericError(
-        f"{kind}: recall@{RECALL_AT} is {recall:.4f} with {EFFORTS[-1]} candidates, the floor is "
+    raise too_low(kind, recall, EFFORTS[-1], floor)
+
+
+def too_low(kind: Kind, recall: float, effort: int, floor: float) -> NumericError:
+    """Return the refusal of a structure that finds too little."""
+    return NumericError(
+        f"{kind}: recall@{RECALL_AT} is {recall:.4f} with {effort} candidates, the floor is "
         f"{floor}; lower it with --recall, or take another kind"
     )
 
@@ -212,13 +219,23 @@ def _exact_scores(blocks: list[np.ndarray], queries: np.ndarray, k: int) -> np.n
 def _recall(
     blocks: list[np.ndarray], queries: np.ndarray, truth: np.ndarray, found: np.ndarray
 ) -> float:
-    """Share of true neighbours found; rows that tie with the last true one count as true."""
+    scores = [
+        gather(blocks, rows[rows >= 0]) @ query for query, rows in zip(queries, found, strict=True)
+    ]
+    return share_found(truth, [-np.sort(-line)[1:] for line in scores])  # without itself
+
+
+def share_found(truth: np.ndarray, found: Sequence[np.ndarray]) -> float:
+    """Return the share of true neighbours found; rows that tie with the last true one count.
+
+    Args:
+        truth: (Q, K), the K highest scores of each query, descending.
+        found: for each query the scores of what was found.
+    """
     if not truth.shape[1]:
         return 1.0
-    shares = []
-    for query, best, rows in zip(queries, truth, found, strict=True):
-        scores = -np.sort(-(gather(blocks, rows[rows >= 0]) @ query))[1:]  # without itself
-        shares.append(np.count_nonzero(scores >= best[-1] - 1e-6))
+    pairs = zip(truth, found, strict=True)
+    shares = [np.count_nonzero(scores >= best[-1] - 1e-6) for best, scores in pairs]
     return float(np.minimum(shares, truth.shape[1]).mean() / truth.shape[1])
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simcse.errors import ArtefactError, DataError, UsageError
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.protocol import VectorIndex
 
 Floats = NDArray[np.float64]
 PAIRS = 200_000
+ROWS = 20_000  # whose pairs these are
 QUANTILES = 1001
 FOLDS = 5
 LEAST = 10  # labelled pairs of each kind
@@ -92,23 +93,23 @@ class Calibration:
             raise ArtefactError(f"the index's calibration is damaged: {error!r}") from error
 
 
-def calibrate(index: EmbeddedIndex, *, pairs: int = PAIRS, seed: int = 0) -> Calibration:
-    """Measure the cosines of random pairs of different rows.
+def calibrate(index: VectorIndex, *, pairs: int = PAIRS, seed: int = 0) -> Calibration:
+    """Measure the cosines of random pairs of different rows, of a large index's random rows.
 
     Raises:
         DataError: the index has fewer than two rows.
     """
-    live = np.flatnonzero(index.snapshot.live)
-    if len(live) < 2:
-        raise DataError(f"calibration needs at least two rows, the index has {len(live)}")
+    _, vectors = index.sample(ROWS, seed=seed)  # (P, D)
+    rows = len(vectors)
+    if rows < 2:
+        raise DataError(f"calibration needs at least two rows, the index has {rows}")
     random = np.random.default_rng(seed)
-    first = random.integers(0, len(live), pairs)
-    second = (first + random.integers(1, len(live), pairs)) % len(live)  # never the row itself
+    first = random.integers(0, rows, pairs)
+    second = (first + random.integers(1, rows, pairs)) % rows  # never the row itself
     scores = np.empty(pairs)
     for start in range(0, pairs, 4096):
         part = slice(start, start + 4096)
-        left, right = (index.snapshot.vectors(live[rows[part]]) for rows in (first, second))
-        scores[part] = np.einsum("pd,pd->p", left, right)
+        scores[part] = np.einsum("pd,pd->p", vectors[first[part]], vectors[second[part]])
     quantiles = np.quantile(scores, np.linspace(0, 1, QUANTILES))
     return Calibration(tuple(quantiles.round(6).tolist()), pairs)
 

@@ -4,18 +4,19 @@ import dataclasses
 import datetime
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtefactError, UsageError
 from simcse.index import approximate
-from simcse.index.approximate import FILE, Kind
+from simcse.index.approximate import FILE, RECALL, Kind
 from simcse.index.filters import Condition
 from simcse.index.protocol import Commit, Hit, check_search, unit_rows
 from simcse.index.snapshot import DELETED, SEGMENTS, DerivedDamage, Snapshot, damages, is_derived
+from simcse.index.staging import Staged, StagedIndex
 from simcse.index.writer import SEGMENT_ROWS, SegmentWriter
 from simcse.io import generations
 from simcse.io.rows import Row
@@ -23,11 +24,9 @@ from simcse.io.segments import Segment, derive, row_line
 from simcse.io.stamp import ModelStamp
 
 FORMAT = 1
-RECALL = 0.95
-Staged = tuple[Row, np.ndarray]
 
 
-class EmbeddedIndex:
+class EmbeddedIndex(StagedIndex):
     """Rows with vectors in a folder.
 
     Additions and removals are staged in memory and become durable and visible together at
@@ -44,9 +43,10 @@ class EmbeddedIndex:
     """
 
     def __init__(self, folder: Path, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.name = str(folder)
         self.folder = folder
         self.snapshot = snapshot
-        self._staged: dict[str, Staged | None] = {}  # None: to be removed
 
     @classmethod
     def create(
@@ -119,17 +119,13 @@ class EmbeddedIndex:
         """What the current generation's writer said of it."""
         return self.snapshot.generation.facts
 
+    @property
+    def version(self) -> int:
+        """Number of the generation that is searched."""
+        return self.snapshot.generation.number
+
     def __len__(self) -> int:
         return self.snapshot.count
-
-    def require_model(self, other: ModelStamp) -> None:
-        """Refuse another model than the one that made the vectors.
-
-        Raises:
-            ArtefactError: with what differs.
-        """
-        mend = f"Search with that model, or build anew: simcse index build NEW --model {other.name}"
-        self.stamp.require(other, what=f"the index {self.folder}", mend=mend)
 
     def refresh(self) -> bool:
         """Go on with the newest generation; say whether there was a newer one.
@@ -142,33 +138,6 @@ class EmbeddedIndex:
             return False
         self._go_on(_open(self.folder, verify=False))
         return True
-
-    def add(self, rows: Sequence[Row], vectors: np.ndarray) -> None:
-        """Stage rows with vectors (N, D); a row replaces the one of the same id.
-
-        Raises:
-            DataError: the shapes do not fit, or a vector is zero or not finite.
-        """
-        units = unit_rows(vectors, dimensions=self.stamp.dimensions)
-        if len(rows) != len(units):
-            raise DataError(f"expected a vector for each of {len(rows)} rows, got {len(units)}")
-        for row, unit in zip(rows, units, strict=True):
-            self._stage(row.id, (row, unit))
-
-    def remove(self, ids: Iterable[str]) -> None:
-        """Stage removals; an id that is not there is passed over.
-
-        Raises:
-            TypeError: ``ids`` is one string; put it in a list.
-        """
-        if isinstance(ids, str):
-            raise TypeError("remove takes a list of ids; for one id pass [id]")
-        for row_id in ids:
-            self._stage(row_id, None)
-
-    def rollback(self) -> None:
-        """Forget what is staged."""
-        self._staged.clear()
 
     def search(
         self,
@@ -213,8 +182,8 @@ class EmbeddedIndex:
         not make many segments.
 
         Args:
-            progress: how far an interrupted build or addition came, by source; kept with the
-                index. ``None`` leaves what is there.
+            progress: how far a build or addition came, by source; kept with the index beside
+                what is there of other sources.
 
         Raises:
             ResourceError: the disk is full, or another process is writing; what is staged stays.
@@ -290,13 +259,45 @@ class EmbeddedIndex:
         """
         return damages(self.folder)
 
+    def sample(self, count: int, *, seed: int = 0) -> tuple[list[Row], np.ndarray]:
+        """Draw ``count`` rows, or all if there are fewer, with their vectors (P, D)."""
+        live = np.flatnonzero(self.snapshot.live)
+        if not len(live):
+            return [], np.empty((0, self.stamp.dimensions), np.float32)
+        if len(live) > count:
+            live = np.sort(np.random.default_rng(seed).choice(live, count, replace=False))
+        return list(self.snapshot.rows(live.tolist())), self.snapshot.vectors(live)
+
+    def values(self, limit: int) -> dict[str, list[Any]]:
+        """Return at least ``limit`` distinct values of each metadata field, or all if fewer."""
+        found: dict[str, list[Any]] = {}
+        for segment in self.snapshot.segments:
+            for name, values in segment.values.items():
+                known = found.setdefault(name, [])
+                if len(known) < limit:
+                    known += [value for value in values[:limit] if value not in known]
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the index is, for people and scripts."""
+        snapshot, facts = self.snapshot, self.facts
+        return {
+            "rows": len(self),
+            "deleted": len(snapshot.live) - len(self),
+            "segments": len(snapshot.segments),
+            "bytes": snapshot.generation.bytes,
+            "generation": self.version,
+            "written": facts["written"],
+            **self._describe_model(),
+            "kind": facts["kind"],
+            "approximation": facts["approximation"],
+            "fields": snapshot.fields(),
+            "unfinished": bool(facts["progress"]),
+        }
+
     def _go_on(self, snapshot: Snapshot) -> None:
         snapshot.inherit(self.snapshot)
         self.snapshot = snapshot
-
-    def _stage(self, row_id: str, staged: Staged | None) -> None:
-        self._staged.pop(row_id, None)  # the last word on an id counts, and its place in order
-        self._staged[row_id] = staged
 
     def _publish(
         self,
@@ -328,9 +329,7 @@ class EmbeddedIndex:
             writer.close()
             np.save(new / DELETED, np.flatnonzero(~live[:end]))
             facts = writer.facts(base.generation.facts, [segment.folder.name for segment in kept])
-            return _dated(
-                {**facts, "progress": facts["progress"] if progress is None else dict(progress)}
-            )
+            return _dated({**facts, "progress": {**facts["progress"], **(progress or {})}})
 
         return Snapshot(
             generations.publish(self.folder, write, base=base.generation, shared=shared)

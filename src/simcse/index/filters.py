@@ -53,10 +53,17 @@ class Condition:
             held = value if isinstance(value, list) else [value]
             found = any(_same(one, wanted) for one in held for wanted in self.values)
             return found == (self.operator == "in")
-        try:
-            return bool(_ORDER[self.operator](value, self.values[0]))
-        except TypeError:  # a number and a text have no order
-            return False
+        kind = ordered_kind(value)
+        if kind is None or kind != ordered_kind(self.values[0]):
+            return False  # a number and a text have no order
+        return _ORDER[self.operator](value, self.values[0])
+
+
+def ordered_kind(value: Any) -> Literal["number", "string"] | None:  # noqa: ANN401 - any JSON value
+    """Say which order a JSON value has its place in, if any; true and false have none."""
+    if isinstance(value, str):
+        return "string"
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def parse_condition(text: str) -> Condition:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse.index.embedded import EmbeddedIndex
-from simcse.index.protocol import Commit
+from simcse.index.protocol import Commit, VectorIndex
 from simcse.index.writer import SEGMENT_ROWS
 from simcse.io.files import BadLines, ReadCounts, sha256_file
 from simcse.io.rows import Row, read_rows
@@ -19,7 +18,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 
 def ingest(
-    index: EmbeddedIndex,
+    index: VectorIndex,
     files: Sequence[str | Path],
     encode: Encode,
     *,
@@ -49,7 +48,7 @@ def ingest(
         DataError: a file is missing or has a bad row.
         ResourceError: the disk is full, or another process is writing.
     """
-    total, progress = Commit(), dict(index.facts["progress"])
+    total, progress = Commit(), index.facts["progress"]
     for path in files:
         rows = read_rows(
             path, id_column=id_column, text_column=text_column, bad_lines=bad_lines, counts=counts
@@ -62,9 +61,8 @@ def ingest(
             done += len(batch)
             observe(len(batch), 0)
             if due:
-                total += index.commit({**progress, source: done})
-        progress[source] = done
-        total += index.commit(progress)
+                total += index.commit({source: done})
+        total += index.commit({source: done})
     return total
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from simcse.errors import DataError, UsageError
+from simcse.index.approximate import Kind
 from simcse.index.filters import Condition
 from simcse.io.rows import Row
 from simcse.io.stamp import ModelStamp
@@ -44,14 +45,31 @@ class Commit:
 
 
 class VectorIndex(Protocol):
-    """Rows with vectors, found by cosine; additions and removals count from `commit` on."""
+    """Rows with vectors, found by cosine; additions and removals count from `commit` on.
+
+    Attributes:
+        name: what it is called in messages.
+    """
+
+    name: str
 
     @property
     def stamp(self) -> ModelStamp:
         """The model whose vectors these are."""
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Among others ``kind``, ``approximation``, ``calibration`` and ``progress``."""
+
+    @property
+    def version(self) -> int:
+        """Counts up with each change that `refresh` took up."""
+
     def __len__(self) -> int:
         """Rows that a search can find."""
+
+    def require_model(self, other: ModelStamp) -> None:
+        """Refuse another model than the one that made the vectors."""
 
     def add(self, rows: Sequence[Row], vectors: np.ndarray) -> None:
         """Stage rows with vectors (N, D); a row replaces the one of the same id."""
@@ -59,7 +77,10 @@ class VectorIndex(Protocol):
     def remove(self, ids: Iterable[str]) -> None:
         """Stage removals; an id that is not there is passed over."""
 
-    def commit(self) -> Commit:
+    def rollback(self) -> None:
+        """Forget what is staged."""
+
+    def commit(self, progress: Mapping[str, int] | None = None) -> Commit:
         """Make what is staged durable and visible, all of it or nothing."""
 
     def search(
@@ -71,6 +92,27 @@ class VectorIndex(Protocol):
         where: Sequence[Condition] = (),
     ) -> list[list[Hit]]:
         """Find the ``k`` rows of the highest cosine for each query (Q, D), best first."""
+
+    def refresh(self) -> bool:
+        """Take up what others changed; say whether there was anything."""
+
+    def annotate(self, **facts: Any) -> None:  # noqa: ANN401 - plain JSON values
+        """Keep facts beside the rows."""
+
+    def sample(self, count: int, *, seed: int = 0) -> tuple[list[Row], np.ndarray]:
+        """Draw ``count`` rows, or all if there are fewer, with their vectors (P, D)."""
+
+    def values(self, limit: int) -> dict[str, list[Any]]:
+        """Return at least ``limit`` distinct values of each metadata field, or all if fewer."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the index is, for people and scripts."""
+
+    def compact(self) -> None:
+        """Free the space of rows that are gone."""
+
+    def rebuild(self, *, kind: Kind | None = None, recall: float | None = None) -> None:
+        """Make all that is derived from the rows anew; may change how the index searches."""
 
     def verify(self) -> list[str]:
         """Read everything that is stored; return what is wrong with it."""

@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import JSONResponse, PlainTextResponse
 
 import simcse
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.protocol import VectorIndex
 from simcse.io.rows import make_row
 from simcse.model.encoder import SentenceEncoder
 from simcse.serve import errors, schemas, views
@@ -41,7 +41,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 
 def create_app(
     encoder: SentenceEncoder,
-    index: EmbeddedIndex | None = None,
+    index: VectorIndex | None = None,
     settings: ServeConfig | None = None,
     *,
     name: str = "mini",
@@ -153,7 +153,7 @@ def _index_routes(service: Service) -> APIRouter:
             found = await service.search(embedded, body.k, body.threshold, body.where)
             meaning = service.calibration(index)
             results = [[{**asdict(hit), **meaning(hit.score)} for hit in hits] for hits in found]
-            number = index.snapshot.generation.number
+            number = index.version
             answer = {"results": results, "generation": number, "usage": _usage(embedded)}
             return _json(answer, embedded)
 
@@ -168,7 +168,7 @@ def _index_routes(service: Service) -> APIRouter:
         embedded = await service.embed(texts, truncate=body.truncate, param="rows")
         done = await service.add(rows, embedded)
         answer = {"added": done.added, "updated": done.updated, "rows": len(index)}
-        return _json({**answer, "generation": index.snapshot.generation.number}, embedded)
+        return _json({**answer, "generation": index.version}, embedded)
 
     @router.get("/v1/index", response_model=schemas.IndexInfo)
     async def info() -> schemas.IndexInfo:
@@ -177,7 +177,7 @@ def _index_routes(service: Service) -> APIRouter:
         approximation = index.facts["approximation"] or {}
         return schemas.IndexInfo(
             rows=len(index),
-            generation=index.snapshot.generation.number,
+            generation=index.version,
             kind=index.facts["kind"],
             recall=approximation.get("recall"),
             fields=views.field_values(index),
@@ -196,7 +196,7 @@ def _view_routes(service: Service, models: list[dict[str, Any]]) -> APIRouter:
     async def index_map() -> JSONResponse:
         """Project the rows, or an even sample of them, onto a plane."""
         index = service.require_index()
-        number = index.snapshot.generation.number
+        number = index.version
         if number not in drawn:
             found = await asyncio.to_thread(views.index_map, index)
             drawn.clear()

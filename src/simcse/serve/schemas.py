@@ -178,7 +178,7 @@ class Point(BaseModel):
 
 
 class IndexMap(BaseModel):
-    """The index's rows, or an even sample of them, projected onto their two main directions."""
+    """The index's rows, or a random sample of them, projected onto their two main directions."""
 
     points: list[Point]
     rows: int

@@ -10,9 +10,8 @@ import numpy as np
 
 from simcse.errors import DataError
 from simcse.index.calibration import Calibration
-from simcse.index.embedded import EmbeddedIndex
 from simcse.index.filters import parse_filter
-from simcse.index.protocol import Commit, Hit
+from simcse.index.protocol import Commit, Hit, VectorIndex
 from simcse.io.files import clean_text
 from simcse.io.rows import Row
 from simcse.model.encoder import SentenceEncoder
@@ -58,7 +57,7 @@ class Service:
     def __init__(
         self,
         encoder: SentenceEncoder,
-        index: EmbeddedIndex | None,
+        index: VectorIndex | None,
         settings: ServeConfig,
         *,
         name: str,
@@ -188,7 +187,7 @@ class Service:
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, write)
 
-    def require_index(self) -> EmbeddedIndex:
+    def require_index(self) -> VectorIndex:
         """Return the index.
 
         Raises:
@@ -198,12 +197,12 @@ class Service:
             raise ApiError(404, "this server has no index; start it with --index", code="no_index")
         return self.index
 
-    def calibration(self, index: EmbeddedIndex) -> Callable[[float], dict[str, float]]:
+    def calibration(self, index: VectorIndex) -> Callable[[float], dict[str, float]]:
         """Return what makes a cosine a percentile and a probability, as far as it was fitted."""
         stored = index.facts["calibration"]
         return (lambda _score: {}) if stored is None else Calibration.from_json(stored).describe
 
-    def _refresh(self, index: EmbeddedIndex) -> None:
+    def _refresh(self, index: VectorIndex) -> None:
         """Take up what other processes committed."""
         if time.monotonic() - self._looked > REFRESH_SECONDS:
             self._looked = time.monotonic()

@@ -7,30 +7,27 @@ from typing import Any
 import numpy as np
 
 from simcse.errors import ArtefactError
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.protocol import VectorIndex
 from simcse.io.results import read_results
 
 POINTS = 2000
 VALUES = 20  # a field with more distinct values is offered without them
 
 
-def index_map(index: EmbeddedIndex, points: int = POINTS) -> dict[str, Any]:
-    """Project rows, or an even sample of them, onto their two main directions (PCA).
+def index_map(index: VectorIndex, points: int = POINTS) -> dict[str, Any]:
+    """Project rows, or a random sample of them, onto their two main directions (PCA).
 
     Coordinates are scaled to [-1, 1]; ``explained`` is the share of variance they hold.
     """
-    snapshot = index.snapshot
-    live = np.flatnonzero(snapshot.live)
-    sample = live[:: max(1, -(-len(live) // points))] if len(live) else live
-    if len(sample) < 3:
+    rows, sampled = index.sample(points)
+    if len(rows) < 3:
         return {"points": [], "rows": len(index), "explained": 0.0}
-    vectors = snapshot.vectors(sample).astype(np.float64)  # (P, D)
+    vectors = sampled.astype(np.float64)  # (P, D)
     centred = vectors - vectors.mean(axis=0)
     left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
     places = left[:, :2] * strengths[:2]  # (P, 2)
     places /= max(np.abs(places).max(), 1e-12)
     explained = float((strengths[:2] ** 2).sum() / max((strengths**2).sum(), 1e-12))
-    rows = snapshot.rows(sample.tolist())
     return {
         "points": [
             {"x": float(x), "y": float(y), "id": row.id, "text": row.text}
@@ -41,14 +38,9 @@ def index_map(index: EmbeddedIndex, points: int = POINTS) -> dict[str, Any]:
     }
 
 
-def field_values(index: EmbeddedIndex) -> dict[str, list[Any]]:
+def field_values(index: VectorIndex) -> dict[str, list[Any]]:
     """Return the metadata fields, each with its distinct values if they are few."""
-    found: dict[str, list[Any]] = {}
-    for segment in index.snapshot.segments:
-        for name, values in segment.values.items():
-            known = found.setdefault(name, [])
-            if len(known) <= VALUES:
-                known += [value for value in values[: VALUES + 1] if value not in known]
+    found = index.values(VALUES + 1)
     return {name: values if len(values) <= VALUES else [] for name, values in found.items()}
 
 
