@@ -1,7 +1,10 @@
 """The HTTP API in this process: what it answers, and what it refuses."""
 
 import base64
+import concurrent.futures
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -134,6 +137,41 @@ def test_x14_an_index_whose_server_is_away_is_503_and_comes_back(
     assert client.post("/v1/index/add", json={"rows": rows}).json()["updated"] == 1
     assert client.get("/v1/index").json()["fields"] == {"lang": ["en"]}
     assert len(client.get("/v1/index/map").json()["points"]) == 0  # of one row
+
+
+def test_s13_a_refusal_waits_for_neither_model_nor_tokenizer(make_client, encoder, monkeypatch):
+    client = make_client(**{"queue_tokens": 8})
+    service = client.app.state.service
+    go, entered = threading.Event(), threading.Event()
+
+    def held(rows):
+        entered.set()
+        assert go.wait(60)
+        return np.ones((len(rows), 32), np.float32)
+
+    monkeypatch.setattr(service.batcher, "embed", held)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        try:
+            accepted = [pool.submit(embed, client, [5, 6])]
+            assert entered.wait(60)
+            accepted.append(pool.submit(embed, client, [[5]] * 8))  # the queue is full now
+            while not service.batcher._jobs:
+                time.sleep(0.001)
+            service._tokenizing.submit(go.wait, 60)
+            # All of these come back while the model and the tokenizer are held up.
+            error = refused(response := embed(client, "a"), 429)
+            assert error["code"] == "overloaded"
+            assert int(response.headers["Retry-After"]) >= 1
+            refused(embed(client, [7]), 429)
+            refused(client.post("/v1/similarity", json={"first": ["a"]}), 429)
+            refused(client.post("/v1/search", json={"query": "a"}), 429)
+            assert client.get("/health").status_code == 200
+            assert client.get("/ready").status_code == 200
+            assert not any(future.done() for future in accepted)
+        finally:
+            go.set()
+        assert [future.result().status_code for future in accepted] == [200, 200]
+    assert embed(client, "a").status_code == 200
 
 
 def test_s6_token_ids_outside_the_vocabulary(client, encoder):

@@ -49,6 +49,9 @@ class Job:
         return self.future.done() or time.monotonic() > self.deadline
 
 
+Part = tuple[Job, int, int]  # a job's rows from the first to before the last
+
+
 class Batcher:
     """A thread that embeds tokenised sentences for many callers.
 
@@ -140,21 +143,28 @@ class Batcher:
 
     def _work(self) -> None:
         while parts := self._take():
-            rows = [job.rows[at] for job, first, last in parts for at in range(first, last)]
-            started = time.monotonic()
-            try:
-                vectors = self.embed(rows)
-            except BaseException as error:  # noqa: BLE001 - handed to every caller
-                for job, *_ in parts:
-                    _fail(job, error)
-            else:
-                self._deliver(parts, vectors)
-                self._measure(rows, time.monotonic() - started)
+            self._compute(parts)
             with self._ready:
                 self._running = 0
                 self._report()
 
-    def _take(self) -> list[tuple[Job, int, int]]:
+    def _compute(self, parts: list[Part]) -> None:
+        """Embed parts of jobs together; where that fails, each alone, so that one fails alone."""
+        rows = [job.rows[at] for job, first, last in parts for at in range(first, last)]
+        started = time.monotonic()
+        try:
+            vectors = self.embed(rows)
+        except Exception as error:  # noqa: BLE001 - the caller gets it; this thread serves the rest
+            if len(parts) == 1:
+                _fail(parts[0][0], error)
+                return
+            for part in parts:
+                self._compute([part])
+        else:
+            self._deliver(parts, vectors)
+            self._measure(rows, time.monotonic() - started)
+
+    def _take(self) -> list[Part]:
         """Wait for work; return the next batch as rows of jobs, nothing after the end."""
         with self._ready:
             while True:
@@ -163,9 +173,9 @@ class Batcher:
                     return parts
                 self._ready.wait()
 
-    def _fill(self) -> list[tuple[Job, int, int]]:
+    def _fill(self) -> list[Part]:
         """Take rows of the waiting jobs in turns until the budget is used."""
-        parts: list[tuple[Job, int, int]] = []
+        parts: list[Part] = []
         while self._jobs:
             job = self._jobs.popleft()
             if job.is_dead:
@@ -190,7 +200,7 @@ class Batcher:
     def _has_room(self, tokens: int) -> bool:
         return not self._running or self._running + tokens <= self.batch_tokens
 
-    def _deliver(self, parts: list[tuple[Job, int, int]], vectors: np.ndarray) -> None:
+    def _deliver(self, parts: list[Part], vectors: np.ndarray) -> None:
         start = 0
         for job, first, last in parts:
             job.vectors[first:last] = vectors[start : start + last - first]
@@ -220,7 +230,7 @@ def _finish(job: Job) -> None:
         return
 
 
-def _fail(job: Job, error: BaseException) -> None:
+def _fail(job: Job, error: Exception) -> None:
     try:
         job.future.set_exception(error)
     except InvalidStateError:

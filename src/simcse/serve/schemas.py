@@ -2,15 +2,43 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 MAX_INPUTS = 2048
 MAX_HITS = 1000
 MAX_ROWS = 1000
 
-Text = Annotated[StrictStr, Field(min_length=1)]
+# What `clean_text` leaves of a text must not be nothing; the service says which input it is.
+NOT_BLANK = {"pattern": r"[^\s\u0000-\u001f\u007f-\u009f]"}
+SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
+FILTER: dict[str, Any] = {
+    "additionalProperties": {
+        "anyOf": [
+            SCALAR,
+            {"type": "array", "items": SCALAR},
+            {
+                "type": "object",
+                "properties": {
+                    **dict.fromkeys(("in", "not_in"), {"type": "array", "items": SCALAR}),
+                    **dict.fromkeys(("gt", "gte", "lt", "lte"), {"type": ["string", "number"]}),
+                },
+                "additionalProperties": False,
+            },
+        ]
+    }
+}
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Take 2.0 for 2, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+Text = Annotated[StrictStr, Field(min_length=1, json_schema_extra=NOT_BLANK)]
+Name = Annotated[StrictStr, Field(min_length=1, max_length=512, json_schema_extra=NOT_BLANK)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
-Token = Annotated[StrictInt, Field(ge=0)]
+Token = Annotated[StrictInt, Field(ge=0), WHOLE]
 Tokens = Annotated[list[Token], Field(min_length=1)]
 Score = Annotated[float, Field(ge=-1, le=1, strict=True)]
 
@@ -32,7 +60,7 @@ class EmbeddingRequest(Strict):
     )
     model: StrictStr = Field(description="A name that /v1/models lists.", examples=["mini"])
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[StrictInt, Field(ge=1)] | None = Field(
+    dimensions: Annotated[StrictInt, Field(ge=1), WHOLE] | None = Field(
         None, description="The model's own number, or left out."
     )
     user: StrictStr | None = None
@@ -101,10 +129,12 @@ class SearchRequest(Strict):
     """What to look for in the index."""
 
     query: Text | Texts = Field(examples=["someone makes music"])
-    k: Annotated[StrictInt, Field(ge=1, le=MAX_HITS)] = 10
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_HITS), WHOLE] = 10
     threshold: Score | None = Field(None, description="Leave out hits of a lower cosine.")
     where: dict[str, Any] | None = Field(
-        None, description='Filter: {"lang": "en", "tag": ["a", "b"], "year": {"gte": 2000}}.'
+        None,
+        description='Filter: {"lang": "en", "tag": ["a", "b"], "year": {"gte": 2000}}.',
+        json_schema_extra={"anyOf": [{"type": "object", **FILTER}, {"type": "null"}]},
     )
     truncate: StrictBool = False
 
@@ -136,7 +166,7 @@ class NewRow(Strict):
     """A row to add; without an id, its text's hash is the id."""
 
     text: Text
-    id: Annotated[StrictStr, Field(min_length=1, max_length=512)] | StrictInt | None = None
+    id: Name | Annotated[StrictInt, WHOLE] | None = None
     metadata: dict[str, Any] | None = None
 
 
