@@ -1,28 +1,36 @@
 """``simcse encode`` and ``simcse similarity``."""
 
+from __future__ import annotations
+
 import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import (
-    load_encoder,
-    loading_options,
-    model_option,
-    output_file,
-    precision_option,
-)
+from simcse.cli.indexing import PLACE, load_with_stamp, open_index
+from simcse.cli.options import load_encoder, loading_options, model_option, precision_option
+
+if TYPE_CHECKING:
+    from simcse.index.places import Place
+    from simcse.model.encoder import SentenceEncoder
 
 CHUNK = 4096  # sentences encoded and written together
+ENDINGS = (".npy", ".safetensors", ".parquet")
+WRITING = "another process is filling {folder}: {holder}"
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @model_option
-@output_file
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write, its ending names the format; or a folder for Parquet parts.",
+)
 @click.option(
     "--bad-lines",
     type=click.Choice(["error", "skip"]),
@@ -38,28 +46,70 @@ CHUNK = 4096  # sentences encoded and written together
     show_default=True,
     help="What to do with sentences over the length limit.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="To a folder: this process, or a Ray cluster (else as many processes here).",
+)
+@click.option("--workers", type=click.IntRange(1), help="Of Ray; default: one for each core.")
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(1),
+    default=50_000,
+    show_default=True,
+    help="To a folder: rows of a part, which is what a crash may cost.",
+)
+@click.option("--index", "place", type=PLACE, help="To a folder: then add the parts to this index.")
 @precision_option("auto")
 @loading_options
 def encode(
-    source: str,
+    sources: tuple[str, ...],
     output: Path,
+    model: str,
     bad_lines: str,
     column: str,
     truncation: str,
-    model: str,
-    **loading: Any,  # noqa: ANN401 - passed on by name
+    **rest: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
-    """Encode sentences to .npy, .safetensors or .parquet, in constant memory.
+    """Encode sentences to .npy, .safetensors or .parquet, or to a folder of parts.
 
     INPUT is a .txt file with one sentence a line, .jsonl or .parquet (each with a text field),
     also gzipped, or - for standard input. Row i of the output is sentence i; blank lines
-    are no sentences.
+    are no sentences. Memory is constant.
+
+    A folder takes any number of inputs. Each part has the columns id, text, metadata and vector;
+    manifest.json says which rows make which part. Interrupted or killed, the same command goes on,
+    with either engine, behind the parts that are there.
 
     \b
     Examples:
       simcse encode sentences.txt --output vectors.npy
       cat sentences.txt | simcse encode - --output vectors.parquet --model runs/mine/best
+      simcse encode crawl-*.jsonl --output vectors/ --engine ray --index my-index
     """
+    sharded = {name: rest.pop(name) for name in ("engine", "workers", "shard_rows", "place")}
+    if output.suffix not in ENDINGS:
+        reading = {"text_column": column, "bad_lines": bad_lines}
+        _encode_shards(sources, output, model, reading, truncation, **sharded, **rest)
+        return
+    if len(sources) > 1 or sharded["engine"] != "local" or sharded["place"]:
+        raise click.UsageError(
+            "several inputs, --engine ray and --index need a folder as --output, such as vectors/"
+        )
+    _encode_file(sources[0], output, model, column, bad_lines, truncation, **rest)
+
+
+def _encode_file(
+    source: str,
+    output: Path,
+    model: str,
+    column: str,
+    bad_lines: str,
+    truncation: str,
+    **loading: Any,  # noqa: ANN401 - passed on by name
+) -> None:
     from simcse.io.files import ReadCounts
     from simcse.io.sentences import count_lines, read_sentences
     from simcse.io.vectors import vector_writer
@@ -74,7 +124,54 @@ def encode(
         for chunk in _chunks(sentences, total=count_lines(source)):
             append(chunk, encoder.encode(chunk, truncation=truncation))  # type: ignore[arg-type]
     click.echo(f"{output}: {counts}", err=True)
-    cut = encoder.tokenizer.truncated
+    _say_cut(encoder, encoder.tokenizer.truncated, truncation)
+
+
+def _encode_shards(
+    sources: tuple[str, ...],
+    folder: Path,
+    model: str,
+    reading: dict[str, str],
+    truncation: str,
+    *,
+    engine: str,
+    workers: int | None,
+    shard_rows: int,
+    place: Place | None,
+    **loading: Any,  # noqa: ANN401 - passed on by name
+) -> None:
+    from simcse.cli.progress import counting_bar
+    from simcse.engine.run import Loading, encode_missing
+    from simcse.engine.shards import Manifest, load_parts, plan, take_up
+    from simcse.io.files import ReadCounts
+    from simcse.io.locks import lock_folder
+
+    counts = ReadCounts()
+    shards = plan(sources, rows=shard_rows, reading=reading, counts=counts)
+    index = None if place is None else open_index(place)
+    encoder, stamp = load_with_stamp(model, **loading)
+    if index is not None:
+        index.require_model(stamp)
+    told = Loading.of(encoder, model, loading)
+    manifest = Manifest(stamp, told.precision, truncation, reading, shards)
+    with lock_folder(folder, busy=WRITING), counting_bar("encoding", manifest.rows) as advance:
+        take_up(folder, manifest)
+        cut = encode_missing(
+            engine,  # type: ignore[arg-type]  # click.Choice allows no other
+            *(folder, manifest, told),
+            encoder=encoder,
+            workers=workers,
+            observe=advance,
+        )
+    click.echo(f"{folder}: {counts}, {len(shards):,} parts", err=True)
+    _say_cut(encoder, cut, truncation)
+    if index is not None:
+        with counting_bar("indexing", manifest.rows) as advance:
+            done = load_parts(index, folder, manifest, advance)
+        click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
+
+
+def _say_cut(encoder: SentenceEncoder, cut: int, truncation: str) -> None:
     if cut and truncation == "warn":
         limit = encoder.tokenizer.max_length
         click.echo(f"warning: {cut:,} sentences were cut to {limit} tokens", err=True)

@@ -1,7 +1,6 @@
 """Options that several commands share, each defined once."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,12 +17,6 @@ model_option = click.option(
     show_default=True,
     metavar="NAME",
     help="A model folder, a bundled name or a hub id.",
-)
-output_file = click.option(
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write; its ending names the format.",
 )
 
 
