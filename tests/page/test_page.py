@@ -134,7 +134,7 @@ def test_models_and_routes_are_listed(page):
     page.click("#tab-models")
     expect(page.locator("#model-facts")).to_contain_text("tiny: 32 dimensions")
     expect(page.locator("#plane circle")).to_have_count(2)
-    expect(page.locator("#plane")).to_contain_text("<b>one</b>")
+    expect(page.locator("#plane tr").nth(1)).to_have_text("1<b>one</b>0.200-2.500")
     page.click("#tab-api")
     expect(page.locator("#routes")).to_contain_text("POST /v1/search")
     expect(page.locator("#routes")).to_contain_text('"query":"someone makes music"')

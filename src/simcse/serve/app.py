@@ -82,7 +82,11 @@ def create_app(
     _add_page(app)
     errors.install(app)
     app.add_middleware(
-        Gate, settings=settings, metrics=service.metrics, draining=lambda: service.draining
+        Gate,
+        settings=settings,
+        metrics=service.metrics,
+        draining=lambda: service.draining,
+        overload=service.overload,
     )
     return app
 

@@ -89,11 +89,13 @@ class Gate:
         settings: ServeConfig,
         metrics: Metrics,
         draining: Callable[[], bool],
+        overload: Callable[[], ApiError | None],
     ) -> None:
         self.app = app
         self.settings = settings
         self.metrics = metrics
         self.draining = draining
+        self.overload = overload
         self.keys = Keys(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +154,7 @@ class _Exchange:
 
     async def run(self) -> None:
         try:
-            refused = self.gate.refusal(self.scope)
+            refused = self.gate.refusal(self.scope) or await self._overloaded()
             if refused is not None:
                 await self._refuse(refused)
             else:
@@ -164,6 +166,17 @@ class _Exchange:
             await self._refuse(ApiError(500, f"internal error, request {self.id}", code="internal"))
         finally:
             self._note()
+
+    async def _overloaded(self) -> ApiError | None:
+        """Refuse what would wait too long before anything is made of its body, which is read."""
+        if self.scope["method"] != "POST" or (refused := self.gate.overload()) is None:
+            return None
+        try:
+            while not self.complete:
+                await self.receive()
+        except ApiError as error:  # too much of a body, or too slowly
+            return error
+        return refused
 
     async def receive(self) -> Message:
         """Pass on the body; stop at the limits of size and time."""

@@ -16,8 +16,8 @@ from simcse.io.files import clean_text
 from simcse.io.rows import Row
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import stamp
-from simcse.serve.batching import Batcher, Ids
-from simcse.serve.errors import ApiError
+from simcse.serve.batching import Batcher, Ids, Overloaded
+from simcse.serve.errors import ApiError, to_api_error
 from simcse.serve.metrics import Metrics
 from simcse.serve.settings import ServeConfig
 
@@ -112,6 +112,14 @@ class Service:
         same = np.allclose(found, self.known, atol=1e-2 * np.abs(self.known).max())
         return None if same else "a known sentence has another embedding than at the start"
 
+    def overload(self) -> ApiError | None:
+        """Return the refusal of a request not read yet, if even the smallest would wait long."""
+        try:
+            self.batcher.check_room()
+        except Overloaded as error:
+            return to_api_error(error)
+        return None
+
     async def embed(
         self, texts: Sequence[str], *, truncate: bool = False, param: str = "input"
     ) -> Embedded:
@@ -122,7 +130,6 @@ class Service:
             Overloaded: it would take too long.
             TimeoutError: the deadline passed.
         """
-        self.batcher.check_room()
         for at, text in enumerate(texts):
             if not clean_text(text):
                 raise ApiError(400, f"{param}[{at}] is blank", param=param)
@@ -138,7 +145,6 @@ class Service:
         Raises:
             ApiError: an id is not in the vocabulary, or a row is too long.
         """
-        self.batcher.check_room()
         if max(map(max, rows)) >= self.vocabulary:
             message = f"token ids must be below {self.vocabulary}, got {max(map(max, rows))}"
             raise ApiError(400, message, param="input")

@@ -44,6 +44,11 @@ def field_values(index: VectorIndex) -> dict[str, list[Any]]:
     return {name: values if len(values) <= VALUES else [] for name, values in found.items()}
 
 
+def _short(name: str) -> str:
+    """Return the end of a path: where a model is on the disk concerns nobody."""
+    return "/".join(name.rstrip("/").split("/")[-2:])
+
+
 def evaluated_models(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Read the models of `simcse evaluate` results whose alignment and uniformity were measured.
 
@@ -57,7 +62,7 @@ def evaluated_models(files: Sequence[Path]) -> list[dict[str, Any]]:
             for model in read_results(file)["models"]:
                 if model["geometry"]:
                     places = {name: model["geometry"][name] for name in ("alignment", "uniformity")}
-                    models.append({"model": str(model["model"]), **places})
+                    models.append({"model": _short(str(model["model"])), **places})
         except (KeyError, TypeError) as error:
             raise ArtefactError(f"{file}: not results of simcse evaluate ({error!r})") from error
     return models

@@ -255,7 +255,17 @@ async function openModels() {
   find("model-facts").textContent = `This server has ${model.id}: ${model.dimensions} dimensions, ` +
     `${model.max_tokens} tokens, fingerprint ${model.fingerprint.slice(0, 12)}.`;
   const { models } = await ask("/v1/models-plane");
-  find("plane").replaceChildren(models.length ? planePlot(models) : make("p", { text: "None yet." }));
+  if (!models.length) return find("plane").replaceChildren(make("p", { text: "None yet." }));
+  find("plane").replaceChildren(planePlot(models, find("plane").clientWidth), planeTable(models));
+}
+
+/** Which model each number is. */
+function planeTable(models) {
+  const row = (kind, ...texts) => make("tr", {}, ...texts.map((text) => make(kind, { text })));
+  return make("div", { kind: "scroll" }, make("table", {},
+    row("th", "", "model", "alignment", "uniformity"),
+    ...models.map((model, at) => row("td", String(at + 1), model.model,
+      model.alignment.toFixed(3), model.uniformity.toFixed(3)))));
 }
 
 async function openApi() {
@@ -264,7 +274,7 @@ async function openApi() {
   const blocks = Object.entries(described.paths).flatMap(([path, methods]) =>
     Object.entries(methods).flatMap(([method, route]) => [
       make("h2", { text: `${method.toUpperCase()} ${path}` }),
-      make("p", { text: route.description }),
+      make("p", { text: route.description.replaceAll("``", "") }),
       make("pre", {}, make("code", { text: example(path, method, route, described) })),
     ]));
   find("routes").replaceChildren(...blocks);

@@ -140,9 +140,9 @@ function svg(name, attributes, text) {
   return element;
 }
 
-/** The alignment-uniformity plane of some models, as Wang and Isola draw it. */
-function planePlot(models) {
-  const [width, height, edge] = [640, 420, 56];
+/** The alignment-uniformity plane of some models, as Wang and Isola draw it; dots have numbers. */
+function planePlot(models, room) {
+  const [width, height, edge] = [Math.max(300, Math.min(room, 900)), 380, 56];
   const range = (values) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const margin = (high - low || 1) * 0.2;
@@ -169,12 +169,14 @@ function planePlot(models) {
     plot.append(svg("text", { x: edge - 8, y: y(value) + 4, "text-anchor": "end", class: "soft" },
       value.toFixed(2)));
   }
-  for (const model of models) {
-    const flip = x(model.uniformity) > width * 0.6;
+  const taken = [];  // places of numbers, so that those of dots on one another stand apart
+  for (const [at, model] of models.entries()) {
+    const [across, down] = [x(model.uniformity) + 9, y(model.alignment) + 4];
+    const before = taken.filter(([a, d]) => Math.abs(a - across) < 40 && Math.abs(d - down) < 14);
+    taken.push([across, down]);
     plot.append(
-      svg("circle", { cx: x(model.uniformity), cy: y(model.alignment), r: 6 }),
-      svg("text", { x: x(model.uniformity) + (flip ? -10 : 10), y: y(model.alignment) - 10,
-        "text-anchor": flip ? "end" : "start" }, model.model),
+      svg("circle", { cx: x(model.uniformity), cy: y(model.alignment), r: 5 }),
+      svg("text", { x: across + 18 * before.length, y: down }, String(at + 1)),
     );
   }
   return plot;

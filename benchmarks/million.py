@@ -1,0 +1,194 @@
+"""A million sentences in both kinds of index: time, disk, memory, latency and recall, as JSON.
+
+    python benchmarks/million.py wiki1m.txt.gz --folder BIG --output benchmarks/results/million.json
+    python benchmarks/with_postgres.py python benchmarks/million.py ... --postgres POSTGRES
+
+Encoding happens once, into BIG/vectors.safetensors; the indexes are built from that, each in a
+process of its own. Without --postgres the folder alone is measured.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simcse.index.embedded import EmbeddedIndex
+from simcse.index.places import create_index, is_address, open_index
+from simcse.index.protocol import VectorIndex
+from simcse.io.files import sha256_file
+from simcse.io.rows import read_rows
+from simcse.io.vectors import read_vectors, vector_writer
+from simcse.model.encoder import SentenceEncoder
+from simcse.model.fingerprint import stamp
+
+COMMIT_ROWS = 32_768
+QUERIES = 200
+KINDS = {"folder": ("exact", "hnsw"), "postgres": ("exact", "hnsw")}
+
+
+def encode(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Encode all sentences once; what it took stands beside the vectors."""
+    vectors, note = arguments.folder / "vectors.safetensors", arguments.folder / "encoding.json"
+    if not note.exists():
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        encoder = SentenceEncoder.load(arguments.model, precision=arguments.precision)
+        started, cpu = time.monotonic(), time.process_time()
+        rows = (row.text for row in read_rows(arguments.text))
+        with vector_writer(vectors) as append:
+            while chunk := list(itertools.islice(rows, 4096)):
+                append(chunk, encoder.encode(chunk, truncation="cut"))
+        found = {
+            "seconds": time.monotonic() - started,
+            "cpu_seconds": time.process_time() - cpu,
+            "rows": len(read_vectors(vectors)),
+            "sha256": sha256_file(arguments.text),
+            "model": arguments.model,
+            "precision": arguments.precision,
+            "peak_rss_mb": memory("VmHWM"),
+        }
+        note.write_text(json.dumps(found))
+    return json.loads(note.read_text())  # type: ignore[no-any-return]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Build one index from the vectors and search it; runs in a process of its own."""
+    place, kinds = arguments.place, KINDS["postgres" if is_address(arguments.place) else "folder"]
+    vectors = read_vectors(arguments.folder / "vectors.safetensors")
+    encoder = SentenceEncoder.load(arguments.model, precision=arguments.precision)
+    index = create_index(place, stamp(encoder, arguments.model))
+    del encoder
+    started, cpu = time.monotonic(), time.process_time()
+    fill(index, arguments.text, vectors)
+    found: dict[str, Any] = {
+        "indexing_seconds": time.monotonic() - started,
+        "client_cpu_seconds": time.process_time() - cpu,
+        "rows": len(index),
+    }
+    queries = perturbed(vectors)
+    truth = None
+    for kind in kinds:
+        started = time.monotonic()
+        if kind != "exact":
+            index.rebuild(kind=kind)
+        built = time.monotonic() - started
+        searched, hits = search(index, queries)
+        truth = truth or hits
+        shares = [len(set(a) & set(b)) / len(b) for a, b in zip(hits, truth, strict=True)]
+        told = index.describe()
+        found[kind] = {
+            "build_seconds": built,
+            "bytes": told["bytes"],
+            "approximation": told["approximation"],
+            "recall@10": statistics.mean(shares),
+            **searched,
+        }
+    started = time.monotonic()
+    reopened = open_index(place)
+    found["open_seconds"] = time.monotonic() - started
+    found["client_rss_mb"] = memory("VmRSS")
+    found["client_anonymous_mb"] = memory("RssAnon")
+    found["server_pss_mb"] = server_memory() if is_address(place) else None
+    found["problems"] = reopened.verify()
+    if isinstance(index, EmbeddedIndex):
+        found["segments"] = len(index.snapshot.segments)
+    return found
+
+
+def fill(index: VectorIndex, text: Path, vectors: np.ndarray) -> None:
+    """Add all rows, a commit for some ten thousand, as `simcse index build` does."""
+    rows, start = read_rows(text), 0
+    while batch := list(itertools.islice(rows, COMMIT_ROWS)):
+        index.add(batch, vectors[start : start + len(batch)])
+        index.commit()
+        start += len(batch)
+
+
+def perturbed(vectors: np.ndarray) -> np.ndarray:
+    """Return queries that are near sentences of the index but not in it."""
+    random = np.random.default_rng(0)
+    chosen = vectors[np.sort(random.choice(len(vectors), QUERIES, replace=False))]
+    noise = random.normal(size=chosen.shape) / np.sqrt(chosen.shape[1])
+    return (chosen + 0.5 * noise * np.linalg.norm(chosen, axis=1, keepdims=True)).astype(np.float32)
+
+
+def search(index: VectorIndex, queries: np.ndarray) -> tuple[dict[str, float], list[list[str]]]:
+    """Search query by query; latencies in ms, and the ids found."""
+    hits = [[hit.id for hit in index.search(query[None])[0]] for query in queries[:20]]  # warm up
+    hits, times = [], []
+    for query in queries:
+        started = time.perf_counter()
+        found = index.search(query[None])[0]
+        times.append(1e3 * (time.perf_counter() - started))
+        hits.append([hit.id for hit in found])
+    times.sort()
+    return {"p50_ms": times[len(times) // 2], "p99_ms": times[int(0.99 * len(times))]}, hits
+
+
+def memory(field: str) -> float:
+    """Return a figure of this process in MB."""
+    text = Path("/proc/self/status").read_text()
+    return int(re.findall(rf"{field}:\s+(\d+)", text)[0]) / 1000
+
+
+def server_memory() -> float:
+    """Return what all processes of PostgreSQL on this machine hold, shared memory counted once."""
+    return sum(_pss(folder) for folder in Path("/proc").iterdir() if folder.name.isdecimal()) / 1000
+
+
+def _pss(folder: Path) -> int:
+    try:
+        if (folder / "comm").read_text().strip() != "postgres":
+            return 0
+        return int(re.findall(r"Pss:\s+(\d+)", (folder / "smaps_rollup").read_text())[0])
+    except OSError:
+        return 0
+
+
+def places(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield the indexes to measure, each a new one."""
+    mark = f"bench{os.getpid()}"
+    yield "folder", str(arguments.folder / mark)
+    if arguments.postgres:
+        yield "postgres", f"{arguments.postgres}#{mark}"
+
+
+def main() -> None:
+    """Encode, measure each index in a process of its own, write JSON."""
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--folder", type=Path, required=True, help="for vectors and the index")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--postgres", help="address of a database, without #name")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--encode-only", action="store_true")
+    parser.add_argument("--place", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.place:
+        print(json.dumps(measure(arguments)))
+        return
+    report: dict[str, Any] = {"encoding": encode(arguments)}
+    for name, place in () if arguments.encode_only else places(arguments):
+        print(f"measuring {name} ...", file=sys.stderr)
+        command = [sys.executable, __file__, *sys.argv[1:], "--place", place]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        report[name] = json.loads(done.stdout)
+    text = json.dumps(report, indent=1)
+    if arguments.output:
+        arguments.output.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
