@@ -51,7 +51,8 @@ def url(make_encoder, tmp_path_factory):
     index.add(rows, encoder.encode(TEXTS + more))
     index.commit()
     (folder / "results.json").write_text(
-        '{"models": [{"model": "/secret/<b>one</b>", "geometry": {"alignment": 0.2, "uniformity": -2.5}},'
+        '{"models": [{"model": "/secret/<b>one</b>",'
+        ' "geometry": {"alignment": 0.2, "uniformity": -2.5}},'
         ' {"model": "two", "geometry": {"alignment": 0.3, "uniformity": -3.1}}]}'
     )
     app = create_app(encoder, index, ServeConfig(), name="tiny", results=[folder])

@@ -157,6 +157,54 @@ def test_x4_a_full_disk_leaves_the_old_and_what_is_staged(index, monkeypatch):
     assert index.commit().added == 5
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB that can really be full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_x4_a_disk_that_is_really_full(small_disk, tmp_path):
+    place = small_disk / "index"
+    index = EmbeddedIndex.create(place, STAMP)
+    index.add(*rows_of(0, 1000))
+    index.commit()
+    index.remove(["3"])
+    index.commit()
+    query = rows_of(7, 8)[1]
+    expected = index.search(query, k=5)
+    status = os.statvfs(small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(status.f_bavail * status.f_frsize - 30_000))
+    copy_current(place, tmp_path / "copy")
+
+    def add():
+        index.add(*rows_of(2000, 3000))
+        index.commit()
+
+    for write in (
+        add,
+        index.compact,
+        lambda: index.rebuild(kind="int8"),
+        lambda: copy_current(tmp_path / "copy", small_disk / "backup"),
+        lambda: copy_current(tmp_path / "copy", place),
+    ):
+        with pytest.raises(ResourceError, match="No space left on device"):
+            write()
+        reopened = EmbeddedIndex.open(place)
+        assert (len(reopened), reopened.search(query, k=5)) == (999, expected)
+        assert damages(place) == []
+    filler.unlink()
+    assert index.commit().added == 1000  # what was staged stayed
+    index.compact()
+    assert len(EmbeddedIndex.open(place)) == 1999
+
+
 def test_x5_a_second_writer_is_refused(index, monkeypatch):
     monkeypatch.setattr(generations, "LOCK_SECONDS", 0.05)
     index.add(*rows_of(200, 201))
@@ -274,13 +322,19 @@ def encode(texts):
     return np.array([np.random.default_rng(int(t.split()[1])).normal(size=8) for t in texts])
 module.ENCODE_ROWS, module.SEGMENT_ROWS = 20, 60
 index = EmbeddedIndex.open(sys.argv[1])
+commit = index.commit
+def commit_and_compact(progress):
+    done = commit(progress)
+    index.compact()
+    return done
+index.commit = commit_and_compact
 print("ready", flush=True)
 module.ingest(index, [Path(sys.argv[2])], encode)
 """
 
 
 @pytest.mark.slow
-def test_kills_while_adding_lose_nothing_committed_and_double_nothing(tmp_path):
+def test_kills_while_adding_and_compacting_lose_nothing_committed_and_double_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"text {at}\n" for at in range(3000)))
     EmbeddedIndex.create(tmp_path / "index", STAMP, progress={"build": 0})
     command = [sys.executable, "-c", INGESTING, str(tmp_path / "index"), str(tmp_path / "a.txt")]
