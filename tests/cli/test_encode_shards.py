@@ -179,7 +179,11 @@ def test_another_job_in_the_folder_is_refused(simcse, inputs, tiny_model_folder,
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [(("--output", "v.npy", "--engine", "ray"), 2), (("--output", "v", "--model", "mini"), 3)],
+    [
+        (("--output", "v.npy", "--engine", "ray"), 2),
+        (("--output", "v.nyp"), 2),
+        (("--output", "v", "--model", "mini"), 3),
+    ],
 )
 def test_a_slip_has_its_exit_code(simcse, tmp_path, more, code, monkeypatch):
     monkeypatch.chdir(tmp_path)

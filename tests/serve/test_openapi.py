@@ -63,9 +63,9 @@ def test_what_is_only_read(document):
 
 @pytest.mark.parametrize("path", ASK)
 def test_what_the_document_allows_is_taken(document, path):
-    assert try_out(document, "POST", path, "POSITIVE", examples=25)
+    assert try_out(document, "POST", path, "POSITIVE", examples=15)
 
 
 @pytest.mark.parametrize("path", ASK)
 def test_what_the_document_forbids_is_refused(document, path):
-    assert not try_out(document, "POST", path, "NEGATIVE", examples=25)
+    assert not try_out(document, "POST", path, "NEGATIVE", examples=15)

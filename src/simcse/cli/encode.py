@@ -91,6 +91,10 @@ def encode(
     """
     sharded = {name: rest.pop(name) for name in ("engine", "workers", "shard_rows", "place")}
     if output.suffix not in ENDINGS:
+        if output.suffix and not output.is_dir():
+            raise click.UsageError(
+                f"vectors are {', '.join(ENDINGS)}, or a folder without an ending, got {output}"
+            )
         reading = {"text_column": column, "bad_lines": bad_lines}
         _encode_shards(sources, output, model, reading, truncation, **sharded, **rest)
         return

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from simcse.engine.shards import Manifest, Shard, encode_shard
-from simcse.errors import ResourceError
+from simcse.errors import ResourceError, SimcseError
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.precision import choose_precision
 from simcse.text import TruncationWarning
@@ -41,7 +41,7 @@ class Loading:
         return cls(
             str(folder.resolve()) if folder.is_dir() else name,
             told.get("device"),
-            choose_precision(told["precision"], encoder.device),
+            choose_precision(told["precision"], encoder.device, width=encoder.backbone.width),
             {key: value for key, value in changes.items() if value is not None},
         )
 
@@ -147,4 +147,15 @@ def _on_ray(
         max_restarts=-1,
         max_task_retries=-1,
     )
-    yield from done.iter_rows()
+    try:
+        yield from done.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return our own error below Ray's, if there is one."""
+    inner = getattr(error, "cause", None) or error.__cause__
+    if isinstance(inner, SimcseError):
+        return inner
+    return error if inner is None else _cause(inner)

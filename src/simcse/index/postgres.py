@@ -193,18 +193,10 @@ class PostgresIndex(StagedIndex):
     ) -> list[list[Hit]]:
         """Find the ``k`` rows of the highest cosine for each query (Q, D), best first.
 
-        Fewer come back only where the index, the filter or the threshold leave fewer. A filtered
+        Arguments, what comes back and errors are those of `EmbeddedIndex.search`; a filtered
         search is exact whatever the index's kind.
 
-        Args:
-            queries: vectors of the index's model, of any length but zero.
-            k: hits a query.
-            threshold: leave out rows of a lower cosine; by default none is left out.
-            where: conditions on metadata that a row must all meet.
-
         Raises:
-            UsageError: ``k``, threshold or a filter makes no sense.
-            DataError: the queries have another shape, or one is zero or not finite.
             ResourceError: the server cannot be reached.
         """
         check_search(k, threshold)
