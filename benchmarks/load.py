@@ -203,10 +203,11 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
                 found[load.name]["theirs"].append(shoot(peer.port, load, arguments.seconds))
             overload.append(overloaded(own, found["c=32"]["ours"][-1]["rate"], arguments.seconds))
             in_process.append(library.time("encode"))
+        memory = {"ours": own.rss_mb(), "theirs": peer.rss_mb()}  # the index is not mapped yet
+        for _ in range(arguments.rounds):
             search["in_process"].append(library.time("search"))
             url = f"http://127.0.0.1:{own.port}/v1/search"
             search["served"].append(hey(url, {"query": SENTENCE}, 1, arguments.seconds)["ms"])
-        memory = {"ours": own.rss_mb(), "theirs": peer.rss_mb()}
     shutil.rmtree(home)
     report = {
         "loads": found,
@@ -303,7 +304,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
                 statuses[status] = statuses.get(status, 0) + count
             memory.append({"at": time.monotonic() - until, "rss_mb": server.rss_mb()})
     shutil.rmtree(home)
-    settled = memory[max(1, len(memory) // 10) :] or memory  # what is loaded on first use is there
+    settled = memory[len(memory) // 10 :]  # what is loaded on first use is there
     growth = settled[-1]["rss_mb"] / settled[0]["rss_mb"] - 1
     errors = sum(count for status, count in statuses.items() if status.startswith("5"))
     rows = {"memory growth": (growth, "<=", 0.05), "5xx": (errors, "<=", 0)}

@@ -1,6 +1,7 @@
 """The engines: what encodes the shards that are missing."""
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,7 @@ def _on_ray(
         message = "the engine ray needs an extra: pip install 'simcse-next[ray]'"
         raise ResourceError(message) from error
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster it starts reports home
         ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
     count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     context = ray.data.DataContext.get_current()
