@@ -133,7 +133,8 @@ def fit_whitening(vectors: ArrayLike, *, dimensions: int | None = None) -> Affin
 
     Args:
         vectors: (N, D) embeddings of the corpus, before normalisation.
-        dimensions: K; ``None`` keeps all D.
+        dimensions: K; ``None`` keeps all that are spanned by more sentences than dimensions:
+            D - 1 for a backbone that ends in layer normalisation, which takes one away.
 
     Raises:
         UsageError: ``dimensions`` is not in 1..D.
@@ -141,11 +142,13 @@ def fit_whitening(vectors: ArrayLike, *, dimensions: int | None = None) -> Affin
         NumericError: a vector is not finite.
     """
     rows = _checked(vectors)
-    count = rows.shape[1] if dimensions is None else dimensions
-    if not 1 <= count <= rows.shape[1]:
-        raise UsageError(f"dimensions must be from 1 to {rows.shape[1]}, got {count}")
+    width = rows.shape[1]
+    if dimensions is not None and not 1 <= dimensions <= width:
+        raise UsageError(f"dimensions must be from 1 to {width}, got {dimensions}")
     mean, variances, directions = _principal(rows)
     spanned = int((variances > SMALLEST * variances[0]).sum())
+    enough = dimensions is None and spanned and len(rows) > width
+    count = spanned if enough else dimensions or width
     if spanned < count:
         raise DataError(
             f"{len(rows):,} embeddings span {spanned} directions, fewer than {count}: fit on more "

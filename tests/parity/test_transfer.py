@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
 from simcse.errors import ConfigError, DataError, NumericError
+from simcse.evaluate import classifier
 from simcse.evaluate.classifier import FAST, FULL, Fit, Protocol, fit_classifiers, predict
 from simcse.evaluate.transfer import (
     L2_GRID,
@@ -226,7 +227,9 @@ def test_lbfgs_is_scikit_learns_regression(world, classes):
         assert found.accuracy[number] == (predicted == labels[200:]).mean()
 
 
-def test_fits_of_other_sizes_do_not_disturb_each_other(world):
+@pytest.mark.parametrize("cells", [1, classifier.GATHERED_CELLS])
+def test_fits_do_not_disturb_each_other(world, cells, monkeypatch):
+    monkeypatch.setattr(classifier, "GATHERED_CELLS", cells)
     _, _, vectors = world
     labels = noisy(vectors, 2)
     rows = np.arange(330)

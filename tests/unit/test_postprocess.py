@@ -40,6 +40,15 @@ def test_whitening_is_su_et_als_own_lines(vectors):
     assert found == pytest.approx(expected * signs, abs=1e-4)
 
 
+def test_whitening_keeps_the_directions_that_layer_normalisation_left(vectors):
+    normalised = vectors - vectors.mean(axis=1, keepdims=True)  # one of 8 directions is gone
+    white = apply(fit_whitening(normalised), normalised)
+    assert white.shape == (500, 7)
+    assert np.abs(np.cov(white, rowvar=False) - np.eye(7)).max() < 1e-4
+    with pytest.raises(DataError, match="span 7 directions, fewer than 8"):
+        fit_whitening(normalised, dimensions=8)
+
+
 def test_all_but_the_top_is_mu_and_viswanaths_algorithm_1(vectors):
     centred = vectors - vectors.mean(axis=0)
     top = np.linalg.svd(centred, full_matrices=False)[2][:2]  # (2, D)
@@ -80,7 +89,8 @@ def test_the_same_seed_gives_the_same_flow(vectors):
     ("fit", "vectors", "error", "message"),
     [
         (fit_whitening, np.ones((1, 3)), DataError, "at least two"),
-        (fit_whitening, np.eye(3)[[0, 1, 0, 1]], DataError, "span 1 directions"),
+        (fit_whitening, np.eye(3)[[0, 1, 0]], DataError, "span 1 directions, fewer than 3"),
+        (fit_whitening, np.ones((9, 3)), DataError, "span 0 directions"),
         (fit_whitening, np.full((4, 2), np.nan), NumericError, "not finite"),
         (fit_all_but_the_top, np.ones((3, 1)), UsageError, "directions must be"),
         (fit_flow, np.ones((9, 2)), DataError, "at least 256"),

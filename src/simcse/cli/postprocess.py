@@ -29,7 +29,9 @@ KINDS = ("whitening", "all-but-the-top", "flow")
 @click.option("--fit", "corpus", metavar="FILE", help="Sentences to fit on, as `simcse encode`.")
 @click.option("--kind", type=click.Choice(KINDS), help="What to fit.")
 @click.option(
-    "--dimensions", type=click.IntRange(min=1), help="Whitening: keep only the widest directions."
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="Whitening: keep only the widest directions; default all that are spanned.",
 )
 @click.option(
     "--directions",

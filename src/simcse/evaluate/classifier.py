@@ -25,7 +25,7 @@ Advance = Callable[[int], None]  # told how many fits were finished
 SEED = 1111  # of the folds, the first weights and the order of examples, as in SentEval
 MAX_EPOCHS = 200
 HELD_OUT = 0.05  # of the training examples, to stop early where there is no dev set
-GATHERED_CELLS = 1 << 25  # floats of the examples of one step; 128 MB
+GATHERED_CELLS = 1 << 18  # floats of the examples of one step; 1 MB, so that it stays in the cache
 LBFGS_ITERATIONS = 1000
 
 
@@ -152,15 +152,16 @@ class _Training:
         self.train, self.dev = torch.from_numpy(train), torch.from_numpy(dev)  # (F, n), (F, m)
         classes = targets.shape[1]
         l2 = torch.tensor([fit.l2 for fit in fits], dtype=torch.float32)  # (F, R)
-        self.l2 = l2.repeat_interleave(classes, dim=1).unsqueeze(1)  # (F, 1, R * C)
-        first = _first_weights(inputs.shape[1] - 1, classes)  # (D + 1, C)
-        self.weights = first.repeat(1, l2.shape[1]).repeat(len(fits), 1, 1)  # (F, D + 1, R * C)
+        self.l2 = l2.repeat(1, classes).unsqueeze(2)  # (F, C * R, 1)
+        first = _first_weights(inputs.shape[1] - 1, classes)  # (C, D + 1)
+        first = first.repeat_interleave(l2.shape[1], dim=0)  # (C * R, D + 1)
+        self.weights = first.repeat(len(fits), 1, 1)  # (F, C * R, D + 1)
         self.step = _OPTIMISERS[protocol.solver](self.weights)
         self.places = torch.arange(len(fits))  # which fit each row still in training is
         self.misses = torch.zeros(l2.shape, dtype=torch.long)  # (F, R)
         self.stopped = torch.zeros(l2.shape, dtype=torch.bool)
         self.best = torch.full(l2.shape, -1, dtype=torch.long)  # correct dev examples
-        self.kept = self._by_value(self.weights).clone()  # (F, D + 1, R, C)
+        self.kept = self._by_value(self.weights).clone()  # (F, C, R, D + 1)
 
     def run(self, advance: Advance) -> list[Fitted]:
         """Train until every fit has stopped."""
@@ -173,27 +174,32 @@ class _Training:
         advance(int((~self.stopped).sum()))  # those that ended at the limit of epochs
         size = max(1, self.dev.shape[1])
         accuracy = (self.best.double() / size).numpy()  # (F, R)
-        weights = self.kept.transpose(1, 2).numpy()  # (F, R, D + 1, C)
+        weights = self.kept.permute(0, 2, 3, 1).numpy()  # (F, R, D + 1, C)
         return [Fitted(*pair) for pair in zip(accuracy, weights, strict=True)]
 
     def _epoch(self) -> None:
         order = torch.from_numpy(self.random.permutation(self.train.shape[1]))
-        for rows in torch.split(order, self.protocol.batch):
-            chosen = self.train[:, rows]  # (F, B)
-            batch = self._gather(chosen)  # (F, B, D + 1)
-            logits = torch.bmm(batch, self.weights)  # (F, B, R * C)
-            error = self._by_value(logits).softmax(-1)  # (F, B, R, C)
-            error -= self.targets[chosen].unsqueeze(2)
-            error /= len(rows)  # the mean loss, as SentEval's torch computes it
-            gradient = torch.bmm(batch.transpose(1, 2), error.view_as(logits))
-            gradient += self.l2 * self.weights  # coupled decay, bias included: torch's optimisers
+        chosen = self.train[:, order]  # (F, n)
+        gold = self._gold(chosen)  # (F, C, 1, n)
+        for rows, truth in zip(
+            chosen.split(self.protocol.batch, dim=1),
+            gold.split(self.protocol.batch, dim=3),
+            strict=True,
+        ):
+            batch = self._gather(rows)  # (F, B, D + 1)
+            logits = torch.bmm(self.weights, batch.transpose(1, 2))  # (F, C * R, B)
+            error = self._by_value(logits).softmax(1)  # (F, C, R, B)
+            error -= truth
+            error /= rows.shape[1]  # the mean loss, as SentEval's torch computes it
+            gradient = torch.bmm(error.view_as(logits), batch)  # (F, C * R, D + 1)
+            gradient.addcmul_(self.l2, self.weights)  # coupled decay, bias included, as torch's
             self.step.update(self.weights, gradient)
 
     def _look(self) -> int:
         """Score the dev sets, keep what is better, and return how many values stopped."""
-        logits = self._by_value(torch.bmm(self._gather(self.dev), self.weights))  # (F, m, R, C)
-        gold = self.targets[self.dev].argmax(-1).unsqueeze(2)  # (F, m, 1)
-        correct = (logits.argmax(-1) == gold).sum(1)  # (F, R)
+        logits = torch.bmm(self.weights, self._gather(self.dev).transpose(1, 2))  # (F, C * R, m)
+        found = self._by_value(logits).argmax(1)  # (F, R, m)
+        correct = (found == self._gold(self.dev).argmax(1)).sum(2)  # (F, R)
         running = ~self.stopped[self.places]
         better = running & (correct > self.best[self.places])
         missed = running & ~better
@@ -221,9 +227,13 @@ class _Training:
         """Return the inputs of rows (F, B): (F, B, D + 1)."""
         return self.inputs.index_select(0, rows.flatten()).view(*rows.shape, self.inputs.shape[1])
 
+    def _gold(self, rows: Tensor) -> Tensor:
+        """Return the classes of rows (F, B) as (F, C, 1, B) of zeros and ones."""
+        return self.targets[rows].transpose(1, 2).unsqueeze(2).contiguous()
+
     def _by_value(self, merged: Tensor) -> Tensor:
-        """Split the last dimension R * C of (F, X, R * C) into (F, X, R, C)."""
-        return merged.view(*merged.shape[:2], self.misses.shape[1], self.targets.shape[1])
+        """Split the classes and L2 values of (F, C * R, X): (F, C, R, X)."""
+        return merged.view(-1, self.targets.shape[1], self.misses.shape[1], merged.shape[2])
 
 
 class _Adam:
@@ -241,8 +251,9 @@ class _Adam:
         mean.lerp_(gradient, 1 - self.decay)
         square.mul_(self.square_decay).addcmul_(gradient, gradient, value=1 - self.square_decay)
         unbiased = (1 - self.square_decay**self.steps) ** 0.5
-        divisor = square.sqrt().div_(unbiased).add_(self.epsilon)
-        weights.addcdiv_(mean, divisor, value=-self.rate / (1 - self.decay**self.steps))
+        divisor = square.sqrt().add_(self.epsilon * unbiased)
+        rate = self.rate * unbiased / (1 - self.decay**self.steps)
+        weights.addcdiv_(mean, divisor, value=-rate)
 
 
 class _RmsProp:
@@ -263,11 +274,11 @@ _OPTIMISERS: dict[str, type[_Adam] | type[_RmsProp]] = {"adam": _Adam, "rmsprop"
 
 
 def _first_weights(width: int, classes: int) -> Tensor:
-    """Return the first weights and bias of torch's linear layer under the seed: (D + 1, C)."""
+    """Return the first weights and bias of torch's linear layer under the seed: (C, D + 1)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         layer = torch.nn.Linear(width, classes)
-    return torch.cat([layer.weight.detach().T, layer.bias.detach().unsqueeze(0)])
+    return torch.cat([layer.weight.detach(), layer.bias.detach().unsqueeze(1)], dim=1)
 
 
 def _minimise(features: NDArray[np.float32], labels: Rows, fit: Fit, advance: Advance) -> Fitted:
