@@ -36,6 +36,16 @@ def test_truncated_data_is_refused_before_a_model_is_loaded(simcse, small_data):
     assert "mr.tsv" in outcome.err
 
 
+def test_what_would_fail_at_the_end_fails_at_the_start(simcse, tmp_path, small_data):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "out"):
+        outcome = simcse("evaluate", "all", "no-such-model", "--output", output)
+        assert (outcome.code, "file is a file" in outcome.err) == (2, True)
+    for name, problem in (("math:pi", "not a function"), ("math:no", "cannot import")):
+        outcome = simcse("evaluate", "sts", "--encoder", name, "--data", small_data)
+        assert (outcome.code, problem in outcome.err) == (2, True)
+
+
 def test_a_second_evaluation_encodes_nothing(simcse, tiny_model_folder, small_data, monkeypatch):
     common = ("evaluate", "sts", tiny_model_folder, "--data", small_data, "--format", "json")
     first = rows(simcse(*common))

@@ -245,6 +245,33 @@ def test_fits_do_not_disturb_each_other(world, cells, monkeypatch):
         assert found.accuracy == pytest.approx(alone.accuracy)
 
 
+def test_cores_change_no_score_and_ctrl_c_ends_them_all(world, monkeypatch):
+    monkeypatch.setattr(classifier, "GATHERED_CELLS", 1)
+    _, _, vectors = world
+    labels, rows = noisy(vectors, 2), np.arange(330)
+    fits = [Fit(rows[start : start + 200], None, (1e-3,)) for start in range(0, 120, 20)]
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for cores in (1, 3):
+            torch.set_num_threads(cores)
+            found.append(fit_classifiers(vectors, labels, fits, SHORT))
+            assert torch.get_num_threads() == cores
+        for one, three in zip(*found, strict=True):
+            assert np.array_equal(one.weights, three.weights)
+        calls = []
+
+        def interrupted(count):
+            calls.append(count)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit_classifiers(vectors, labels, fits, SHORT, advance=interrupted)
+        assert len(calls) <= len(fits)  # none went on behind its first look
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_the_two_protocols_are_sentevals():
     assert (FULL.folds, FULL.solver, FULL.batch, FULL.tenacity, FULL.epoch_size) == (
         *(10, "adam", 64, 5, 4),

@@ -69,6 +69,11 @@ def test_an_interrupted_pass_keeps_its_finished_blocks(monkeypatch, tmp_path):
 def test_wrong_shapes_and_unwritable_caches_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"\(2, D\)"):
         embed_once(lambda texts: np.ones(2), ["a", "b"])
+    for wrong in ([[1.0], [1.0, 2.0]], [["x"], ["y"]], {"a": 1}):
+        with pytest.raises(DataError, match="must return numbers"):
+            embed_once(lambda texts, wrong=wrong: wrong, ["a", "b"])
+    with pytest.raises(DataError, match=r"got \(\)"):
+        embed_once(lambda texts: None, ["a", "b"])
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot write"):
         embed_once(Counting(), TEXTS, cache=EmbeddingCache("model", folder=tmp_path / "file"))

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from simcse.report import html
-from simcse.report.tables import Column, Table
+from simcse.report.tables import Column, Spread, Table
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 ESCAPED = "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;quoted&quot;"
@@ -92,6 +92,13 @@ def test_table_marks_numbers_and_best():
     assert '<tr><td>a</td><td class="number">1.0</td></tr>' in markup
     assert '<tr><td>b</td><td class="number"><strong>2.0</strong></td></tr>' in markup
     assert '<tr><td>c</td><td class="number">–</td></tr>' in markup
+
+
+def test_the_margin_of_a_best_value_is_not_marked():
+    columns = (Column("name"), Column("x", 1, best="highest"))
+    markup = html.table(Table("t", columns, (("a", Spread(1.0, 0.5)), ("b", 0.5))))
+    assert '<td class="number"><strong>1.0</strong> <small>± 0.5</small></td>' in markup
+    assert '<td class="number">0.5</td>' in markup
 
 
 def test_same_content_gives_the_same_page(page):

@@ -1,11 +1,13 @@
 """SentEval's classifier: softmax regression on frozen embeddings, many fits as one product.
 
-SentEval trains one small model after another. Here all fits over training sets of the same size
-run together: they see their examples in the same order, because SentEval seeds its generator
-anew for each, so that a step is one batched matrix product over fits and L2 values.
+SentEval trains one small model after another. Here fits over training sets of the same size run
+together: they see their examples in the same order, because SentEval seeds its generator anew for
+each, so that a step is one batched matrix product over fits and L2 values.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -105,14 +107,22 @@ def fit_classifiers(
     ones = np.ones((len(features), 1), np.float32)
     inputs = torch.from_numpy(np.hstack([features, ones]))  # (N, D + 1)
     targets = torch.from_numpy(np.eye(labels.max() + 1, dtype=np.float32)[labels])  # (N, C)
-    results: dict[int, Fitted] = {}
+    first = _first_weights(features.shape[1], targets.shape[1])
     together = max(1, GATHERED_CELLS // (protocol.batch * inputs.shape[1]))
-    for group in _same_size(fits):
-        for start in range(0, len(group), together):
-            numbers = group[start : start + together]
-            training = _Training(inputs, targets, [fits[i] for i in numbers], protocol)
-            results |= zip(numbers, training.run(advance), strict=True)
-    return [results[i] for i in range(len(fits))]
+    groups = [
+        group[start : start + together]
+        for group in _same_size(fits)
+        for start in range(0, len(group), together)
+    ]
+
+    def train(group: list[int], told: Advance) -> list[Fitted]:
+        chosen = [fits[number] for number in group]
+        return _Training(inputs, targets, first, chosen, protocol).run(told)
+
+    results: dict[int, Fitted] = {}
+    for group, found in zip(groups, _on_all_cores(train, groups, advance), strict=True):
+        results |= zip(group, found, strict=True)
+    return [results[number] for number in range(len(fits))]
 
 
 def predict(weights: NDArray[np.float32], features: NDArray[np.float32]) -> Rows:
@@ -131,6 +141,29 @@ def _same_size(fits: Sequence[Fit]) -> list[list[int]]:
     return [list(group) for _, group in groupby(sorted(range(len(fits)), key=size), key=size)]
 
 
+def _on_all_cores(
+    train: Callable[[list[int], Advance], list[Fitted]],
+    groups: Sequence[list[int]],
+    advance: Advance,
+) -> list[list[Fitted]]:
+    """Train each group in one thread, as many at a time as torch may use; scores stay the same."""
+    threads, lock, left = torch.get_num_threads(), threading.Lock(), threading.Event()
+
+    def told(count: int) -> None:
+        if left.is_set():  # by Ctrl-C, say: nobody waits for what is still being trained
+            raise CancelledError
+        with lock:
+            advance(count)
+
+    one_core = (1,)
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=one_core) as pool:
+        try:
+            return list(pool.map(lambda group: train(group, told), groups))
+        finally:
+            left.set()
+            torch.set_num_threads(threads)  # of threads that are made later
+
+
 class _Training:
     """F fits over sets of the same size, each with R values of L2, advancing in step.
 
@@ -138,7 +171,12 @@ class _Training:
     """
 
     def __init__(
-        self, inputs: Tensor, targets: Tensor, fits: Sequence[Fit], protocol: Protocol
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        first: Tensor,
+        fits: Sequence[Fit],
+        protocol: Protocol,
     ) -> None:
         self.inputs, self.targets, self.protocol = inputs, targets, protocol
         self.random = np.random.RandomState(SEED)  # SentEval's generator, seeded for each fit
@@ -153,8 +191,7 @@ class _Training:
         classes = targets.shape[1]
         l2 = torch.tensor([fit.l2 for fit in fits], dtype=torch.float32)  # (F, R)
         self.l2 = l2.repeat(1, classes).unsqueeze(2)  # (F, C * R, 1)
-        first = _first_weights(inputs.shape[1] - 1, classes)  # (C, D + 1)
-        first = first.repeat_interleave(l2.shape[1], dim=0)  # (C * R, D + 1)
+        first = first.repeat_interleave(l2.shape[1], dim=0)  # (C, D + 1) -> (C * R, D + 1)
         self.weights = first.repeat(len(fits), 1, 1)  # (F, C * R, D + 1)
         self.step = _OPTIMISERS[protocol.solver](self.weights)
         self.places = torch.arange(len(fits))  # which fit each row still in training is
@@ -233,7 +270,8 @@ class _Training:
 
     def _by_value(self, merged: Tensor) -> Tensor:
         """Split the classes and L2 values of (F, C * R, X): (F, C, R, X)."""
-        return merged.view(-1, self.targets.shape[1], self.misses.shape[1], merged.shape[2])
+        values = self.targets.shape[1], self.misses.shape[1]
+        return merged.view(len(merged), *values, merged.shape[2])
 
 
 class _Adam:

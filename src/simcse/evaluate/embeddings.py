@@ -56,7 +56,12 @@ def embed_once(
 
 
 def _encode(encode: Encode, texts: Sequence[str]) -> NDArray[np.float32]:
-    vectors = np.asarray(encode(texts), np.float32)
+    found = encode(texts)
+    try:
+        vectors = np.asarray(found, np.float32)
+    except (TypeError, ValueError) as error:  # a user's function may return anything
+        kind = type(found).__name__
+        raise DataError(f"encode must return numbers (N, D), got a {kind}: {error}") from error
     if vectors.ndim != 2 or len(vectors) != len(texts):
         expected = f"({len(texts)}, D) for {len(texts)} sentences"
         raise DataError(f"encode must return shape {expected}, got {vectors.shape}")

@@ -9,7 +9,7 @@ import hashlib
 import html
 from collections.abc import Iterable
 
-from simcse.report.tables import Table
+from simcse.report.tables import Spread, Table
 
 STYLE = """
 :root{color-scheme:light dark;--page:#fff;--ink:#1d2129;--soft:#5c6470;--line:#dfe3e8;
@@ -17,7 +17,7 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--page:#15181d;--ink:#e6e9ee;--soft:#a3abb8;--line:#333a44;
 --tint:#1e232a;--mark:#7cb7ff}}
 *{box-sizing:border-box}
-body{margin:0 auto;padding:2rem 1.25rem 4rem;max-width:62rem;background:var(--page);
+body{margin:0 auto;padding:2rem 1.25rem 4rem;max-width:68rem;background:var(--page);
 color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
 overflow-wrap:break-word}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 .75rem}
@@ -31,10 +31,10 @@ gap:1.25rem;margin:1.25rem 0}
 .gallery figure{margin:0}
 figure img{display:block;width:100%;height:auto;background:#fff;border:1px solid var(--line);
 border-radius:8px}
-figcaption,caption{color:var(--soft);font-size:.875rem;text-align:left}
+figcaption,.caption{color:var(--soft);font-size:.875rem}
 figcaption{margin-top:.5rem}
-caption{padding-bottom:.5rem}
-.table{overflow-x:auto}
+.caption{margin:1.25rem 0 0}
+.table{overflow-x:auto;margin-top:.25rem}
 .table:focus-visible,summary:focus-visible{outline:2px solid var(--mark);outline-offset:2px}
 table{border-collapse:collapse;font-size:.9375rem;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
@@ -45,6 +45,7 @@ thead th{color:var(--soft);font-weight:600;vertical-align:bottom;border-bottom-w
 th.number{min-width:4rem}
 td.number{white-space:nowrap}
 td strong{color:var(--mark)}
+td small{color:var(--soft)}
 pre{padding:1rem;overflow-x:auto;background:var(--tint);border-radius:8px;
 font:.875rem/1.5 ui-monospace,Menlo,Consolas,monospace}
 summary{cursor:pointer;font-weight:600;color:var(--mark)}
@@ -115,16 +116,21 @@ def table(content: Table) -> Html:
     )
     name = html.escape(content.title)
     return Html(
+        f'<p class="caption">{name}</p>\n'  # not a <caption>, which would scroll with the table
         f'<div class="table" role="region" aria-label="{name}" tabindex="0">\n<table>\n'
-        f"<caption>{name}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}</tbody>\n</table>\n</div>\n"
     )
 
 
 def _value(content: Table, row: int, column: int, text: str) -> str:
-    shown = html.escape(text)
+    value = content.rows[row][column]
+    shown, margin = html.escape(text), ""
+    if isinstance(value, Spread):
+        shown, _, spread = shown.partition(" ± ")
+        margin = f" <small>± {spread}</small>"
     best = content.is_best(row, column)
-    return _cell("td", content, column, f"<strong>{shown}</strong>" if best else shown)
+    return _cell("td", content, column, (f"<strong>{shown}</strong>" if best else shown) + margin)
 
 
 def _cell(tag: str, content: Table, column: int, inner: str) -> str:

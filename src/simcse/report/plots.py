@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 DPI = 150
 # Okabe and Ito 2008: told apart by colour-blind readers
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", ":")  # of lines beyond the palette
 SOFT, GRID, PALE = "#5c6470", "#e4e7eb", "#b4bac2"
 SMOOTHED = 200  # a curve of more points is noise: it is drawn faint, under its running mean
 LONGEST = 32  # characters of a label
@@ -122,16 +123,23 @@ def spectrum(lines: Mapping[str, Sequence[float]]) -> bytes:
 
     A flat curve is a space whose directions are all used.
     """
-    figure, axes = _figure("Singular values, largest = 1", width=5.6, height=3.6)
-    for (label, values), colour in zip(lines.items(), _colours(len(lines)), strict=True):
-        places = np.arange(1, len(values) + 1)
-        axes.plot(places, _floats(values), color=colour, linewidth=1.8, label=_label(label))
+    height = 3.4 + 0.2 * -(-len(lines) // 2)
+    figure, axes = _figure("Singular values, largest = 1", width=5.6, height=height)
+    for number, (label, values) in enumerate(lines.items()):
+        axes.plot(
+            np.arange(1, len(values) + 1),
+            _floats(values),
+            DASHES[number // len(PALETTE) % len(DASHES)],
+            color=PALETTE[number % len(PALETTE)],
+            linewidth=1.8,
+            label=_label(label),
+        )
     # Rounding leaves values that mean nothing: a scale down to them would hide the others.
     axes.set_yscale("log")
     axes.set_ylim(1e-4, 1.5)
     axes.set_xlabel("direction, from the strongest")
     axes.set_ylabel("singular value")
-    axes.legend(frameon=False, loc="best")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9)
     return _png(figure)
 
 

@@ -1,5 +1,6 @@
 """What every ``simcse evaluate`` command does: take models, measure, print, write."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,10 @@ def measuring_options(command: Command) -> Command:
             help="Keep embeddings by model fingerprint under ~/.cache/simcse/embeddings.",
         ),
         click.option(
-            "--output", type=click.Path(path_type=Path), help="Folder for results and report."
+            "--output",
+            type=click.Path(path_type=Path),
+            callback=_can_be_written,
+            help="Folder for results and report.",
         ),
         click.option(
             "--data", type=click.Path(path_type=Path), help="Folder of the known data sets."
@@ -50,6 +54,22 @@ def measuring_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def _can_be_written(
+    _context: click.Context, _option: click.Parameter, output: Path | None
+) -> Path | None:
+    """Refuse a folder that cannot be written before hours of work, not after them."""
+    from simcse.errors import ResourceError
+
+    for folder in () if output is None else (output.absolute(), *output.absolute().parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise click.BadParameter(f"{folder} is a file")
+            if not os.access(folder, os.W_OK):
+                raise ResourceError(f"cannot write {output}: {folder} is read-only")
+            break
+    return output
 
 
 def split_tasks(names: str, known: tuple[str, ...]) -> list[str]:
@@ -171,6 +191,8 @@ def _import(name: str) -> "Encode":
         function: Encode = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"cannot import {name}: {error}") from error
+    if not callable(function):
+        raise UsageError(f"{name} is a {type(function).__name__}, not a function")
     return function
 
 
