@@ -127,6 +127,7 @@ def test_everything_before_and_after_whitening(
     bare, white = results["models"]
     assert bare["base"] == white["base"]
     assert white["settings"]["postprocess"] == "whitening"
+    assert white["settings"]["pooling"] == "mean"  # what was not asked for is the model's own
     assert len(white["space"]["singular_values"]) == 4
     assert {"sts", "transfer"} <= white["seconds"].keys()
     assert "paired bootstrap" in outcome.out

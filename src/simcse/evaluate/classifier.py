@@ -218,11 +218,9 @@ class _Training:
         order = torch.from_numpy(self.random.permutation(self.train.shape[1]))
         chosen = self.train[:, order]  # (F, n)
         gold = self._gold(chosen)  # (F, C, 1, n)
-        for rows, truth in zip(
-            chosen.split(self.protocol.batch, dim=1),
-            gold.split(self.protocol.batch, dim=3),
-            strict=True,
-        ):
+        size = self.protocol.batch
+        batches = zip(torch.split(chosen, size, dim=1), torch.split(gold, size, dim=3), strict=True)
+        for rows, truth in batches:
             batch = self._gather(rows)  # (F, B, D + 1)
             logits = torch.bmm(self.weights, batch.transpose(1, 2))  # (F, C * R, B)
             error = self._by_value(logits).softmax(1)  # (F, C, R, B)

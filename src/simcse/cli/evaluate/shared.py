@@ -167,7 +167,8 @@ def _measure_model(
     if tokenizer.truncated:
         limit = f"{tokenizer.max_length} tokens"
         click.echo(f"{name}: {tokenizer.truncated:,} sentences cut to {limit}", err=True)
-    return replace(found, settings={**asdict(encoder.settings), **loading}, base=base)
+    told = {name: value for name, value in loading.items() if value is not None}
+    return replace(found, settings={**asdict(encoder.settings), **told}, base=base)
 
 
 def _measure_function(name: str, function: "Encode", plan: "Plan") -> "ModelEvaluation":
