@@ -82,6 +82,13 @@ def test_geometry_of_the_users_pairs_and_the_path_of_a_run(simcse, tiny_model_fo
     assert simcse("evaluate", "geometry", tiny_model_folder, "--pairs", pairs).code == 3
 
 
+def test_what_was_cut_is_told_once(simcse, tiny_model_folder, tmp_path):
+    (tmp_path / "pairs.tsv").write_text(f"{'a ' * 40}\tguitar\nrun\tthe dog runs\n")
+    outcome = simcse("evaluate", "geometry", tiny_model_folder, "--pairs", tmp_path / "pairs.tsv")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.strip().endswith("1 sentences cut to 32 tokens")
+
+
 def test_retrieval_of_pairs_and_groups(simcse, tiny_model_folder, tmp_path):
     pairs = tmp_path / "faq.tsv"
     pairs.write_text("".join(f"{text}?\t{text}\n" for text in TEXTS))

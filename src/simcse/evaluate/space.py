@@ -143,6 +143,7 @@ def _intervals(
     weights = random.multinomial(
         len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES
     ).astype(np.float64)
+    weights = weights[(weights > 0).sum(axis=1) > 1]  # of one sentence there is no pair
     potentials = np.exp(4 * (cosines - 1))  # exp(-2 ||x - y||^2) of unit vectors
     found = {
         "mean_cosine": (measures["mean_cosine"], _pair_means(cosines, weights)),

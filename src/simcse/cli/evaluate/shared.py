@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,7 @@ def _measure_model(
     with _progress(name) as report:
         found = measure_model(
             name,
-            bare.encode,
+            partial(bare.encode, truncation="cut"),  # what was cut is told below, once
             plan,
             refine=encoder.refine,
             cache=EmbeddingCache(f"{base}-{numbers}") if cache else None,
