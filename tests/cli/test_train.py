@@ -60,6 +60,27 @@ def test_a_text_file_trains_unsupervised_and_leaves_a_whole_run_folder(
     assert settings["run"]["train"] == [str(text)]
 
 
+def test_a_run_chooses_by_one_set_watches_another_and_keeps_every_look(
+    simcse, tiny_model_folder, text, dev, tmp_path
+):
+    run = tmp_path / "run"
+    outcome = simcse(
+        *("train", "--model", tiny_model_folder, "--train", text, "--output", run),
+        *("optim.batch_size=16", "optim.lr=1e-3", f"eval.dev=heldout,{dev}", "eval.every=2"),
+        "eval.keep_all=true",
+    )
+    assert outcome.code == 0, outcome.err
+    looks = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
+    assert all({"heldout_loss", "dev"} <= look.keys() for look in looks)
+    best = min(looks, key=lambda look: look["heldout_loss"])["step"]
+    kept = {path.name: path / "model.safetensors" for path in (run / "looks").iterdir()}
+    assert set(kept) == {f"step-{look['step']:08}" for look in looks}
+    assert len({path.read_bytes() for path in kept.values()}) == len(looks) == 4
+    for name, step in (("best", best), ("last", looks[-1]["step"])):
+        model = run / name / "model.safetensors"
+        assert model.read_bytes() == kept[f"step-{step:08}"].read_bytes()
+
+
 def test_saved_settings_repeat_a_run(simcse, tiny_model_folder, text, tmp_path):
     common = ("train", "--model", tiny_model_folder, "--train", text)
     first, second = tmp_path / "first", tmp_path / "second"

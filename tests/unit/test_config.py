@@ -214,7 +214,12 @@ configs = st.builds(
         warmup=share,
         schedule=st.sampled_from(["linear", "cosine", "constant"]),
     ),
-    eval=st.builds(EvalConfig, every=count, dev=words, patience=st.none() | count),
+    eval=st.builds(
+        EvalConfig,
+        every=count,
+        dev=words.filter(lambda w: all(w.split(","))),
+        patience=st.none() | count,
+    ),
 )
 
 
@@ -278,6 +283,8 @@ def test_a_training_setting_that_may_be_none_is_none_by_default():
         ("optim.clip_norm=-1", r"optim\.weight_decay and optim\.clip_norm must be >= 0"),
         ("optim.warmup=1", r"optim\.warmup must be from 0 to below 1"),
         ("eval.every=0", r"eval\.every must be at least 1"),
+        ("eval.dev=stsb,", "eval.dev must be none or name sets, got .stsb,."),
+        ("eval.dev=none,stsb", "eval.dev must be none or name sets"),
         ("eval.patience=0", r"eval\.patience must be at least 1"),
     ],
 )

@@ -7,6 +7,7 @@ from simcse.errors import DataError
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
 from simcse.train.heldout import heldout_validation, hold_out
+from simcse.train.validation import Validation, first_of
 
 ROWS = [Example(f"sentence {i}") for i in range(100)]
 
@@ -60,3 +61,15 @@ def test_two_looks_at_one_model_see_the_same_dropout(tiny_encoder):
     assert validate(tiny_encoder) == first
     assert "alignment" not in first.metrics
     assert not tiny_encoder.training
+
+
+def test_of_several_sets_the_first_chooses_and_the_others_are_watched():
+    looks = (
+        Validation(1.0, {"stsb_dev": 1.0, "mean_cosine": 0.2}),
+        Validation(-3.0, {"heldout_loss": 3.0, "mean_cosine": 0.9}),
+    )
+    seen = first_of([lambda encoder, look=look: look for look in looks])(None)
+    assert seen.score == 1.0
+    assert list(seen.metrics.items()) == [
+        ("stsb_dev", 1.0), ("mean_cosine", 0.2), ("heldout_loss", 3.0)
+    ]  # fmt: skip

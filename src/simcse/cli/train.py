@@ -30,8 +30,9 @@ Settings (section.key=value) and their defaults:
   optim.weight_decay=0.0          optim.clip_norm=1.0
   optim.warmup=0.0                optim.schedule=linear (cosine, constant)
   optim.chunk_tokens=8192
-  eval.every=250                  eval.dev=stsb (a file, heldout, none)
+  eval.every=250                  eval.dev=stsb (a file, heldout, none; A,B watches both)
   eval.heldout=512                eval.patience=none
+  eval.keep_all=False
   guard.explosion=1000.0          guard.skip=0
   guard.rollback=0
   train.checkpoint_every=250      train.threads=as torch says

@@ -143,18 +143,16 @@ def hardware() -> dict[str, Any]:
 
 
 def _inputs(model: str, files: Sequence[Path], config: TrainConfig) -> dict[str, Any]:
-    inputs = {
+    return {
         "model_sha256": _joint(checksums(locate(model)).items()),
         "train_sha256": [sha256_file(file) for file in files],
+        "dev_sha256": [sha256_file(file) for file in _dev_files(config.eval.sets)],
     }
-    dev = _dev_file(config.eval.dev)
-    return inputs if dev is None else {**inputs, "dev_sha256": sha256_file(dev)}
 
 
-def _dev_file(dev: str) -> Path | None:
-    if dev in ("none", "heldout"):
-        return None
-    return data_folder() / "sts" / "stsb-dev.tsv" if dev == "stsb" else Path(dev)
+def _dev_files(sets: Iterable[str]) -> list[Path]:
+    known = {"stsb": data_folder() / "sts" / "stsb-dev.tsv"}
+    return [known.get(name, Path(name)) for name in sets if name != "heldout"]
 
 
 def _joint(hashes: Iterable[tuple[str, str]]) -> str:

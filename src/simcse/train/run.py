@@ -29,11 +29,11 @@ from simcse.train.settings import DataConfig, RunConfig, TrainConfig
 from simcse.train.signals import stop_signals
 from simcse.train.state import TrainState, load_state, save_state
 from simcse.train.tensorboard import tensorboard
-from simcse.train.validation import Validate, no_validation, sts_validation
+from simcse.train.validation import Validate, first_of, no_validation, sts_validation
 from simcse.train.watch import Event, TrainReport
 
 LOG, SETTINGS = "log.jsonl", "settings.toml"
-BEST, LAST = "best", "last"
+BEST, LAST, LOOKS = "best", "last", "looks"
 
 
 def _ignore(event: Event) -> None:
@@ -78,7 +78,7 @@ def train_run(
     counts = ReadCounts()
     examples = read_rows(files, config.data, counts)
     rows, held = len(examples), list[Example]()
-    if config.eval.dev == "heldout":
+    if "heldout" in config.eval.sets:
         examples, held = hold_out(examples, config.eval.heldout, seed=config.seed)
     keep_single = any(example.negatives for example in examples)
     count_steps(len(examples), config.optim, keep_single=keep_single)
@@ -89,7 +89,7 @@ def train_run(
         engine(config.train),
         stop_signals() as stop,
     ):
-        folder = _RunFolder(output, observe)
+        folder = _RunFolder(output, observe, keep_all=config.eval.keep_all)
 
         def open_folder() -> tuple[TrainReport | None, TrainState | None]:
             refuse_used(output, resume=resume)
@@ -157,11 +157,15 @@ class _RunFolder:
 
     Attributes:
         state: the checkpoint the run goes on from; ``None`` where it starts anew.
+        look: the step of a look whose model is still to be kept.
     """
 
-    def __init__(self, folder: Path, observe: Callable[[Event], None]) -> None:
-        self.folder, self.observe = folder, observe
+    def __init__(
+        self, folder: Path, observe: Callable[[Event], None], *, keep_all: bool = False
+    ) -> None:
+        self.folder, self.observe, self.keep_all = folder, observe, keep_all
         self.state: TrainState | None = None
+        self.look: int | None = None
         self.boards: Callable[[Event], None] = _ignore
 
     def open(
@@ -198,6 +202,8 @@ class _RunFolder:
 
     def tell(self, event: Event) -> None:
         """Log an event and pass it on; that the run was resumed is no event of the run."""
+        if event["event"] == "eval":
+            self.look = event["step"]
         if event["event"] != "resume":
             append_log(self.folder / LOG, event)
             self.boards(event)
@@ -213,6 +219,9 @@ class _RunFolder:
         encoder.save(self.folder / LAST)
         if best:
             encoder.save(self.folder / BEST)
+        if self.keep_all and self.look is not None:  # and not what a signal leaves behind it
+            encoder.save(self.folder / LOOKS / f"step-{self.look:08}")
+        self.look = None
 
     def save(self, state: TrainState) -> None:
         """Save a checkpoint, which knows how long the log is."""
@@ -274,17 +283,19 @@ def find_validation(config: TrainConfig, held: Sequence[Example]) -> Validate:
     """Return what watches the run: STS-B dev, a file in its format, held-out rows, or nothing.
 
     Raises:
-        DataError: the set is not there; the message names the way out.
+        DataError: a set is not there; the message names the way out.
     """
-    dev = config.eval.dev
-    if dev == "none":
-        return no_validation
+    found = [_validation(dev, config, held) for dev in config.eval.sets]
+    return first_of(found) if found else no_validation
+
+
+def _validation(dev: str, config: TrainConfig, held: Sequence[Example]) -> Validate:
     if dev == "heldout":
         return heldout_validation(held, config.loss, batch_size=config.optim.batch_size)
     try:
         if dev == "stsb":
             return sts_validation(load_sts_task("stsb-dev"))
-        return sts_validation(read_sts(dev), name="dev")
+        return sts_validation(read_sts(dev), name=Path(dev).stem)
     except DataError as error:
         ways = "eval.dev=heldout holds out training rows instead, eval.dev=none does without"
         raise DataError(f"{error}. {ways}") from error

@@ -66,17 +66,27 @@ class EvalConfig:
     Attributes:
         every: steps between evaluations; the last step is always evaluated.
         dev: ``stsb`` (STS-B dev), a file of subset, score, sentence1, sentence2, ``heldout``
-            (the loss on training rows that are held out, where there is no rated set) or ``none``.
+            (the loss on training rows that are held out, where there is no rated set) or ``none``;
+            of several, comma-separated, the first chooses and the others are watched.
         heldout: how many rows are held out for that, at most a tenth.
         patience: stop after so many evaluations without a better score.
+        keep_all: keep the model of every evaluation, not the best and the last one only.
     """
 
     every: int = 250  # Gao et al. 2021, appendix A
     dev: str = "stsb"
     heldout: int = 512
     patience: int | None = None
+    keep_all: bool = False
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """What ``dev`` names, the one that chooses first; empty for ``none``."""
+        return () if self.dev == "none" else tuple(self.dev.split(","))
 
     def __post_init__(self) -> None:
+        if not all(self.sets) or (len(self.sets) > 1 and "none" in self.sets):
+            raise ConfigError(f"eval.dev must be none or name sets, got {self.dev!r}")
         if self.every < 1:
             raise ConfigError(f"eval.every must be at least 1, got {self.every}")
         if self.heldout < 2:

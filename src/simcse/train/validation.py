@@ -1,6 +1,6 @@
 """What a run looks at to choose its best checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from simcse.evaluate.geometry import mean_cosine, measure_geometry
@@ -48,6 +48,18 @@ def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
                 "effective_rank": effective_rank(embedded.vectors),
             },
         )
+
+    return validate
+
+
+def first_of(validations: Sequence[Validate]) -> Validate:
+    """Validate by the first, and watch what the others measure under names of their own."""
+
+    def validate(encoder: SentenceEncoder) -> Validation:
+        first, *others = (look(encoder) for look in validations)
+        watched = {name: value for other in others for name, value in other.metrics.items()}
+        # in the order of the sets; of two with one name the first set's
+        return Validation(first.score, first.metrics | watched | first.metrics)
 
     return validate
 
