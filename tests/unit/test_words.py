@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simcse.errors import DataError
 from simcse.train import words as module
 from simcse.train.duplicates import near_repeats, repeats
-from simcse.train.words import BANDS, likeness, split_words
+from simcse.train.words import BANDS, among, likeness, split_words
 
 WORD = re.compile(r"[^\W_]+")
 texts = st.lists(st.text(alphabet="abAB c.,-é1", max_size=30), min_size=1, max_size=12)
@@ -69,6 +69,15 @@ def test_likeness_is_jaccard_on_sets(lines):
     pairs = np.array([(i, j) for i in range(len(lines)) for j in range(len(lines))])
     expected = [len(found[i] & found[j]) / max(1, len(found[i] | found[j])) for i, j in pairs]
     assert likeness(words, pairs).tolist() == pytest.approx(expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(texts, texts)
+def test_keys_are_looked_up_as_in_a_set(lines, known):
+    keys, others = split_words(lines).keys(), np.unique(split_words(known).keys())
+    expected = [key in set(others.tolist()) - {0} for key in keys.tolist()]
+    assert among(keys, others).tolist() == expected
+    assert not among(keys, others[:0]).any()
 
 
 def variant(sentence, changed, draw):

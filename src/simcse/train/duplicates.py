@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse.io.examples import Example
-from simcse.train.words import Keys, Words, likeness, split_words
+from simcse.train.words import PAIRS, Keys, Words, likeness, split_words
 
 ALIKE = 0.8  # share of words in common that makes a near duplicate
 CHUNK = 20_000  # rows analysed together
-PAIRS = 50_000  # compared together
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
 

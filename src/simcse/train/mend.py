@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from simcse.errors import DataError
 from simcse.io.examples import Example
 from simcse.train.duplicates import chunks, near_repeats, repeats, row_text
-from simcse.train.words import Keys, split_words
+from simcse.train.words import Keys, among, split_words
 
 Rows = Callable[[], Iterable[Example]]  # reads the rows, each time anew
 Lines = NDArray[np.int64]
@@ -38,7 +38,7 @@ def dedupe(rows: Rows, *, near: bool = False, leaks: Iterable[str] = ()) -> Dedu
         lines.append(np.array([row.line for row in chunk], np.int64))
         keys.append(words.keys())
         bands.append(words.bands() if near else np.zeros((len(chunk), 0), np.uint64))
-        leaked.append(_leaks(chunk, known[known != 0]))
+        leaked.append(_leaks(chunk, known))
     key, leak = np.concatenate(keys), np.concatenate(leaked)
     reasons = {"without words": key == 0, "evaluation sentences": leak, "duplicates": repeats(key)}
     if near:
@@ -101,7 +101,7 @@ def _leaks(rows: list[Example], known: Keys) -> NDArray[np.bool_]:
     leaks = np.zeros(len(rows), bool)
     texts = [(i, text) for i, row in enumerate(rows) for text in _texts(row)]
     owner = np.array([i for i, _ in texts], np.int64)
-    leaks[owner[np.isin(split_words([text for _, text in texts]).keys(), known)]] = True
+    leaks[owner[among(split_words([text for _, text in texts]).keys(), known)]] = True
     return leaks
 
 

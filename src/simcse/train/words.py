@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from simcse.errors import DataError
 
 ROWS_PER_BAND, BANDS = 5, 8  # finds 96 % of pairs that share 80 % of their words, 99.9 % at 90 %
+PAIRS = 1 << 16  # compared together
+_HASH_BITS = np.uint64(48)  # of a word, below the number of its pair
 _LIMIT = 1 << 27  # bytes hashed at once
 Keys = NDArray[np.uint64]
 
@@ -104,22 +106,21 @@ def split_words(texts: Sequence[str]) -> Words:
 def likeness(words: Words, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the share of words that two texts have in common: pairs (P, 2) -> (P,).
 
-    Words in both over words in either, each counted once (Jaccard).
+    Words in both over words in either, each counted once (Jaccard). P is at most `PAIRS`.
     """
-    left, right = words.take(pairs[:, 0]), words.take(pairs[:, 1])
-    owner = np.concatenate(
-        [np.repeat(np.arange(len(pairs)), side.counts) for side in (left, right)]
-    )
-    hashes = np.concatenate([left.hashes, right.hashes])
-    second = np.repeat([False, True], [len(left.hashes), len(right.hashes)])
-    order = np.lexsort((second, hashes, owner))
-    owner, hashes, second = owner[order], hashes[order], second[order]
-    fresh = np.ones(len(owner), bool)  # the first of equal words of a pair
-    fresh[1:] = (owner[1:] != owner[:-1]) | (hashes[1:] != hashes[:-1])
-    both = ~fresh
-    both[1:] &= second[1:] & ~second[:-1]  # where the second text's begin behind the first's
-    either = np.bincount(owner[fresh], minlength=len(pairs))
-    return np.bincount(owner[both], minlength=len(pairs)) / np.maximum(either, 1)
+    left, right = (_distinct(words.take(side)) for side in pairs.T)
+    together = np.sort(np.concatenate([left, right]))
+    twice = together[1:][together[1:] == together[:-1]]
+    all_of, both = (_by_text(keys, len(pairs)) for keys in (together, twice))
+    return both / np.maximum(all_of - both, 1)
+
+
+def among(keys: Keys, known: Keys) -> NDArray[np.bool_]:
+    """(N,) bool: which keys are in ``known``, which is sorted; the key 0 of no words never is."""
+    if not len(known):
+        return np.zeros(len(keys), bool)
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return (known[places] == keys) & (keys != 0)
 
 
 def mix(values: Keys) -> Keys:
@@ -128,6 +129,17 @@ def mix(values: Keys) -> Keys:
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: Keys = values ^ (values >> np.uint64(31))
     return mixed
+
+
+def _distinct(words: Words) -> Keys:
+    """Return each text's words once: the text's number in the upper bits, a hash below."""
+    owner = np.repeat(np.arange(len(words.counts), dtype=np.uint64), words.counts)
+    keys = np.sort((owner << _HASH_BITS) | (words.hashes >> (np.uint64(64) - _HASH_BITS)))
+    return keys[np.diff(keys, prepend=~keys[:1]) != 0]
+
+
+def _by_text(keys: Keys, count: int) -> NDArray[np.int64]:
+    return np.bincount((keys >> _HASH_BITS).astype(np.int64), minlength=count)
 
 
 def _hash_words(letters: NDArray[np.uint8], starts: NDArray[np.int64]) -> Keys:
