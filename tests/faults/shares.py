@@ -23,6 +23,7 @@ from simcse.io.checkpoints import write_safetensors
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.mlm import MlmHead
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer
 from simcse.train.processes import join_processes
@@ -81,8 +82,11 @@ def gradients(model, text, folder):
             for table in (m for m in encoder.modules() if isinstance(m, torch.nn.Embedding)):
                 table._forward_hooks.clear()  # which would round its output to fp32
             encoder.backbone.set_dropout(0.1)
-            config = LossConfig(hard_negative_weight=2.0, temperature=0.1)
-            objective = Objective(encoder, config, seed=7, chunk_tokens=chunk, processes=processes)
+            config = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
+            torch.manual_seed(0)
+            head = MlmHead(encoder.backbone).to(dtype)
+            options = {"seed": 7, "chunk_tokens": chunk, "processes": processes, "mlm_head": head}
+            objective = Objective(encoder, config, **options)
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
             loss = objective.backward(rows, 3, collect=optimizer.collect)

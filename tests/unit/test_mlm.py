@@ -1,6 +1,7 @@
 """The masked-language-model term: which tokens are masked, and the head that guesses them."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def masked_batch(tokens=40_000, rate=0.15, seed=0):
     rows = [[2, *row, 3] for row in torch.randint(5, VOCABULARY, (tokens // 20, 18)).tolist()]
     batch = pack(rows)
     return batch, *mask_tokens(
-        batch, rate=rate, mask_id=MASK, special_ids=SPECIAL, vocabulary=VOCABULARY, seed=seed
+        batch, rate=rate, mask_id=MASK, special_ids=SPECIAL, vocabulary=VOCABULARY, key=seed
     )
 
 
@@ -95,10 +96,30 @@ def test_the_masked_copy_is_new_and_has_the_same_shape():
     assert not (batch.input_ids == MASK).any()
 
 
-def test_masking_follows_torchs_seed():
-    first, again, other = (masked_batch(400, seed=seed)[1].input_ids for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_masking_follows_the_key_and_nothing_else():
+    batch, first, _ = masked_batch(400, seed=0)
+    options = {"rate": 0.15, "mask_id": MASK, "special_ids": SPECIAL, "vocabulary": VOCABULARY}
+    again, other = (mask_tokens(batch, key=key, **options)[0].input_ids for key in (0, 1))
+    assert torch.equal(first.input_ids, again)
+    assert not torch.equal(first.input_ids, other)
+
+
+@pytest.mark.parametrize("share", [slice(0, 16), slice(16, 32), slice(5, 6)])
+def test_a_part_of_a_batch_is_masked_as_in_the_whole(share):
+    torch.manual_seed(0)
+    rows = [[2, *torch.randint(5, VOCABULARY, (4 + i % 7,)).tolist(), 3] for i in range(32)]
+    options = {"rate": 0.5, "mask_id": MASK, "special_ids": SPECIAL, "vocabulary": VOCABULARY}
+
+    def masked(numbers):
+        batch = pack([rows[i] for i in numbers])
+        batch = replace(batch, order=torch.tensor(numbers)[batch.order])
+        found, _ = mask_tokens(batch, key=9, **options)
+        ids = torch.split(found.input_ids, list(found.lengths))
+        return dict(zip(found.order.tolist(), (row.tolist() for row in ids), strict=True))
+
+    whole, part = masked(range(32)), masked(range(32)[share])
+    assert part == {number: whole[number] for number in part}
+    assert any(part[number] != rows[number] for number in part)
 
 
 def test_the_decoder_is_the_embedding_table():

@@ -44,7 +44,7 @@ class Noise:
         """Begin a pass: sentence numbers (T,) and positions (T,) -> keys of the tokens (T,)."""
         drawn = torch.randint(2**62, ()) if self.key is None else self.key
         self._pass_key, self._site = int(drawn), 0
-        return _hash(((sentences << 32) + positions) * _GOLDEN + self._pass_key)
+        return token_keys(sentences, positions, self._pass_key)
 
     def next_site(self) -> int:
         """Count one more dropout of this pass."""
@@ -59,6 +59,20 @@ class Noise:
             places = torch.arange(shape[:-1].numel(), device=rows.device)
             rows = _hash(places * _GOLDEN + ~self._pass_key).view(-1, shape[-2])
         return keep_mask(rows, self.next_site(), shape, rate)
+
+
+def token_keys(sentences: Tensor, positions: Tensor, key: int) -> Tensor:
+    """Give each token a key of its own: sentence numbers (T,) and positions (T,) -> (T,) int64."""
+    return _hash(((sentences << 32) + positions) * _GOLDEN + key)
+
+
+def draw(keys: Tensor, number: int, below: int) -> Tensor:
+    """Draw an integer from 0 to ``below`` - 1 for each key: (T,) -> (T,) int64.
+
+    Draws of one key with several numbers are independent; ``below`` is at most 2**24.
+    """
+    counter = torch.tensor(number, device=keys.device) * _GOLDEN  # which wraps
+    return ((_hash(keys + counter) & ((1 << 38) - 1)) * below) >> 38
 
 
 def noise_key(seed: int, step: int, part: int = 0) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from simcse.io.checkpoints import read_safetensors
 from simcse.model.backbone import Backbone
+from simcse.model.dropout import draw, token_keys
 from simcse.text import TokenBatch
 
 # our name -> name in a Hugging Face checkpoint, by family
@@ -79,21 +80,21 @@ def mask_tokens(
     mask_id: int,
     special_ids: Iterable[int],
     vocabulary: int,
-    seed: int,
+    key: int,
 ) -> tuple[TokenBatch, Tensor]:
     """Mask tokens as BERT does: 80 % become the mask, 10 % a random token, 10 % stay.
 
-    Special tokens are never chosen. The same ``seed`` makes the same choice on every device.
+    Special tokens are never chosen. The choice is a function of ``key`` and of each token's
+    sentence number and position, so processes that share a batch mask what one alone would.
 
     Returns:
         The masked copy and (T,) bool, which tokens the model is to guess.
     """
     ids = batch.input_ids
     special = torch.isin(ids, torch.tensor(sorted(special_ids), device=ids.device))
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(2, len(ids), generator=generator).to(ids.device)
-    noise = torch.randint(vocabulary, ids.shape, generator=generator).to(ids.device)
-    chosen, fate = (draws[0] < rate) & ~special, draws[1]
-    masked = torch.where(chosen & (fate < 0.8), mask_id, ids)
-    masked = torch.where(chosen & (fate >= 0.9), noise, masked)
+    keys = token_keys(batch.sentences, batch.positions, key)
+    chosen = (draw(keys, 0, 1 << 24) < rate * (1 << 24)) & ~special
+    fate, word = draw(keys, 1, 10), draw(keys, 2, vocabulary)
+    masked = torch.where(chosen & (fate < 8), mask_id, ids)
+    masked = torch.where(chosen & (fate == 9), word, masked)
     return TokenBatch(masked, batch.lengths, batch.order), chosen

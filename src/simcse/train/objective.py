@@ -77,8 +77,7 @@ class Objective(nn.Module):
             contrastive = self.contrastive_term(rows, collect)
         if self.mlm_head is not None:
             noise.key = noise_key(self.seed, step, 1)
-            texts = [row.anchor for row in self.processes.share(rows)]
-            mlm = self.mlm_term(texts, self.mlm_head, seed=noise.key, collect=collect)
+            mlm = self.mlm_term(rows, self.mlm_head, key=noise.key, collect=collect)
         noise.key = None
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
         return LossParts(total, contrastive, mlm)
@@ -152,13 +151,18 @@ class Objective(nn.Module):
         return [self.processes.gather(part, size) for part, size in zip(parts, sizes, strict=True)]
 
     def mlm_term(
-        self, texts: Sequence[str], head: MlmHead, *, seed: int, collect: Callable[[], None]
+        self, rows: Sequence[Example], head: MlmHead, *, key: int, collect: Callable[[], None]
     ) -> Tensor:
-        """Cross-entropy of the masked tokens of the anchors; 0 where none was masked."""
+        """Cross-entropy of the masked tokens of the anchors; 0 where none was masked.
+
+        As in the contrastive term each sentence has its number in the whole batch.
+        """
+        texts = [row.anchor for row in self.processes.share(rows)]
         if not texts:  # the other processes wait for what this one adds: nothing
             return self.processes.sum_values(torch.zeros(()) * self.processes.total(0))
         tokenizer = self.tokenizer.inner
         batch = self.tokenizer(texts).to(self.encoder.device)
+        batch = replace(batch, order=batch.order + len(self.processes.before(rows)))
         table = self.encoder.backbone.model.get_input_embeddings().weight  # (V, E)
         masked, chosen = mask_tokens(
             batch,
@@ -166,7 +170,7 @@ class Objective(nn.Module):
             mask_id=tokenizer.mask_token_id,
             special_ids=tokenizer.all_special_ids,
             vocabulary=len(table),
-            seed=seed + self.processes.rank,
+            key=key,
         )
         guesses = max(1, self.processes.total(int(chosen.sum())))
         pieces = masked.split(self.chunk_tokens)
