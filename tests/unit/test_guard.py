@@ -88,6 +88,9 @@ def test_a_collapse_is_narrower_than_the_start_and_nearly_one_vector():
     )
     assert collapse({"mean_cosine": 0.3}, {"mean_cosine": 0.99}) is None
     assert collapse({"mean_cosine": 0.9997}, {"mean_cosine": 0.9995}) is None  # born narrow
+    assert collapse({"mean_cosine": 0.9995}, {"mean_cosine": 0.9999}) is None
+    assert collapse({"mean_cosine": 0.9995}, {"mean_cosine": 0.99999}) is not None
+    assert collapse({"mean_cosine": 1 - 1e-7}, {"mean_cosine": 1.0}) is None  # one sentence
     assert collapse({}, {}) is None
 
 
@@ -124,6 +127,40 @@ def test_t13_a_collapsed_look_is_never_the_best_and_stops_the_run(tiny_encoder):
         )
     assert error.value.exit_code == 6
     assert kept == [True, True, False, False]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_t13_a_collapse_is_seen_without_a_dev_set(tiny_encoder, precision):
+    """The last layer norm is set to give one vector for every token, as a diverged run does."""
+    norms = [m for m in tiny_encoder.backbone.modules() if isinstance(m, torch.nn.LayerNorm)]
+    kept = []
+
+    def observe(event):
+        if event["event"] == "step" and event["step"] == 3:
+            with torch.no_grad():
+                norms[-1].weight.zero_()
+                norms[-1].bias.fill_(1.0)
+
+    config = TrainConfig(
+        precision=precision,
+        optim=OptimConfig(batch_size=4, epochs=3, lr=1e-12),
+        eval=EvalConfig(every=1),
+    )
+    with pytest.raises(NumericError, match="step 3: the embeddings collapsed: mean cosine 1.0000"):
+        fit(
+            tiny_encoder,
+            ROWS,
+            config,
+            observe=observe,
+            keep=lambda encoder, best: kept.append(best),
+        )
+    assert kept == [True, True, True, False, False]
+
+
+def test_rows_that_are_one_sentence_are_no_collapse(tiny_encoder):
+    config = TrainConfig(optim=OptimConfig(batch_size=4, epochs=2), eval=EvalConfig(every=1))
+    report = fit(tiny_encoder, [Example("the man runs"), Example("The man runs")] * 8, config)
+    assert report.last["mean_cosine"] == pytest.approx(1)
 
 
 def test_after_a_collapse_the_run_may_go_back_to_its_best_weights(tiny_encoder):

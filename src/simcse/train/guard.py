@@ -8,7 +8,8 @@ from simcse.io.examples import Example
 from simcse.train.settings import GuardConfig
 from simcse.train.validation import Metrics
 
-COLLAPSED = 0.999  # mean cosine of the sentences looked at
+COLLAPSED = 1e-3  # what is missing to a mean cosine of 1, and a tenth of what was at the start
+ROUNDING = 1e-5  # less was missing at the start: one sentence several times
 SETTLED = 20  # updates before a norm can be unusual
 SHOWN = 10  # rows of a batch that a message names
 
@@ -45,10 +46,12 @@ class Guard:
 def collapse(start: Metrics, now: Metrics) -> str | None:
     """Say whether the sentences looked at have become one vector, which they were not before.
 
-    Some start models are narrow by nature: only one that became narrower still has collapsed.
+    Some start models are narrow by nature: only one that became ten times narrower has collapsed.
     """
     cosine, before = now.get("mean_cosine"), start.get("mean_cosine")
-    if cosine is None or before is None or cosine <= max(COLLAPSED, before):
+    if cosine is None or before is None or 1 - before < ROUNDING:
+        return None
+    if 1 - cosine >= min(COLLAPSED, (1 - before) / 10):
         return None
     return f"the embeddings collapsed: mean cosine {cosine:.4f}, {before:.4f} at the start"
 

@@ -1,4 +1,4 @@
-"""Choosing a checkpoint without rated pairs: the loss on rows that are held out of training."""
+"""Looking at a run without rated pairs: the loss on held-out rows, or the geometry of a few."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,7 @@ from simcse.train.order import step_seed
 from simcse.train.validation import Metrics, Validate, Validation
 
 SHARE = 10  # at most one row in so many
+GLANCED = 64  # rows whose geometry is watched where there is nothing else: a fraction of a step
 
 
 def hold_out(
@@ -61,8 +62,21 @@ def heldout_validation(rows: Sequence[Example], config: LossConfig, *, batch_siz
     return validate
 
 
+def glance(examples: Sequence[Example]) -> Validate:
+    """Watch the geometry of the first training rows, so that a collapse is seen without a dev set.
+
+    There is nothing to choose by: the last look is the one to keep.
+    """
+    rows = list({row.anchor: row for row in examples[:GLANCED]}.values())
+
+    def validate(encoder: SentenceEncoder) -> Validation:
+        return Validation(None, _geometry(encoder, rows) if len(rows) > 1 else {}, latest=True)
+
+    return validate
+
+
 def _geometry(encoder: SentenceEncoder, rows: Sequence[Example]) -> Metrics:
-    """Measure the held-out sentences; without positives there is no alignment."""
+    """Measure the sentences of rows; without positives there is no alignment."""
     anchors = encoder.encode([row.anchor for row in rows], truncation="cut")  # (N, D)
     measured: Metrics = {"uniformity": uniformity(anchors), "mean_cosine": mean_cosine(anchors)}
     paired = [(i, row.positive) for i, row in enumerate(rows) if row.positive is not None]

@@ -15,13 +15,14 @@ from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
 from simcse.train.guard import Guard, name_rows
+from simcse.train.heldout import glance
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer, learning_rate
 from simcse.train.order import batch_order, step_seed
 from simcse.train.processes import ALONE, Processes
 from simcse.train.settings import TrainConfig
 from simcse.train.state import TrainState
-from simcse.train.validation import Validate, no_validation
+from simcse.train.validation import Validate
 from simcse.train.watch import Event, TrainReport, Watch
 
 BEST = "best."  # before the names of the weights that a rollback returns to
@@ -32,7 +33,7 @@ def fit(
     examples: Sequence[Example],
     config: TrainConfig,
     *,
-    validate: Validate = no_validation,
+    validate: Validate | None = None,
     observe: Callable[[Event], None] = lambda event: None,
     keep: Callable[[SentenceEncoder, bool], None] = lambda encoder, best: None,
     mlm_head: MlmHead | None = None,
@@ -47,7 +48,8 @@ def fit(
         encoder: the start model.
         examples: training rows.
         config: all settings; those of the ``model`` and ``data`` sections are already applied.
-        validate: looks at the model before the first step, every ``eval.every`` and at the last.
+        validate: looks at the model before the first step, every ``eval.every`` and at the last;
+            by default it only watches that the embeddings do not collapse.
         observe: is told of every step and every look.
         keep: saves the model after every look; its second argument says whether it is the best.
         mlm_head: for the MLM term; a new one is made where it is needed and none is given.
@@ -73,7 +75,8 @@ def fit(
         keep_single=keep_single,
     )
     stepper = Stepper(encoder, config, steps, mlm_head, processes)
-    watch = Watch(encoder, stepper.optimizer, validate, observe, keep, processes)
+    look = validate or glance(examples)
+    watch = Watch(encoder, stepper.optimizer, look, observe, keep, processes)
     run = _Run(stepper, watch, config, save)
     step = 0 if state is None else state.step
     try:

@@ -29,7 +29,7 @@ from simcse.train.settings import DataConfig, RunConfig, TrainConfig
 from simcse.train.signals import stop_signals
 from simcse.train.state import TrainState, load_state, save_state
 from simcse.train.tensorboard import tensorboard
-from simcse.train.validation import Validate, first_of, no_validation, sts_validation
+from simcse.train.validation import Validate, first_of, sts_validation
 from simcse.train.watch import Event, TrainReport
 
 LOG, SETTINGS = "log.jsonl", "settings.toml"
@@ -279,14 +279,14 @@ def read_rows(files: Sequence[Path], config: DataConfig, counts: ReadCounts) -> 
     return examples[: config.limit]
 
 
-def find_validation(config: TrainConfig, held: Sequence[Example]) -> Validate:
-    """Return what watches the run: STS-B dev, a file in its format, held-out rows, or nothing.
+def find_validation(config: TrainConfig, held: Sequence[Example]) -> Validate | None:
+    """Return what watches the run: STS-B dev, a file in its format, held-out rows, or none.
 
     Raises:
         DataError: a set is not there; the message names the way out.
     """
     found = [_validation(dev, config, held) for dev in config.eval.sets]
-    return first_of(found) if found else no_validation
+    return first_of(found) if found else None
 
 
 def _validation(dev: str, config: TrainConfig, held: Sequence[Example]) -> Validate:

@@ -19,10 +19,12 @@ class Validation:
     Attributes:
         score: what the best checkpoint is chosen by, higher is better; ``None`` is never best.
         metrics: everything measured, by name.
+        latest: there is nothing to choose by, the last look is the one to keep.
     """
 
     score: float | None
     metrics: Metrics
+    latest: bool = False
 
 
 Validate = Callable[[SentenceEncoder], Validation]
@@ -62,8 +64,3 @@ def first_of(validations: Sequence[Validate]) -> Validate:
         return Validation(first.score, first.metrics | watched | first.metrics)
 
     return validate
-
-
-def no_validation(_: SentenceEncoder) -> Validation:
-    """Look at nothing: the last checkpoint is the one to use."""
-    return Validation(None, {})

@@ -11,7 +11,7 @@ from simcse.text import Tokenizer
 from simcse.train.guard import collapse
 from simcse.train.optim import Optimizer
 from simcse.train.processes import Processes
-from simcse.train.validation import Metrics, Validate, Validation, no_validation
+from simcse.train.validation import Metrics, Validate, Validation
 
 Event = Mapping[str, Any]
 
@@ -85,9 +85,7 @@ class Watch:
         seen = self.processes.from_first(lambda: self.validate(self.encoder))
         self.looks.append((step, seen))
         self.collapsed = collapse(self.looks[0][1].metrics, seen.metrics)
-        better = self.validate is no_validation or (
-            self.collapsed is None and _higher(seen.score, self.best_score)
-        )
+        better = self.collapsed is None and (seen.latest or _higher(seen.score, self.best_score))
         self.best = len(self.looks) - 1 if better else self.best
         self.since_best = 0 if better or step == 0 else self.since_best + 1
         averages = self._averages()
