@@ -1,6 +1,8 @@
 """Stored weights: damaged, unsafe and hostile files (RELIABILITY T5-T8, T15)."""
 
 import json
+import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -206,6 +208,45 @@ def test_a_kill_between_the_renames_leaves_the_old_folder_to_be_found(tmp_path: 
     assert (current_folder(tmp_path / "best") / "x").read_text() == "1"
     put(tmp_path / "best", "2")
     assert current_folder(tmp_path / "best") == tmp_path / "best"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_two_writers_of_one_folder_never_mix(tmp_path: Path) -> None:
+    """Both save many times, each its own two files; the folder always is one writer's."""
+    folder, writers, saves = tmp_path / "best", 2, 40
+
+    def save_often(writer: int) -> int:
+        for _ in range(saves):
+            with atomic_folder(folder) as new:
+                for name in ("x", "y"):
+                    (new / name).write_text(str(writer))
+                    time.sleep(0.0005)
+        return 0
+
+    put(folder, "start")
+    children = []
+    for writer in range(writers):
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(save_often(writer))
+            finally:
+                os._exit(1)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0]
+    assert {path.name for path in tmp_path.iterdir()} == {"best"}
+    assert (folder / "x").read_text() == (folder / "y").read_text()
+
+
+def test_what_a_killed_writer_left_is_cleared_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    dead = tmp_path / ".best.0123abcd.new"
+    dead.mkdir()
+    with atomic_folder(tmp_path / "best") as mine:
+        assert not dead.exists()
+        put(tmp_path / "best", "other")
+        (mine / "x").write_text("mine")
+    assert (tmp_path / "best" / "x").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 

@@ -74,6 +74,16 @@ def test_several_files_keep_their_order(tmp_path):
     assert counts == ReadCounts(rows=2)
 
 
+def test_a_limit_reads_no_further_than_it_must(tmp_path):
+    first, second = tmp_path / "a.txt", tmp_path / "b.tsv"
+    first.write_text("one\ntwo\n")
+    second.write_bytes(b"three\tfour\n\xff\n")
+    rows = read_examples([first, second], limit=3)
+    assert [row.anchor for row in rows] == ["one", "two", "three"]
+    with pytest.raises(DataError, match=f"{second}:2"):
+        read_examples([first, second], limit=4)
+
+
 def test_rows_may_differ_in_hard_negatives(read):
     expected = [Example("a", "p"), Example("b", "q", ("n", "m")), Example("c", "r")]
     assert read("a.tsv", "a\tp\nb\tq\tn\tm\nc\tr\t\t\n") == expected

@@ -1,8 +1,12 @@
 """Stored weights and model folders: safetensors and JSON only, checked before they are believed."""
 
 import contextlib
+import errno
+import fcntl
+import glob
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -139,30 +143,33 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     What was there before steps aside first, under the name `current_folder` looks for, so a
     complete folder is found at any moment, also after a kill between the two renames. On any
-    error the temporary folder is removed and ``folder`` is as it was.
+    error the temporary folder is removed and ``folder`` is as it was. Of several writers at once
+    each has a temporary folder of its own, and the last one stays.
 
     Raises:
         ResourceError: the disk is full, read-only, or ``folder`` is a file.
     """
-    previous, temporary = _previous(folder), folder.with_name(f".{folder.name}.new")
+    previous, parent = _previous(folder), folder.parent
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # a killed writer's
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise ResourceError(f"cannot write {folder}: {error.strerror}") from error
-    try:
-        yield temporary
-        _sync(temporary)
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
-        temporary.rename(folder)
-        _sync(folder.parent, deep=False)
-        shutil.rmtree(previous, ignore_errors=True)
+        with contextlib.ExitStack() as own:
+            parent.mkdir(parents=True, exist_ok=True)
+            with _locked(parent):
+                _clear_dead(parent, f".{glob.escape(folder.name)}.*.new")
+                own.callback(shutil.rmtree, temporary, ignore_errors=True)
+                temporary.mkdir()
+                own.enter_context(_locked(temporary))
+            yield temporary
+            _sync(temporary)
+            with _locked(parent):
+                if folder.exists():
+                    shutil.rmtree(previous, ignore_errors=True)
+                    folder.rename(previous)
+                temporary.rename(folder)
+                _sync(parent, deep=False)
+                shutil.rmtree(previous, ignore_errors=True)
     except OSError as error:
         raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def current_folder(folder: Path) -> Path:
@@ -172,6 +179,32 @@ def current_folder(folder: Path) -> Path:
 
 def _previous(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder's lock, which leaves nothing behind and ends with its holder.
+
+    Raises:
+        BlockingIOError: another process holds it, and it is not to be waited for.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno != errno.EBADF:  # NFS cannot lock folders
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _clear_dead(parent: Path, pattern: str) -> None:
+    """Remove the temporary folders of writers that were killed: nobody holds their locks."""
+    for path in parent.glob(pattern):
+        with contextlib.suppress(BlockingIOError), _locked(path, wait=False):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(folder: Path, *, deep: bool = True) -> None:

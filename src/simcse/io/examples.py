@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def read_examples(
     columns: Sequence[str] = (),
     bad_lines: BadLines = "error",
     counts: ReadCounts | None = None,
+    limit: int | None = None,
 ) -> list[Example]:
-    """Read training rows from one or more files, in their order.
+    """Read training rows from one or more files, in their order, the first ``limit`` if given.
 
     ``.txt`` holds one sentence a line. ``.tsv`` (no quoting), ``.csv`` (RFC 4180 quoting),
     ``.jsonl`` and ``.parquet`` hold an anchor, a positive and any number of hard negatives; rows
@@ -88,7 +90,8 @@ def read_examples(
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     counts = ReadCounts() if counts is None else counts
     sources = [Source(Path(path), bad_lines, counts) for path in paths]
-    examples = [example for source in sources for example in stream_examples(source, columns)]
+    rows = chain.from_iterable(stream_examples(source, columns) for source in sources)
+    examples = list(islice(rows, limit))
     if not examples:
         raise DataError(f"{', '.join(map(str, sources))}: no usable rows ({counts})")
     return examples

@@ -274,9 +274,13 @@ def find_mlm_head(
 
 def read_rows(files: Sequence[Path], config: DataConfig, counts: ReadCounts) -> list[Example]:
     """Read the training rows of all files."""
-    columns = config.columns.split(",") if config.columns else ()
-    examples = read_examples(files, columns=columns, bad_lines=config.bad_lines, counts=counts)
-    return examples[: config.limit]
+    return read_examples(
+        files,
+        columns=config.columns.split(",") if config.columns else (),
+        bad_lines=config.bad_lines,
+        counts=counts,
+        limit=config.limit,
+    )
 
 
 def find_validation(config: TrainConfig, held: Sequence[Example]) -> Validate | None:

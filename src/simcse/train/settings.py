@@ -47,7 +47,7 @@ class DataConfig:
     Attributes:
         columns: the header's names of anchor, positive and hard negatives, comma-separated.
         bad_lines: stop at a bad row, or skip and count it.
-        limit: use only so many rows, the first ones.
+        limit: read only so many rows, the first ones.
     """
 
     columns: str | None = None

@@ -53,7 +53,7 @@ def save_state(folder: Path, state: TrainState) -> None:
         write_manifest(new)
     kept = [path.name for path in _steps(home, until=state.step)[:KEPT]]
     for path in home.glob("*step-*"):  # older ones, damaged newer ones, a killed writer's
-        if path.name not in kept and re.fullmatch(r"\.?step-\d+(\.\w+)?", path.name):
+        if path.name not in kept and re.fullmatch(r"\.?step-\d+(\.\w+)*", path.name):
             shutil.rmtree(path)
 
 

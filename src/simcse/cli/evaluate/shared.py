@@ -91,7 +91,7 @@ def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> lis
     from simcse.errors import DataError
     from simcse.io.examples import read_examples
 
-    examples = read_examples(path, columns=columns.split(",") if columns else ())[:limit]
+    examples = read_examples(path, columns=columns.split(",") if columns else (), limit=limit)
     found = [(each.anchor, each.positive) for each in examples if each.positive is not None]
     if len(found) != len(examples):
         raise DataError(f"{path}: expected pairs, got rows of one sentence")
