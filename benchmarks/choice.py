@@ -1,10 +1,11 @@
-"""Which look each way of choosing keeps, and what it scores on the 7 STS test tasks.
+"""Which look each way of choosing keeps, and what it scores.
 
 After a run of several seeds with ``eval.dev=stsb,heldout eval.keep_all=true``:
 
-    python choice.py runs/unsup results/choice-unsup.json
+    python choice.py runs/unsup results/choice-unsup.json [--tests]
 
-Looks measured before are taken from the JSON file, so an interrupted call goes on. Prints Markdown.
+Prints Markdown. With ``--tests`` the looks are measured on the 7 STS test tasks, too; those
+measured before are taken from the JSON file, so an interrupted call goes on.
 """
 
 import functools
@@ -46,7 +47,7 @@ def chosen_looks(run: Path) -> dict[str, dict[str, float]]:
     return {way: choose(looks) for way, choose in WAYS.items()}
 
 
-def main(folder: str, output: str) -> None:
+def main(folder: str, output: str, tests: str = "") -> None:
     """Measure what is missing, write it, and print a table a way and the comparisons."""
     runs = {
         int(run.name[5:]): run
@@ -61,7 +62,7 @@ def main(folder: str, output: str) -> None:
     for way, seed in itertools.product(WAYS, looks):  # what most is known by first
         step = looks[seed][way]["step"]
         name = f"seed-{seed}/step-{step}"
-        if name not in found["scores"]:
+        if tests == "--tests" and name not in found["scores"]:
             found["scores"][name] = score(runs[seed] / "looks" / f"step-{step:08}")
             write_results(output, found)
             print(f"measured {name}", file=sys.stderr)
@@ -78,9 +79,11 @@ def _runs(looks: dict, scores: dict, way: str) -> dict[int, dict[str, dict[str, 
     runs = {}
     for seed, chosen in looks.items():
         look = chosen[way]
-        tests = scores[f"seed-{seed}/step-{look['step']}"]
-        own = {"step": look["step"], "STS-B dev": look["stsb_dev"]}
-        runs[seed] = {"start": {}, "best": own | tests | {"mean of 7": mean(tests.values())}}
+        metrics = {"step": look["step"], "STS-B dev": look["stsb_dev"]}
+        tests = scores.get(f"seed-{seed}/step-{look['step']}")
+        if tests:
+            metrics |= tests | {"mean of 7": mean(tests.values())}
+        runs[seed] = {"start": {}, "best": metrics}
     return runs
 
 

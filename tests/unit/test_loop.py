@@ -227,6 +227,7 @@ def test_without_a_validation_the_last_model_is_the_best(tiny_encoder):
     report, record = run(tiny_encoder, settings(steps=4, every=2, patience=1))
     assert all(best for _, best in record.kept)
     assert len(record.kept) == 3
+    assert record.of("eval", "best") == [False] * 3  # nothing was compared
     assert (report.steps, report.best_step, report.best) == (4, 4, report.last)
     assert set(report.best) == {"uniformity", "mean_cosine"}  # watched, for a collapse
 

@@ -50,7 +50,7 @@ class TrainProgress:
         )
         self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, looks="")
         self.loss: float | None = None
-        self.best = "undefined"
+        self.best: str | None = None
 
     def __enter__(self) -> "TrainProgress":
         self.bar.start()
@@ -106,8 +106,8 @@ class TrainProgress:
         mark = "  <- best so far" if event["best"] else ""
         line = f"step {event['step']:>6}  {shown}{mark}"
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        looks = f"{decisive} {metrics[decisive]} (best {self.best})"
-        self.bar.update(self.task, looks=looks)
+        best = f" (best {self.best})" if self.best else ""
+        self.bar.update(self.task, looks=f"{decisive} {metrics[decisive]}{best}")
 
 
 def _number(value: float | None) -> str:

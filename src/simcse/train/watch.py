@@ -90,7 +90,8 @@ class Watch:
         self.since_best = 0 if better or step == 0 else self.since_best + 1
         averages = self._averages()
         measured = {**seen.metrics, **averages} if seen.metrics else {}
-        self.observe({"event": "eval", "step": step, "best": better, **measured})
+        chosen = better and not seen.latest  # what only comes last beats nothing
+        self.observe({"event": "eval", "step": step, "best": chosen, **measured})
         self.keep_now(best=better)
         return better
 
