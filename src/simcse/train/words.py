@@ -112,7 +112,8 @@ def likeness(words: Words, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     together = np.sort(np.concatenate([left, right]))
     twice = together[1:][together[1:] == together[:-1]]
     all_of, both = (_by_text(keys, len(pairs)) for keys in (together, twice))
-    return both / np.maximum(all_of - both, 1)
+    shares: NDArray[np.float64] = both / np.maximum(all_of - both, 1)
+    return shares
 
 
 def among(keys: Keys, known: Keys) -> NDArray[np.bool_]:
@@ -120,7 +121,8 @@ def among(keys: Keys, known: Keys) -> NDArray[np.bool_]:
     if not len(known):
         return np.zeros(len(keys), bool)
     places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return (known[places] == keys) & (keys != 0)
+    found: NDArray[np.bool_] = (known[places] == keys) & (keys != 0)
+    return found
 
 
 def mix(values: Keys) -> Keys:
@@ -135,7 +137,8 @@ def _distinct(words: Words) -> Keys:
     """Return each text's words once: the text's number in the upper bits, a hash below."""
     owner = np.repeat(np.arange(len(words.counts), dtype=np.uint64), words.counts)
     keys = np.sort((owner << _HASH_BITS) | (words.hashes >> (np.uint64(64) - _HASH_BITS)))
-    return keys[np.diff(keys, prepend=~keys[:1]) != 0]
+    distinct: Keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]
+    return distinct
 
 
 def _by_text(keys: Keys, count: int) -> NDArray[np.int64]:
