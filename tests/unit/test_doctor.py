@@ -125,6 +125,7 @@ def test_letters_are_counted_by_script():
 @pytest.mark.parametrize(
     ("text", "script", "language"),
     [
+        ("How do I go to a doctor?", "Latin", "English"),  # and no Polish "do", "i", "to", "a"
         ("The man is in the house and it was cold", "Latin", "English"),
         ("Der Mann ist in dem Haus und das ist kalt", "Latin", "German"),
         ("Les hommes sont dans une maison et le temps est froid", "Latin", "French"),

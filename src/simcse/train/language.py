@@ -28,7 +28,8 @@ _BASIC = _NUMBERS[np.searchsorted(_STARTS, np.arange(_TABLE_SIZE), side="right")
 
 # The commonest words of each language that few of the others share.
 _FUNCTION_WORDS = {
-    "English": "the of and to in is was that for with on are by this from at which not have it",
+    "English": "the of and to in is was that for with on are by this from at which not have it "
+    "what how why do does i you can my",
     "German": "der die das und ist nicht ein eine mit den von zu auf dem sich des auch wird sie",
     "French": "le la les des et est une dans pour que du qui pas sur au plus avec par il ce",
     "Spanish": "el los las una y es por para con del se no al como su más fue lo pero este",
