@@ -12,6 +12,7 @@ from simcse.errors import ConfigError, UsageError
 
 Piece = TypeVar("Piece")
 Regulariser = Literal["none", "uniformity", "spectrum"]
+Form = Literal["softmax", "decoupled", "debiased", "focal"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ class LossConfig:
         temperature: divisor of the cosine.
         hard_negative_weight: the paper's alpha, on the row's own hard negatives.
         mask_duplicates: sentences with equal text are not each other's negatives.
+        form: the paper's softmax, or a published variant; see `contrastive_loss`.
+        debias: for ``form=debiased``, the chance that a negative means the same as the anchor.
+        focal_margin: for ``form=focal``, its m.
+        matryoshka: sizes at which the first dimensions alone are trained to be embeddings, too.
+        dropout_free_negatives: compare different sentences as they are without dropout.
+        repetition: largest share of a positive's tokens that are repeated (`simcse.augment`).
+        dimension_weight: factor of `dimension_loss`; 0 leaves it out.
+        dimension_temperature: its temperature.
         contrastive_weight: factor of the contrastive loss; 0 trains the MLM term alone.
         mlm_weight: the paper's lambda, factor of the MLM term; 0 leaves it out.
         mlm_rate: share of tokens masked for the MLM term.
@@ -32,6 +41,14 @@ class LossConfig:
     temperature: float = 0.05  # Gao et al. 2021, table D.1
     hard_negative_weight: float = 1.0  # table 7
     mask_duplicates: bool = True
+    form: Form = "softmax"
+    debias: float = 0.1
+    focal_margin: float = 0.3
+    matryoshka: tuple[int, ...] | None = None
+    dropout_free_negatives: bool = False
+    repetition: float = 0.0  # Wu et al. 2022 use 0.32
+    dimension_weight: float = 0.0
+    dimension_temperature: float = 5.0
     contrastive_weight: float = 1.0
     mlm_weight: float = 0.0  # table D.2
     mlm_rate: float = 0.15
@@ -52,11 +69,26 @@ class LossConfig:
             raise ConfigError("loss.contrastive_weight and loss.mlm_weight are both 0")
         if not 0 < self.mlm_rate < 1:
             raise ConfigError(f"loss.mlm_rate must be between 0 and 1, got {self.mlm_rate}")
+        self._check_variants()
         if not self.regulariser_weight > 0:
             raise ConfigError(
                 f"loss.regulariser_weight must be > 0, got {self.regulariser_weight}; to leave it "
                 "out: loss.regulariser=none"
             )
+
+    def _check_variants(self) -> None:
+        if not 0 < self.debias < 1:
+            raise ConfigError(f"loss.debias must be between 0 and 1, got {self.debias}")
+        if not 0 <= self.repetition <= 1:
+            raise ConfigError(f"loss.repetition must be from 0 to 1, got {self.repetition}")
+        if not (self.dimension_weight >= 0 and self.dimension_temperature > 0):
+            raise ConfigError(
+                "loss.dimension_weight must be >= 0 and loss.dimension_temperature > 0, got "
+                f"{self.dimension_weight} and {self.dimension_temperature}"
+            )
+        sizes = self.matryoshka
+        if sizes is not None and (not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes)):
+            raise ConfigError(f"loss.matryoshka must be different sizes above 0, got {sizes}")
 
 
 def contrastive_loss(
@@ -67,12 +99,22 @@ def contrastive_loss(
     owners: Tensor | None = None,
     hard_negative_weight: float = 1.0,
     ignore: Tensor | None = None,
+    clean: Tensor | None = None,
+    form: Form = "softmax",
+    debias: float = 0.1,
+    focal_margin: float = 0.3,
 ) -> Tensor:
     """Cross-entropy of each anchor's own positive among all positives and hard negatives.
 
     Unsupervised SimCSE passes two encodings of the same sentences (equation 1, section 3);
     supervised SimCSE passes premises, entailments and contradictions (equation 5, appendix).
     Similarities and the log-sum-exp are computed in fp32 whatever the inputs are.
+
+    With p the positive's and n the K negatives' exponentials, ``softmax`` is -log p / (p + sum n).
+    ``decoupled`` leaves p out below the line (Yeh et al. 2022). ``debiased`` puts
+    max((sum n - K t p) / (1 - t), K exp(-1 / temperature)) for the sum, t the share ``debias`` of
+    negatives that are none (Chuang et al. 2020). ``focal`` makes the exponents s^2 of
+    the positive's cosine s and s (s + m) of a negative's (Hou and Li 2023).
 
     Args:
         anchors: (N, D).
@@ -83,6 +125,11 @@ def contrastive_loss(
         hard_negative_weight: the paper's alpha; its logarithm is added to the logits of the
             row's own hard negatives.
         ignore: (N, N + M) bool, candidates left out of a row's sum (see `duplicate_mask`).
+        clean: (N, D), the anchors without dropout; of different rows their cosines count instead
+            (Xu et al. 2023, SimCSE++).
+        form: what the sum over the candidates is.
+        debias: share of negatives that are none, for ``debiased``.
+        focal_margin: m, for ``focal``.
 
     Returns:
         The mean loss, a scalar.
@@ -95,15 +142,68 @@ def contrastive_loss(
             f"hard_negative_weight {hard_negative_weight} needs owners, the row of each of the "
             f"{len(candidates) - len(anchors)} hard negatives"
         )
-    logits = cosines(anchors, candidates) / temperature  # (N, N + M)
-    rows = torch.arange(len(anchors), device=logits.device)
+    similar = cosines(anchors, candidates)  # (N, N + M)
+    own = torch.eye(*similar.shape, dtype=torch.bool, device=similar.device)
+    if clean is not None:
+        others = nn.functional.pad(cosines(clean, clean), (0, len(candidates) - len(clean)))
+        apart = torch.arange(similar.shape[1], device=similar.device) < len(clean)
+        similar = torch.where(apart & ~own, others, similar)
+    if form == "focal":
+        similar = similar * (similar + focal_margin * (~own).to(similar.dtype))
+    logits = similar / temperature
     if owners is not None and hard_negative_weight != 1:
         boost = torch.zeros_like(logits)
         boost[owners, len(anchors) + torch.arange(len(owners), device=logits.device)] = 1.0
         logits = logits + boost * math.log(hard_negative_weight)
     if ignore is not None:
         logits = logits.masked_fill(ignore, float("-inf"))
-    return nn.functional.cross_entropy(logits, rows)
+    if form == "decoupled":
+        return _decoupled(logits, own)
+    if form == "debiased":
+        return _debiased(logits, own, debias, lowest=-1 / temperature)
+    return nn.functional.cross_entropy(logits, torch.arange(len(anchors), device=logits.device))
+
+
+def _decoupled(logits: Tensor, own: Tensor) -> Tensor:
+    """Leave the positive out of its row's sum; a row without negatives is left out itself."""
+    negatives = logits.masked_fill(own, float("-inf"))
+    rows = ~negatives.isneginf().all(1)  # (N,)
+    losses = negatives[rows].logsumexp(1) - logits[own][rows]
+    return losses.sum() / max(1, len(losses))
+
+
+def _debiased(logits: Tensor, own: Tensor, share: float, *, lowest: float) -> Tensor:
+    """Take the positives that are expected among the negatives from their sum."""
+    top = logits.detach().amax(1)  # (N,), against overflow
+    terms = (logits - top[:, None]).exp()
+    positive = terms[own]
+    negatives = ~own & ~logits.isneginf()
+    count = negatives.sum(1).to(terms.dtype)
+    found = ((terms * negatives).sum(1) - share * count * positive) / (1 - share)
+    found = torch.maximum(found, count * (lowest - top).exp())
+    return ((positive + found).log() + top - logits[own]).mean()
+
+
+def dimension_loss(anchors: Tensor, positives: Tensor, *, temperature: float) -> Tensor:
+    """Tell each dimension from all others by its values over the batch, (N, D) and (N, D).
+
+    The contrastive loss of the columns, standardised over the batch, instead of the rows: Xu et
+    al. 2023, SimCSE++.
+
+    Returns:
+        The mean over dimensions, a scalar; 0 for fewer than two rows.
+    """
+    if len(anchors) < 2:
+        return anchors.new_zeros((), dtype=torch.float32)
+    first, second = (
+        nn.functional.batch_norm(
+            x.float() if x.dtype.itemsize < 4 else x, None, None, training=True
+        )
+        for x in (anchors, positives)
+    )
+    correlations = first.T @ second / len(first)  # (D, D)
+    dimensions = torch.arange(len(correlations), device=correlations.device)
+    return nn.functional.cross_entropy(correlations / temperature, dimensions)
 
 
 def spread_penalty(embeddings: Tensor, kind: Regulariser) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 
 from simcse import SentenceEncoder
 from simcse.io.vectors import read_vectors
+from simcse.model.settings import ModelSettings
 
 LINES = ["A man plays the guitar.", "", "The dog runs.", "the woman is eating " * 20]
 
@@ -54,6 +55,23 @@ def test_truncation_error_stops_and_leaves_no_file(simcse, tiny_model_folder, te
     assert outcome.code == 3
     assert "the limit is 32" in outcome.err
     assert list(tmp_path.iterdir()) == [text]
+
+
+def test_dimensions_are_kept_where_the_model_was_trained_for_them(
+    simcse, make_encoder, text, tmp_path
+):
+    encoder = make_encoder(ModelSettings("mean", max_length=32, normalize=True, matryoshka=(8,)))
+    encoder.save(tmp_path / "model")
+    words = ("encode", text, "--model", tmp_path / "model", "--precision", "fp32")
+    outcome = simcse(*words, "--output", tmp_path / "v.npy", "--dimensions", 8)
+    assert outcome.code == 0, outcome.err
+    expected = encoder.encode([line for line in LINES if line], truncation="cut", dimensions=8)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(read_vectors(tmp_path / "v.npy"), expected, atol=1e-5)
+    outcome = simcse(*words, "--output", tmp_path / "w.npy", "--dimensions", 9)
+    assert outcome.code == 2
+    assert "dimensions 8, 32, not 9" in outcome.err
+    assert not (tmp_path / "w.npy").exists()
 
 
 def test_similarity_is_the_cosine(simcse, tiny_model_folder):

@@ -35,6 +35,14 @@ ROWS = [
     Example(f"the {a} {b}", f"a {b} {a}", (f"the {b}",) * (i % 3))
     for i, (a, b) in enumerate((a, b) for a in WORDS for b in WORDS)
 ]
+ALONE = [Example(row.anchor) for row in ROWS[:20]]
+VARIANTS = LossConfig(
+    form="debiased",
+    matryoshka=(8,),
+    dropout_free_negatives=True,
+    repetition=0.5,
+    dimension_weight=0.1,
+)
 WHOLE = 10**6  # tokens
 SETTINGS = (
     *("optim.batch_size=8", "optim.max_steps=12", "eval.dev=none", "eval.every=4"),
@@ -82,7 +90,8 @@ def gradients(model, text, folder):
             for table in (m for m in encoder.modules() if isinstance(m, torch.nn.Embedding)):
                 table._forward_hooks.clear()  # which would round its output to fp32
             encoder.backbone.set_dropout(0.1)
-            config = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
+            plain = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
+            config = VARIANTS if rows is ALONE else plain
             torch.manual_seed(0)
             head = MlmHead(encoder.backbone).to(dtype)
             options = {"seed": 7, "chunk_tokens": chunk, "processes": processes, "mlm_head": head}
@@ -103,6 +112,7 @@ def gradients(model, text, folder):
         (torch.float32, ROWS, WHOLE),
         (torch.float32, ROWS, 100),
         (torch.float64, ROWS[:3], WHOLE),
+        (torch.float64, ALONE, 100),
     ]
     codes = []
     for dtype, rows, chunk in cases:

@@ -8,11 +8,13 @@ import time
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from simcse.errors import ArtefactError, ConfigError
 from simcse.index.places import create_index
 from simcse.io.stamp import ModelStamp
 from simcse.model.fingerprint import stamp
+from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig, parse_keys
 
@@ -102,6 +104,19 @@ def test_2048_inputs_are_taken(client):
 def test_s4_dimensions_the_model_has_not(client, dimensions):
     refused(embed(client, "a", dimensions=dimensions), 400, param="dimensions")
     assert vectors(embed(client, "a", dimensions=32)).shape == (1, 32)
+
+
+def test_dimensions_the_model_was_trained_for_are_served(make_encoder):
+    settings = ModelSettings("mean", max_length=32, normalize=True, matryoshka=(16, 8))
+    encoder = make_encoder(settings)
+    app = create_app(encoder, None, ServeConfig(), name="tiny")
+    with TestClient(app, base_url="http://localhost") as client:
+        for size in (8, 16):
+            whole, cut = encoder.encode(TEXTS), vectors(embed(client, TEXTS, dimensions=size))
+            expected = whole[:, :size] / np.linalg.norm(whole[:, :size], axis=1, keepdims=True)
+            np.testing.assert_allclose(cut, expected, atol=1e-5)
+        error = refused(embed(client, "a", dimensions=12), 400, param="dimensions")
+        assert "8, 16, 32" in error["message"]
 
 
 @pytest.mark.parametrize("name", ["gpt-4", "../../etc/passwd", "http://localhost/x", "", "a/b"])

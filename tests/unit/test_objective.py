@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from simcse.errors import ConfigError
 from simcse.io.examples import Example
 from simcse.loss import LossConfig, spread_penalty
+from simcse.model.dropout import noise_key
 from simcse.model.mlm import MlmHead
-from simcse.train.objective import Objective
+from simcse.model.settings import ModelSettings
+from simcse.train.objective import Objective, refuse_unfit
 
 SENTENCES = ["the man is eating", "a dog runs", "she plays the guitar", "two cats", "a woman eats"]
 ROWS = [Example(sentence) for sentence in SENTENCES]
@@ -69,7 +72,114 @@ def gradients(encoder, rows, *, chunk_tokens, config):
 def test_gradient_caching_is_exact_with_dropout_on(tiny_encoder, chunk_tokens, dtype, accuracy):
     encoder, config = tiny_encoder.to(dtype), LossConfig(mlm_weight=0.5, mlm_rate=0.4)
     rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
+    assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy)
+
+
+def assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy):
     whole, expected = gradients(encoder, rows, chunk_tokens=10**6, config=config)
     parts, gradient = gradients(encoder, rows, chunk_tokens=chunk_tokens, config=config)
     assert parts.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
     assert ((gradient - expected).norm() / expected.norm()).item() < accuracy
+
+
+VARIANTS = LossConfig(
+    form="debiased",
+    matryoshka=(4, 16),
+    dropout_free_negatives=True,
+    repetition=0.5,
+    dimension_weight=0.1,
+)
+
+
+@pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("chunk_tokens", [1, 12])
+def test_gradient_caching_is_exact_for_the_variants(tiny_encoder, chunk_tokens, dtype, accuracy):
+    assert_the_same_in_pieces(tiny_encoder.to(dtype), ROWS, VARIANTS, chunk_tokens, accuracy)
+
+
+def test_matryoshka_is_the_sum_over_sizes_with_its_gradient(tiny_encoder):
+    """Against one loss at each size, of embeddings that are cut before they are compared."""
+    encoder, sizes = tiny_encoder.eval(), (4, 16, 32)
+    config = LossConfig(matryoshka=sizes[:-1])
+    objective = Objective(encoder, config)
+    objective.zero_grad()
+    total = objective.backward(ROWS, 1).total.item()
+    gradient = torch.cat([p.grad.flatten() for p in encoder.parameters()])
+
+    objective.zero_grad()
+    embedded = encoder(encoder.tokenizer(SENTENCES))  # (N, D)
+    plain = 0.0
+    for size in sizes:
+        for i in range(len(SENTENCES)):
+            cut = [row[:size] / row[:size].norm() for row in embedded]
+            terms = [torch.exp(cut[i] @ other / 0.05) for other in cut]
+            plain = plain - torch.log(terms[i] / sum(terms)) / len(SENTENCES)
+    plain.backward()
+    expected = torch.cat([p.grad.flatten() for p in encoder.parameters()])
+    assert total == pytest.approx(plain.item(), rel=1e-6)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny_encoder):
+    """Positives are compared with dropout, different sentences without: SimCSE++."""
+    config = LossConfig(dropout_free_negatives=True, temperature=0.1)
+    tiny_encoder.backbone.set_dropout(0.3)
+    objective = Objective(tiny_encoder.train(), config, seed=3)
+    seen = {}
+
+    def spy(own, clean, rows):
+        seen["own"], seen["clean"] = own.detach(), clean.detach()
+        return Objective._loss(objective, own, clean, rows)
+
+    objective._loss = spy
+    total = objective.backward(ROWS, 2).total.item()
+    assert tiny_encoder.backbone.training
+    usual = tiny_encoder.eval().encode(SENTENCES)
+    np.testing.assert_allclose(seen["clean"].numpy(), usual, atol=1e-5)
+    unit = torch.nn.functional.normalize
+    first, second = unit(seen["own"][:5]), unit(seen["own"][5:])
+    clean = unit(seen["clean"])
+    losses = []
+    for i in range(5):
+        p = math.exp(float(first[i] @ second[i]) / 0.1)
+        negatives = [math.exp(float(clean[i] @ clean[j]) / 0.1) for j in range(5) if j != i]
+        losses.append(-math.log(p / (p + sum(negatives))))
+    assert total == pytest.approx(np.mean(losses), rel=1e-5)
+    assert not torch.allclose(first, second)
+
+
+def test_positives_are_repeated_anchors_of_the_same_seed_and_step(tiny_encoder):
+    objective = Objective(tiny_encoder.train(), LossConfig(repetition=0.5), seed=3)
+    noise = tiny_encoder.backbone.noise
+
+    def lengths(step):
+        noise.key = noise_key(3, step)
+        batch = objective._tokenize(ROWS)
+        noise.key = None
+        assert batch.clean is None
+        return batch.noisy.restore(torch.tensor(batch.noisy.lengths)).tolist()
+
+    own = [len(ids) for ids in tiny_encoder.tokenizer.ids(SENTENCES)]
+    found = lengths(1)
+    assert found[:5] == own
+    assert found[5:] != own
+    assert all(0 <= more - n <= max(2, n // 2) for more, n in zip(found[5:], own, strict=True))
+    assert lengths(1) == found
+    assert any(lengths(step) != found for step in (2, 3, 4))
+
+
+@pytest.mark.parametrize("name", ["dropout_free_negatives", "repetition"])
+def test_what_is_for_sentences_alone_refuses_positives(name):
+    config = LossConfig(**{name: 1})
+    refuse_unfit(ROWS, config)
+    for row in (Example("a", "b"), Example("a", None, ("c",))):
+        with pytest.raises(ConfigError, match=name):
+            refuse_unfit([*ROWS, row], config)
+
+
+def test_matryoshka_sizes_fit_the_model(tiny_encoder, make_encoder):
+    with pytest.raises(ConfigError, match="below the model's 32"):
+        Objective(tiny_encoder, LossConfig(matryoshka=(32,)))
+    encoder = make_encoder(ModelSettings("mean", "train_only", 32))
+    with pytest.raises(ConfigError, match="train_only"):
+        Objective(encoder, LossConfig(matryoshka=(8,)))

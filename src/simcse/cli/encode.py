@@ -62,6 +62,11 @@ WRITING = "another process is filling {folder}: {holder}"
     help="To a folder: rows of a part, which is what a crash may cost.",
 )
 @click.option("--index", "place", type=PLACE, help="To a folder: then add the parts to this index.")
+@click.option(
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="Keep so many, where the model was trained for it (loss.matryoshka).",
+)
 @precision_option("auto")
 @loading_options
 def encode(
@@ -95,6 +100,8 @@ def encode(
             raise click.UsageError(
                 f"vectors are {', '.join(ENDINGS)}, or a folder without an ending, got {output}"
             )
+        if rest.pop("dimensions") is not None:
+            raise click.UsageError("--dimensions is for a file as --output, not for parts")
         reading = {"text_column": column, "bad_lines": bad_lines}
         _encode_shards(sources, output, model, reading, truncation, **sharded, **rest)
         return
@@ -112,6 +119,7 @@ def _encode_file(
     column: str,
     bad_lines: str,
     truncation: str,
+    dimensions: int | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     from simcse.io.files import ReadCounts
@@ -126,7 +134,10 @@ def _encode_file(
     with warnings.catch_warnings(), vector_writer(output) as append:
         warnings.simplefilter("ignore", TruncationWarning)  # summed up below
         for chunk in _chunks(sentences, total=count_lines(source)):
-            append(chunk, encoder.encode(chunk, truncation=truncation))  # type: ignore[arg-type]
+            append(
+                chunk,
+                encoder.encode(chunk, truncation=truncation, dimensions=dimensions),  # type: ignore[arg-type]
+            )
     click.echo(f"{output}: {counts}", err=True)
     _say_cut(encoder, encoder.tokenizer.truncated, truncation)
 

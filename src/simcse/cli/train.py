@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from simcse.report.tables import Table
     from simcse.train.settings import TrainConfig
     from simcse.train.watch import TrainReport
 
@@ -24,7 +25,12 @@ Settings (section.key=value) and their defaults:
   loss.mask_duplicates=True       loss.contrastive_weight=1.0
   loss.mlm_weight=0.0             loss.mlm_rate=0.15
   loss.regulariser=none (uniformity, spectrum)
-  loss.regulariser_weight=0.1
+  loss.regulariser_weight=0.1     loss.matryoshka=none (256,128,64)
+  loss.form=softmax (decoupled, debiased, focal)
+  loss.debias=0.1                 loss.focal_margin=0.3
+  loss.dropout_free_negatives=False
+  loss.repetition=0.0             loss.dimension_weight=0.0
+  loss.dimension_temperature=5.0
   optim.lr=5e-05                  optim.batch_size=64
   optim.epochs=1.0                optim.max_steps=none
   optim.weight_decay=0.0          optim.clip_norm=1.0
@@ -103,13 +109,13 @@ def train(
     from simcse.train.processes import is_first_process
 
     recipe = find_preset(preset) if preset else None
-    stored = _stored(output) if resume and not files else {}
+    stored = stored_settings(output) if resume and not files else {}
     if not (files or stored):
         raise click.UsageError("Missing option '--train'.")
     run = stored.get("run", {})
     start = model or run.get("model") or (recipe.backbone if recipe else "mini")
     files = files or tuple(Path(file) for file in run["train"])
-    config = _settings(recipe.settings if recipe else stored, toml, settings)
+    config = read_settings(recipe.settings if recipe else stored, toml, settings)
     if against is not None and seeds is None:
         raise click.UsageError("--against compares seeds; give --seeds, too")
     if seeds is not None:
@@ -121,7 +127,7 @@ def train(
         click.echo(_summary(report, output))
 
 
-def _stored(output: Path) -> dict[str, Any]:
+def stored_settings(output: Path) -> dict[str, Any]:
     """Return the settings of the run in ``output``, or of its first seed; empty without one."""
     from simcse.io.settings import read_toml
 
@@ -130,7 +136,10 @@ def _stored(output: Path) -> dict[str, Any]:
     return next((read_toml(path) for path in found if path.exists()), {})
 
 
-def _settings(base: dict[str, Any], toml: Path | None, overrides: tuple[str, ...]) -> "TrainConfig":
+def read_settings(
+    base: dict[str, Any], toml: Path | None, overrides: tuple[str, ...]
+) -> "TrainConfig":
+    """Lay a file and what was typed over ``base``."""
     from simcse.config import build, merge, parse_overrides
     from simcse.io.settings import read_toml
     from simcse.train.settings import TrainConfig
@@ -154,7 +163,7 @@ def _one_run(
         report = train_run(
             model, files, output, config, resume=resume, command=command, observe=progress
         )
-    _write_report(output)
+    write_report(output)
     return report
 
 
@@ -205,14 +214,16 @@ def _compare_seeds(first: Path, second: Path) -> None:
     show(differences_table(compare_seeds(*runs)), "table")
 
 
-def _write_report(output: Path) -> None:
+def write_report(output: Path, *tables: "Table", title: str = "Training run") -> None:
+    """Write the page of a run folder."""
     from simcse.io.files import write_text
     from simcse.io.log import read_log
     from simcse.io.settings import read_toml
     from simcse.report.runs import training_report
     from simcse.train import run
 
-    page = training_report(read_log(output / run.LOG), read_toml(output / run.SETTINGS))
+    log, settings = read_log(output / run.LOG), read_toml(output / run.SETTINGS)
+    page = training_report(log, settings, title=title, tables=tables)
     write_text(output / "report.html", page)
 
 

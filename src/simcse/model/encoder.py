@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simcse.errors import UsageError
 from simcse.model.backbone import Backbone
 from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
 from simcse.model.head import ProjectionHead
@@ -111,6 +112,26 @@ class SentenceEncoder(nn.Module):
         """Size of an embedding."""
         return self.backbone.width if self.postprocess is None else self.postprocess.dimensions
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes that embeddings may be cut to, the whole one last."""
+        trained = self.settings.matryoshka if self.postprocess is None else ()  # a layer mixes them
+        return (*sorted(trained), self.dimensions)
+
+    def cut(self, vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
+        """Keep the first dimensions of finished embeddings: (N, D) -> (N, K), unit length again.
+
+        Raises:
+            UsageError: the model was not trained for so many.
+        """
+        if dimensions not in (None, *self.sizes):
+            known = ", ".join(map(str, self.sizes))
+            raise UsageError(f"this model's embeddings have dimensions {known}, not {dimensions}")
+        if dimensions in (None, self.dimensions):
+            return vectors
+        short = torch.from_numpy(vectors[:, :dimensions])
+        return (nn.functional.normalize(short) if self.settings.normalize else short).numpy()
+
     def without_postprocess(self) -> "SentenceEncoder":
         """Return this encoder, its weights shared, without post-processing and normalisation.
 
@@ -132,10 +153,7 @@ class SentenceEncoder(nn.Module):
         """Embed a batch: (B, D) float32 in the batch's own order, before `refine`."""
         states = self.backbone(batch, SPECS[self.settings.pooling].layers)
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
-        pooled = pool(states, lengths, self.settings.pooling)  # (B, D)
-        if self.head is not None and self._head_applies():
-            pooled = self.head(pooled)
-        return pooled
+        return self._project(pool(states, lengths, self.settings.pooling))  # (B, D)
 
     def encode(
         self,
@@ -144,6 +162,7 @@ class SentenceEncoder(nn.Module):
         batch_tokens: int = BATCH_TOKENS,
         truncation: Truncation = "warn",
         progress: bool = False,
+        dimensions: int | None = None,
     ) -> np.ndarray:
         """Embed sentences: (N, D) float32, unit length if the settings say so.
 
@@ -152,18 +171,20 @@ class SentenceEncoder(nn.Module):
             batch_tokens: tokens computed at once.
             truncation: what to do with a sentence over the length limit.
             progress: show a progress bar on stderr.
+            dimensions: cut embeddings to one of `sizes`; ``None`` leaves them whole.
 
         Raises:
             TypeError: ``texts`` is one string; put it in a list.
             DataError: a sentence is too long and ``truncation`` is "error".
+            UsageError: the model was not trained for so many ``dimensions``.
         """
         if isinstance(texts, str):
             raise TypeError("encode takes a list of sentences; for one sentence pass [sentence]")
+        nothing = self.cut(np.empty((0, self.dimensions), np.float32), dimensions)
         stream = self.encode_stream(texts, batch_tokens=batch_tokens, truncation=truncation)
         if progress:
             stream = with_progress(stream, len(texts))
-        chunks = list(stream)
-        return np.concatenate(chunks) if chunks else np.empty((0, self.dimensions), np.float32)
+        return np.concatenate([nothing, *(self.cut(chunk, dimensions) for chunk in stream)])
 
     def encode_stream(
         self,
@@ -203,6 +224,13 @@ class SentenceEncoder(nn.Module):
         """Run the backbone in the named precision, resolving "auto" for the device."""
         chosen = choose_precision(precision, self.device, width=self.backbone.width)
         self.backbone.set_compute(DTYPES[chosen])
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """Do what comes after pooling: head, post-processing, normalisation; (B, D) -> (B, K)."""
+        return self._refine(self._project(pooled))
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        return self.head(pooled) if self.head is not None and self._head_applies() else pooled
 
     def _refine(self, pooled: Tensor) -> Tensor:
         if self.postprocess is not None:

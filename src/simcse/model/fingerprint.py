@@ -29,7 +29,7 @@ def fingerprint(encoder: SentenceEncoder) -> str:
         rounded = tensor.detach().cpu().to(torch.bfloat16).contiguous()
         digest.update(rounded.view(torch.int16).numpy().tobytes())
     digest.update(json.dumps(_settings(encoder), sort_keys=True).encode())
-    digest.update(_tokenizer(encoder))
+    digest.update(tokenizer_state(encoder))
     return digest.hexdigest()
 
 
@@ -40,6 +40,7 @@ def stamp(encoder: SentenceEncoder, name: str) -> ModelStamp:
 
 def _settings(encoder: SentenceEncoder) -> dict[str, object]:
     settings = dataclasses.asdict(encoder.settings)
+    del settings["matryoshka"]  # what embeddings may be cut to, not what they are
     return {**settings, "head": "always" if encoder.settings.head == "always" else "none"}
 
 
@@ -51,7 +52,7 @@ def _weights(encoder: SentenceEncoder) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _tokenizer(encoder: SentenceEncoder) -> bytes:
+def tokenizer_state(encoder: SentenceEncoder) -> bytes:
     """Return what tells two tokenizers apart: their state, without padding and truncation.
 
     Those two are set anew by every call, so they say nothing of the model.

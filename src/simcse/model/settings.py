@@ -18,6 +18,7 @@ class ModelSettings:
         max_length: token limit of a sentence, special tokens included.
         normalize: whether embeddings are scaled to unit length.
         postprocess: the layer fitted to the finished embeddings, before they are normalised.
+        matryoshka: sizes at which the first dimensions alone were trained to be embeddings.
     """
 
     pooling: Pooling
@@ -25,6 +26,7 @@ class ModelSettings:
     max_length: int = 128
     normalize: bool = False
     postprocess: Postprocess = "none"
+    matryoshka: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:

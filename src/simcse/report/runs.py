@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ def training_report(
     settings: Mapping[str, Any],
     *,
     title: str = "Training run",
+    tables: Sequence[Table] = (),
     versions: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page of a run folder: its curves, best step, outcome and settings.
@@ -35,12 +36,13 @@ def training_report(
     ``rows`` are those of ``log.jsonl``: each has an ``event``; a ``step`` has ``step``, ``loss``
     and ``lr``; an ``eval`` has ``step``, ``best`` and what was measured, what decides first;
     ``finish`` has what the run wants remembered. A step logged twice, by a run that was killed
-    and resumed, counts once, as it was logged last.
+    and resumed, counts once, as it was logged last. ``tables`` come first on the page.
     """
     rows = list(rows)
     steps, evaluations, best = _by_step(rows, "step"), _by_step(rows, "eval"), best_step(rows)
     warnings = [row["text"] for row in rows if row["event"] in ("warning", "guard")]
     blocks = [_training_summary(steps, evaluations, best), *warnings]
+    blocks += [html.section(each.title, html.table(each)) for each in tables]
     figures = _training_figures(steps, evaluations, best)
     if figures:
         legend = [] if best is None else ["The dotted line is the best step."]

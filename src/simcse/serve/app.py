@@ -5,7 +5,7 @@ import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,10 +118,12 @@ def _embedding_routes(service: Service) -> APIRouter:
     async def embeddings(body: schemas.EmbeddingRequest, request: Request) -> Response:
         """Embed texts or token ids, as OpenAI's API does; unit length if the model says so."""
         _check_model(service, body.model)
-        if body.dimensions not in (None, encoder.dimensions):
-            message = f"this model has {encoder.dimensions} dimensions and no shorter embeddings"
+        if body.dimensions not in (None, *encoder.sizes):
+            known = ", ".join(map(str, encoder.sizes))
+            message = f"this model's embeddings have dimensions {known}, not {body.dimensions}"
             raise ApiError(400, message, param="dimensions")
         embedded = await _unless_gone(request, _embed_input(service, body))
+        embedded = replace(embedded, vectors=encoder.cut(embedded.vectors, body.dimensions))
         return _embedding_response(embedded, service.name, body.encoding_format)
 
     @router.post("/v1/similarity", response_model=schemas.SimilarityResponse)

@@ -61,7 +61,7 @@ class EmbeddingRequest(Strict):
     model: StrictStr = Field(description="A name that /v1/models lists.", examples=["mini"])
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[StrictInt, Field(ge=1), WHOLE] | None = Field(
-        None, description="The model's own number, or left out."
+        None, description="One of the sizes the model was trained for; left out, the largest."
     )
     user: StrictStr | None = None
     truncate: StrictBool = Field(False, description="Cut inputs over the length limit.")

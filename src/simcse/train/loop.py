@@ -16,7 +16,7 @@ from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
 from simcse.train.guard import Guard, name_rows
 from simcse.train.heldout import glance
-from simcse.train.objective import Objective
+from simcse.train.objective import Objective, refuse_unfit
 from simcse.train.optim import OptimConfig, Optimizer, learning_rate
 from simcse.train.order import batch_order, step_seed
 from simcse.train.processes import ALONE, Processes
@@ -65,6 +65,7 @@ def fit(
         StoppedError: ``stop`` asked for it, and a checkpoint was saved.
     """
     torch.manual_seed(config.seed)
+    refuse_unfit(examples, config.loss)
     keep_single = any(example.negatives for example in examples)
     steps = count_steps(len(examples), config.optim, keep_single=keep_single)
     batches = batch_order(

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from simcse.errors import UsageError
+from simcse.augment import repeat_tokens
+from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
 from simcse.loss import (
     LossConfig,
     backward_in_pieces,
     contrastive_loss,
+    dimension_loss,
     duplicate_mask,
     spread_penalty,
 )
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
-from simcse.text import TokenBatch, Tokenizer
+from simcse.text import TokenBatch, Tokenizer, pack
 from simcse.train.optim import CHUNK_TOKENS
 from simcse.train.processes import ALONE, Processes
 
@@ -31,6 +33,30 @@ class LossParts:
     total: Tensor
     contrastive: Tensor
     mlm: Tensor
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One process's share of a batch, tokenised.
+
+    Attributes:
+        noisy: anchors, positives and hard negatives, to be encoded with dropout.
+        clean: the anchors once more, to be encoded without; ``None`` where nobody asks for it.
+    """
+
+    noisy: TokenBatch
+    clean: TokenBatch | None
+
+    def pieces(self, tokens: int) -> list[tuple[TokenBatch, bool]]:
+        """Cut into pieces to encode, each with whether it is without dropout."""
+        clean = [] if self.clean is None else self.clean.split(tokens)
+        return [(x, False) for x in self.noisy.split(tokens)] + [(x, True) for x in clean]
+
+    def restore(self, embedded: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Bring the embeddings of all pieces, one after another, to the order of the rows."""
+        count = len(self.noisy.lengths)
+        clean = None if self.clean is None else self.clean.restore(embedded[count:])
+        return self.noisy.restore(embedded[:count]), clean
 
 
 class Objective(nn.Module):
@@ -59,6 +85,17 @@ class Objective(nn.Module):
         self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
         if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
+        self._check_matryoshka()
+
+    def _check_matryoshka(self) -> None:
+        sizes, width = self.config.matryoshka, self.encoder.dimensions
+        if sizes and max(sizes) >= width:
+            raise ConfigError(f"loss.matryoshka must be below the model's {width}, got {sizes}")
+        if sizes and self.encoder.settings.head == "train_only":
+            raise ConfigError(
+                "loss.matryoshka shapes what the head gives, which with head=train_only is not "
+                "the embedding; set model.head=none or always"
+            )
 
     def backward(
         self, rows: Sequence[Example], step: int, *, collect: Callable[[], None] = lambda: None
@@ -85,13 +122,12 @@ class Objective(nn.Module):
     @torch.no_grad()
     def measure(self, rows: Sequence[Example], step: int) -> float:
         """Compute the contrastive loss of rows, as `backward` would, without a gradient."""
-        noise, batch = self.encoder.backbone.noise, self._tokenize(rows)
+        noise = self.encoder.backbone.noise
         noise.key = noise_key(self.seed, step)
-        embedded = torch.cat(
-            [self.encoder.embed(piece) for piece in batch.split(self.chunk_tokens)]
-        )
+        batch = self._tokenize(rows)
+        embedded = torch.cat([self._embed(piece) for piece in batch.pieces(self.chunk_tokens)])
         noise.key = None
-        return float(self._loss(batch.restore(embedded), rows))
+        return float(self._loss(*batch.restore(embedded), rows))
 
     def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
         """Encode this process's anchors, positives and hard negatives and compare with all.
@@ -100,20 +136,34 @@ class Objective(nn.Module):
         pass and meets two independent dropout masks.
         """
         if not self.processes.share(rows):  # a last batch with fewer rows than processes
-            return self._loss(torch.zeros(0, self.encoder.dimensions).to(self.encoder.device), rows)
+            nothing = torch.zeros(0, self.encoder.dimensions).to(self.encoder.device)
+            return self._loss(nothing, nothing if self._wants_clean else None, rows)
         batch = self._tokenize(rows)
         return backward_in_pieces(
-            self.encoder.embed,
-            batch.split(self.chunk_tokens),
-            lambda embedded: self._loss(batch.restore(embedded), rows),
+            self._embed,
+            batch.pieces(self.chunk_tokens),
+            lambda embedded: self._loss(*batch.restore(embedded), rows),
             weight=self.config.contrastive_weight,
             collect=collect,
         )
 
-    def _tokenize(self, rows: Sequence[Example]) -> TokenBatch:
+    @property
+    def _wants_clean(self) -> bool:
+        return self.config.dropout_free_negatives
+
+    def _embed(self, piece: tuple[TokenBatch, bool]) -> Tensor:
+        """Embed a piece of a batch, with the backbone's dropout or without."""
+        batch, clean = piece
+        training = self.encoder.training
+        self.encoder.backbone.train(training and not clean)
+        embedded = self.encoder.embed(batch)
+        self.encoder.backbone.train(training)
+        return embedded
+
+    def _tokenize(self, rows: Sequence[Example]) -> _Batch:
         """Tokenise this process's share: each sentence has its number in the whole batch.
 
-        So it meets the same dropout masks, however many processes share the batch.
+        So it meets the same dropout masks and repetitions, however many processes share the batch.
         """
         own, numbers, done = _columns(self.processes.share(rows)), list[int](), 0
         before = _columns(self.processes.before(rows))
@@ -121,26 +171,63 @@ class Objective(nn.Module):
             first = done + len(before[column])
             numbers += range(first, first + len(own[column]))
             done += len(texts)
-        batch = self.tokenizer(list(itertools.chain(*own))).to(self.encoder.device)
-        return replace(batch, order=torch.tensor(numbers, device=batch.order.device)[batch.order])
+        ids = self.tokenizer.ids(list(itertools.chain(*own)))
+        if self.config.repetition:
+            for place in range(len(own[0]), 2 * len(own[0])):  # the positives
+                ids[place] = self._repeated(ids[place], numbers[place])
+        batch = pack(ids).to(self.encoder.device)
+        order = torch.tensor(numbers, device=batch.order.device)[batch.order]
+        clean = pack(ids[: len(own[0])]).to(self.encoder.device) if self._wants_clean else None
+        return _Batch(replace(batch, order=order), clean)
 
-    def _loss(self, own: Tensor, rows: Sequence[Example]) -> Tensor:
-        """Compare the embeddings of all processes: own (2n + m, D), in the order of the rows."""
+    def _repeated(self, ids: list[int], number: int) -> list[int]:
+        repeated = repeat_tokens(
+            ids,
+            self.config.repetition,
+            keep=self.tokenizer.inner.all_special_ids,
+            seed=(self.encoder.backbone.noise.key or 0) + number,
+        )
+        return repeated if len(repeated) <= self.tokenizer.max_length else ids
+
+    def _loss(self, own: Tensor, clean: Tensor | None, rows: Sequence[Example]) -> Tensor:
+        """Compare the embeddings of all processes.
+
+        Args:
+            own: (2n + m, D), in the order of this process's rows.
+            clean: (n, D), the anchors without dropout, where they are wanted.
+            rows: those of all processes.
+        """
         device = own.device
         anchors, positives, negatives = self._gather(own, rows)
+        if clean is not None:
+            ranks = range(self.processes.world)
+            shares = [len(self.processes.share(rows, rank)) for rank in ranks]
+            clean = self.processes.gather(clean, shares)
         ignore = None
         if self.config.mask_duplicates:
             ignore = duplicate_mask(*_columns(rows)).to(device)
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
-        spread = spread_penalty(anchors, self.config.regulariser)
-        return self.config.regulariser_weight * spread + contrastive_loss(
-            anchors,
-            torch.cat([positives, negatives]),
-            temperature=self.config.temperature,
-            owners=torch.tensor(owners, dtype=torch.int64, device=device),
-            hard_negative_weight=self.config.hard_negative_weight,
-            ignore=ignore,
-        )
+        config, candidates = self.config, torch.cat([positives, negatives])
+        loss = config.regulariser_weight * spread_penalty(anchors, config.regulariser)
+        if config.dimension_weight:
+            temperature = config.dimension_temperature
+            told = dimension_loss(anchors, positives, temperature=temperature)
+            loss = loss + config.dimension_weight * told
+        # Each size counts once: Kusupati et al. 2022, Matryoshka Representation Learning.
+        for size in (*(config.matryoshka or ()), anchors.shape[1]):
+            loss = loss + contrastive_loss(
+                anchors[:, :size],
+                candidates[:, :size],
+                temperature=config.temperature,
+                owners=torch.tensor(owners, dtype=torch.int64, device=device),
+                hard_negative_weight=config.hard_negative_weight,
+                ignore=ignore,
+                clean=None if clean is None else clean[:, :size],
+                form=config.form,
+                debias=config.debias,
+                focal_margin=config.focal_margin,
+            )
+        return loss
 
     def _gather(self, own: Tensor, rows: Sequence[Example]) -> list[Tensor]:
         """Return all anchors (N, D), positives (N, D) and hard negatives (M, D)."""
@@ -188,6 +275,17 @@ class Objective(nn.Module):
             collect()
             total += loss.detach()
         return self.processes.sum_values(total)
+
+
+def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:
+    """Refuse rows that the settings are not made for.
+
+    Raises:
+        ConfigError: a row has a positive or hard negatives, and sentences alone are expected.
+    """
+    single = [name for name in ("dropout_free_negatives", "repetition") if getattr(config, name)]
+    if single and any(row.positive is not None or row.negatives for row in rows):
+        raise ConfigError(f"loss.{single[0]} is for sentences alone, these rows have positives")
 
 
 def _columns(rows: Sequence[Example]) -> tuple[list[str], list[str], list[str]]:

@@ -23,6 +23,7 @@ from simcse.model.mlm import MlmHead, read_mlm_head
 from simcse.model.names import locate
 from simcse.train.heldout import heldout_validation, hold_out
 from simcse.train.loop import count_steps, fit
+from simcse.train.objective import refuse_unfit
 from simcse.train.processes import is_first_process, join_processes
 from simcse.train.provenance import describe, for_model, refuse_changes
 from simcse.train.settings import DataConfig, RunConfig, TrainConfig
@@ -82,6 +83,7 @@ def train_run(
         examples, held = hold_out(examples, config.eval.heldout, seed=config.seed)
     keep_single = any(example.negatives for example in examples)
     count_steps(len(examples), config.optim, keep_single=keep_single)
+    refuse_unfit(examples, config.loss)
     validate = find_validation(config, held)
     with (
         join_processes(config.train.timeout) as processes,
@@ -317,6 +319,7 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
         for name in ("pooling", "head", "max_length", "normalize")
         if (value := getattr(changes, name)) is not None
     }
+    told["matryoshka"] = config.loss.matryoshka or ()  # other sizes do not survive this training
     torch.manual_seed(config.seed)  # a new projection head is drawn here
     encoder = SentenceEncoder.load(model, precision="fp32", changes=told)
     if encoder.postprocess is not None:
