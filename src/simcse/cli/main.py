@@ -11,6 +11,7 @@ from simcse.cli.compare import compare
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
+from simcse.cli.export import export
 from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
@@ -37,8 +38,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(quickstart, train, reproduce, evaluate, compare, postprocess, encode, similarity),
-    *(index, calibrate, serve, info, data, bench),
+    *(quickstart, train, reproduce, evaluate, compare, postprocess, export),
+    *(encode, similarity, index, calibrate, serve, info, data, bench),
 )
 for command in COMMANDS:
     cli.add_command(command)

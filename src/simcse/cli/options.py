@@ -53,11 +53,12 @@ def load_encoder(
     max_length: int | None = None,
     device: str | None = None,
     precision: str = "auto",
+    head: str | None = None,
 ) -> "SentenceEncoder":
     """Load a model as the loading options say."""
     from simcse.model.encoder import SentenceEncoder
 
-    told = {"pooling": pooling, "max_length": max_length}
+    told = {"pooling": pooling, "max_length": max_length, "head": head}
     return SentenceEncoder.load(
         name,
         device=device,

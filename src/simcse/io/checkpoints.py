@@ -51,17 +51,19 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return value
 
 
-def read_safetensors(path: Path) -> dict[str, "Tensor"]:
-    """Read all tensors of a safetensors file, by name.
+def read_safetensors(path: Path, *, prefix: str = "") -> dict[str, "Tensor"]:
+    """Read the tensors of a safetensors file whose names begin so, by the rest of their names.
 
     Raises:
         ArtefactError: the file is missing, cut short or damaged.
     """
-    from safetensors.torch import load_file  # needs torch, which an index does not
+    from safetensors import safe_open
 
     check_safetensors(path)
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ArtefactError(f"{path} is damaged: {error}") from error
 
@@ -257,6 +259,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ArtefactError(
             f"{folder} has weights as pickle only ({', '.join(pickles)}), which can run code when "
             "read. Convert them where you trust them: "
-            f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
+            f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER); "
+            "docs/ecosystem.md has the lines for a checkpoint of the 2021 code, which has a head"
         )
     raise ArtefactError(f"{folder} has no weights: expected {WEIGHTS} or {INDEX}")

@@ -54,6 +54,11 @@ class Backbone(nn.Module):
         """Compute hidden states (T, D) of the named layers; 0 is the embedding, -1 the last."""
         return (self._packed_states if self.packed else self._padded_states)(batch, layers)
 
+    def padded_model(self) -> Any:  # noqa: ANN401 - HF has no common type
+        """Return the Hugging Face model, set to run on padded batches as transformers does."""
+        self.model.set_attn_implementation(self._padded_attention)
+        return self.model
+
     def set_dropout(self, rate: float | None = None) -> None:
         """Let all dropouts draw from `noise`, each at its own rate unless one is given."""
         replace_dropout(self.model, self.noise, rate)

@@ -13,7 +13,14 @@ import torch
 import simcse
 from simcse import config
 from simcse.errors import ArtefactError, ConfigError, ResourceError, SimcseError, UsageError
-from simcse.io.checkpoints import atomic_folder, check_checksums, checksums, read_json
+from simcse.io.checkpoints import (
+    WEIGHTS,
+    atomic_folder,
+    check_checksums,
+    checksums,
+    read_json,
+    read_safetensors,
+)
 from simcse.io.files import write_text
 from simcse.model import huggingface, modules
 from simcse.model.backbone import Backbone
@@ -27,6 +34,7 @@ from simcse.text import Tokenizer
 OWN = "simcse.json"
 HEAD = "head.safetensors"  # a head for training only, kept so that training can go on
 FORMAT = 1
+_REFERENCE_HEAD = "mlp.dense."
 StoredDtype = Literal["fp32", "fp16"]
 STORED_DTYPES: dict[StoredDtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -139,7 +147,11 @@ def _read_folder(
     elif (folder / modules.MODULES).exists():
         parts = _read_modules(folder, source)
     elif "pooling" in changes:
-        parts = _join(*_open(folder), ModelSettings(**changes), None, source)
+        backbone, tokenizer = _open(folder)
+        stated = ModelSettings(**changes)
+        found = None if stated.head == "none" else stored_head(folder)
+        head = None if found is None else modules.head_from(folder / WEIGHTS, found, backbone.width)
+        parts = _join(backbone, tokenizer, stated, head, source)
     else:
         raise UsageError(
             f"{name} does not say how its hidden states become an embedding; pass --pooling mean, "
@@ -155,6 +167,18 @@ def _read_folder(
     if wanted != "none" and (layer is None or wanted != parts.settings.postprocess):
         raise UsageError(f"{name} has no post-processing {wanted!r} to apply")
     return _join(parts.backbone, parts.tokenizer.inner, changed, head, parts.provenance, layer)
+
+
+def stored_head(folder: Path) -> dict[str, torch.Tensor] | None:
+    """Return the projection head of a checkpoint of the 2021 code; ``None`` for another folder.
+
+    That code stores its head beside the backbone, as ``mlp.dense``, and does not say whether it
+    applies when sentences are encoded.
+    """
+    if not (folder / WEIGHTS).is_file():
+        return None
+    tensors = read_safetensors(folder / WEIGHTS, prefix=_REFERENCE_HEAD)
+    return {f"linear.{name}": tensor for name, tensor in tensors.items()} or None
 
 
 def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:

@@ -3,8 +3,9 @@
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ def write_backbone(
     *,
     dtype: torch.dtype,
     all_layers: bool,
+    further: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:
     """Write configuration and weights as `AutoModel.from_pretrained` reads them.
 
@@ -91,6 +93,7 @@ def write_backbone(
         folder: where to; it exists.
         dtype: number format of the stored weights.
         all_layers: whether the model, read by other tools, gives all hidden states.
+        further: weights that the model's class has and this one was loaded without.
     """
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
@@ -99,7 +102,7 @@ def write_backbone(
     config.save_pretrained(folder)
     tensors = {
         name: value.to(dtype) if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
+        for name, value in {**model.state_dict(), **further}.items()
     }
     write_safetensors(folder / WEIGHTS, tensors)
 

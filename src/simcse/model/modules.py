@@ -178,7 +178,15 @@ def read_head(path: Path, width: int) -> ProjectionHead:
     Raises:
         ArtefactError: the file is damaged or holds something else.
     """
-    tensors = read_safetensors(path)
+    return head_from(path, read_safetensors(path), width)
+
+
+def head_from(path: Path, tensors: Mapping[str, Tensor], width: int) -> ProjectionHead:
+    """Make a projection head of the tensors read from a file.
+
+    Raises:
+        ArtefactError: they are something else.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     expected = {"linear.weight": (width, width), "linear.bias": (width,)}
     if shapes != expected:

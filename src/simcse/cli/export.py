@@ -1,0 +1,144 @@
+"""``simcse export``."""
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simcse.cli.options import load_encoder, loading_options
+
+if TYPE_CHECKING:
+    from simcse.evaluate import Encode
+    from simcse.model.encoder import SentenceEncoder
+    from simcse.model.export import Agreement
+
+COMPARED = 1000  # sentences
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["sentence-transformers", "transformers", "onnx", "openvino"]),
+    help="Whose format.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Stored weights; fp16: not onnx, int8: only onnx.",
+)
+@click.option(
+    "--sentences", metavar="FILE", help="Compare on these, not on prose that Python carries."
+)
+@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
+@click.option(
+    "--floor",
+    type=click.FloatRange(0, 1),
+    help="Lowest cosine allowed; default 0.9999, fp16 0.999, int8 0.95.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["none", "always"]),
+    help="Of a checkpoint of the 2021 code, which does not say whether its head applies.",
+)
+@loading_options
+def export(
+    model: str,
+    to: str,
+    output: Path,
+    dtype: str,
+    sentences: str | None,
+    column: str,
+    floor: float | None,
+    head: str | None,
+    **loading: Any,  # noqa: ANN401 - passed on by name
+) -> None:
+    """Write a model for another tool, and only if that tool gives the same embeddings.
+
+    A sentence-transformers folder and the ONNX and OpenVINO graphs hold pooling, projection head,
+    post-processing and normalisation: one call gives embeddings. A transformers folder holds
+    backbone and head. The README in each has the code to use it. The written model is loaded by its
+    own tool and compared with the original on 1,000 sentences, and on STS-B dev where that is here.
+    If it does not reproduce the original nothing is written: exit code 4.
+
+    A sentence-transformers or transformers folder as MODEL is first read by its own tool, too, and
+    compared in the same way.
+
+    \b
+    Examples:
+      simcse export mini --to onnx --output mini-onnx
+      simcse export mini --to onnx --dtype int8 --output mini-int8 --sentences mine.txt
+      simcse export runs/mine/best --to sentence-transformers --dtype fp16 --output for-others
+      simcse export old-checkpoint --pooling cls --head always --to transformers --output new
+    """
+    from simcse.errors import UsageError
+    from simcse.model.export import export_model
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} is not empty; give another --output or remove it")
+    texts = _sentences(sentences, column)
+    encoder = load_encoder(model, precision="fp32", head=head, **loading)
+    _check_reading(encoder, model, texts)
+    done = export_model(
+        encoder,
+        output,
+        to,  # type: ignore[arg-type]  # click.Choice allows no other
+        sentences=texts,
+        dtype=dtype,  # type: ignore[arg-type]
+        floor=floor,
+    )
+    click.echo(f"{output} {_told(done.agreement)}")
+    _compare_dev(encoder, done.encode)
+
+
+def _sentences(file: str | None, column: str) -> list[str]:
+    """Return what is compared: the user's sentences, or those of Python's language reference."""
+    from simcse.io.sentences import read_sentences
+    from simcse.quickstart.prose import read_topics
+    from simcse.quickstart.sentences import split_document
+
+    if file is not None:
+        return list(itertools.islice(read_sentences(file, column=column), COMPARED))
+    prose = (text for document in read_topics() for text in split_document(document.text))
+    return list(dict.fromkeys(prose))[:COMPARED]
+
+
+def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> None:
+    """Compare what we read from a foreign folder with what its own tool reads."""
+    from simcse.errors import ArtefactError
+    from simcse.model.export import FLOORS, compare, foreign_encode
+
+    foreign = foreign_encode(encoder, model)
+    if foreign is None:
+        return
+    found = compare(foreign, lambda sentences: encoder.encode(sentences, truncation="cut"), texts)
+    if not found.reaches(FLOORS["fp32"]):
+        raise ArtefactError(f"{model} as read here {_told(found)}: the model is not understood")
+    click.echo(f"{model}, as read here, {_told(found)}", err=True)
+
+
+def _told(found: "Agreement") -> str:
+    return (
+        f"agrees with its original on {found.sentences:,} sentences: "
+        f"cosine {found.lowest:.6f} at least, {found.mean:.6f} on average"
+    )
+
+
+def _compare_dev(encoder: "SentenceEncoder", exported: "Encode") -> None:
+    from simcse.errors import DataError
+    from simcse.evaluate.sts import evaluate_sts
+    from simcse.io.datasets import load_sts_task
+
+    try:
+        task = load_sts_task("stsb-dev")
+    except DataError:
+        click.echo("note: STS-B dev is not here, so it was not compared on it", err=True)
+        return
+    before, after = (evaluate_sts(encode, task).spearman() for encode in (encoder.encode, exported))
+    if before is not None and after is not None:
+        click.echo(f"STS-B dev: {before:.2f}, exported {after:.2f} ({after - before:+.2f})")

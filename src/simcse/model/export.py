@@ -1,0 +1,358 @@
+"""Models for other tools: written, read back by that tool, compared, and only then handed over."""
+
+import contextlib
+import importlib.util
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from simcse.errors import ArtefactError, ResourceError, UsageError
+from simcse.io.checkpoints import atomic_folder
+from simcse.io.files import write_text
+from simcse.model import huggingface, recipes
+from simcse.model.encoder import SentenceEncoder
+from simcse.model.folder import OWN, STORED_DTYPES, stored_head
+from simcse.model.graph import EmbeddingGraph
+from simcse.model.modules import MODULES
+from simcse.model.names import locate
+from simcse.model.pooling import SPECS
+from simcse.postprocess import Flow
+
+Format = Literal["sentence-transformers", "transformers", "onnx", "openvino"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+Dtype = Literal["fp32", "fp16", "int8"]
+Encode = Callable[[Sequence[str]], np.ndarray]
+
+# The lowest cosine with the original that an export may have. int8 is meant for ranking.
+FLOORS: Mapping[Dtype, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.95}
+DTYPES: Mapping[Format, tuple[Dtype, ...]] = {
+    "sentence-transformers": ("fp32", "fp16"),
+    "transformers": ("fp32", "fp16"),
+    "onnx": ("fp32", "int8"),
+    "openvino": ("fp32", "fp16"),
+}
+NEEDS: Mapping[Format, tuple[str, ...]] = {
+    "sentence-transformers": ("sentence_transformers",),
+    "transformers": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+BATCH = 32  # sentences an exported model is given at once
+LARGEST_ONNX = 1 << 30  # bytes of weights in one file; protobuf's own limit is twice that
+MODEL = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close the embeddings of two encoders are, over the same sentences.
+
+    Attributes:
+        sentences: how many.
+        lowest: lowest cosine of a sentence's two embeddings.
+        mean: mean cosine.
+        length: largest relative difference of their lengths.
+    """
+
+    sentences: int
+    lowest: float
+    mean: float
+    length: float
+
+    def reaches(self, floor: float) -> bool:
+        """Whether no cosine is below ``floor``, and no length further off than such an angle."""
+        return self.lowest >= floor and self.length <= (2 * (1 - floor)) ** 0.5
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        agreement: with the original.
+        encode: the written model, as its own tool runs it.
+    """
+
+    agreement: Agreement
+    encode: Encode
+
+
+def export_model(
+    encoder: SentenceEncoder,
+    folder: Path,
+    to: Format,
+    *,
+    sentences: Sequence[str],
+    dtype: Dtype = "fp32",
+    floor: float | None = None,
+) -> Export:
+    """Write ``encoder`` for another tool, load it there and compare embeddings.
+
+    The README in the folder shows the code it was compared by. Nothing is written unless the
+    embeddings agree.
+
+    Args:
+        encoder: in fp32.
+        folder: to write; a folder already there is replaced.
+        to: the format.
+        sentences: what is compared.
+        dtype: number format of the stored weights; see `DTYPES`.
+        floor: lowest cosine allowed; ``None`` is that of `FLOORS`.
+
+    Raises:
+        UsageError: the format cannot say what the model does, or has no such ``dtype``.
+        ResourceError: a package is not installed, or the folder cannot be written.
+        ArtefactError: the export does not reproduce the original.
+    """
+    _refuse_unsayable(encoder, to, dtype)
+    _require(to)
+    floor = FLOORS[dtype] if floor is None else floor
+    with atomic_folder(folder) as new:
+        _WRITERS[to](encoder, new, dtype)
+        code, options = _recipe(encoder, to)
+        write_text(new / "README.md", _readme(encoder, to, code, options))
+        with quiet():
+            encode = in_batches(code(str(new), **options))
+            found = compare(
+                lambda texts: encoder.encode(texts, truncation="cut"), encode, sentences
+            )
+        if not found.reaches(floor):
+            raise ArtefactError(
+                f"the {to} export does not reproduce the model: lowest cosine {found.lowest:.6f}, "
+                f"mean {found.mean:.6f}, lengths differ by up to {found.length:.2%}; allowed is a "
+                f"cosine of {floor}. Nothing was written"
+            )
+    return Export(found, encode)
+
+
+def foreign_encode(encoder: SentenceEncoder, name: str) -> Encode | None:
+    """Return how its own tool embeds by the folder that ``encoder`` was read from.
+
+    ``None`` for a folder written here, whose checksums are proof enough, and for a checkpoint of
+    the 2021 code, which no other tool reads.
+
+    Raises:
+        ResourceError: it is a sentence-transformers folder, and that is not installed.
+    """
+    folder = locate(name)
+    if (folder / OWN).exists() or stored_head(folder):
+        return None
+    to: Format = "sentence-transformers" if (folder / MODULES).exists() else "transformers"
+    _require(to)
+    code, options = _recipe(encoder, to)
+    with quiet():
+        return in_batches(code(str(folder), **options))
+
+
+def compare(first: Encode, second: Encode, sentences: Sequence[str]) -> Agreement:
+    """Compare two encoders on the same sentences.
+
+    Raises:
+        ArtefactError: their embeddings differ in size.
+    """
+    left, right = (np.asarray(encode(sentences), np.float64) for encode in (first, second))
+    if left.shape != right.shape:
+        raise ArtefactError(f"embeddings have shape {right.shape}, the original's {left.shape}")
+    lengths = [np.linalg.norm(side, axis=1) for side in (left, right)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = (left * right).sum(1) / (lengths[0] * lengths[1])
+        off = np.abs(lengths[1] / lengths[0] - 1)
+    return Agreement(len(left), float(cosines.min()), float(cosines.mean()), float(off.max()))
+
+
+def in_batches(encode: Encode) -> Encode:
+    """Let an encoder see its sentences sorted by length, `BATCH` at a time."""
+
+    def encode_all(texts: Sequence[str]) -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        rows = [
+            encode([texts[i] for i in order[start : start + BATCH]])
+            for start in range(0, len(order), BATCH)
+        ]
+        return np.concatenate(rows)[np.argsort(order)]
+
+    return encode_all
+
+
+def _require(to: Format) -> None:
+    """Refuse a format whose packages are not all installed."""
+    lacking = [name for name in NEEDS[to] if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ResourceError(f"{to} needs {lacking[0]}: pip install 'simcse-next[{to}]'")
+
+
+def _refuse_unsayable(encoder: SentenceEncoder, to: Format, dtype: Dtype) -> None:
+    """Refuse what the format has no place for."""
+    if dtype not in DTYPES[to]:
+        raise UsageError(f"{to} is exported in {' or '.join(DTYPES[to])}, not {dtype}")
+    if any(weight.dtype != torch.float32 for weight in encoder.parameters()):
+        raise UsageError("export a model that was loaded with precision='fp32'")
+    other = "export to onnx or openvino, whose graph holds it"
+    if to == "sentence-transformers" and isinstance(encoder.postprocess, Flow):
+        raise UsageError(f"sentence-transformers has no module for a flow; {other}")
+    if to != "transformers":
+        return
+    if encoder.postprocess is not None:
+        raise UsageError(f"a transformers folder has no place for post-processing; {other}")
+    model = encoder.backbone.model
+    has_pooler = "add_pooling_layer" in inspect.signature(type(model)).parameters
+    if encoder.settings.head == "always" and not (encoder.settings.pooling == "cls" and has_pooler):
+        raise UsageError(
+            "a transformers folder keeps a projection head as BERT's pooler only, which follows "
+            f"the first token; {other}"
+        )
+
+
+def _write_sentence_transformers(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> None:
+    encoder.save(folder, dtype="fp16" if dtype == "fp16" else "fp32")
+
+
+def _write_transformers(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> None:
+    pooler = {}
+    if encoder.head is not None and encoder.settings.head == "always":
+        weights = encoder.head.dense.state_dict()
+        pooler = {f"pooler.dense.{name}": tensor for name, tensor in weights.items()}
+    huggingface.write_backbone(
+        encoder.backbone.model,
+        folder,
+        dtype=STORED_DTYPES["fp16" if dtype == "fp16" else "fp32"],
+        all_layers=False,
+        further=pooler,
+    )
+    huggingface.write_tokenizer(encoder.tokenizer.inner, folder)
+
+
+def _write_onnx(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> None:
+    _write_padding_tokenizer(encoder, folder)
+    _trace(encoder, folder / MODEL)
+    if dtype == "int8":
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        whole = (folder / MODEL).rename(folder / "fp32.onnx")
+        with quiet():
+            quantize_dynamic(whole, folder / MODEL, per_channel=True, weight_type=QuantType.QInt8)
+        for path in folder.glob("fp32.onnx*"):
+            path.unlink()
+
+
+def _write_openvino(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> None:
+    import openvino
+
+    _write_padding_tokenizer(encoder, folder)
+    _trace(encoder, folder / MODEL)
+    model = openvino.Core().read_model(folder / MODEL)  # convert_model would report its use
+    try:
+        openvino.save_model(model, folder / "model.xml", compress_to_fp16=dtype == "fp16")
+    except RuntimeError as error:  # how a full disk shows
+        reason = str(error).strip().partition("\n")[0]
+        raise ResourceError(f"OpenVINO cannot write {folder.name}: {reason}") from error
+    for path in folder.glob(f"{MODEL}*"):
+        path.unlink()
+
+
+_WRITERS: Mapping[Format, Callable[[SentenceEncoder, Path, Dtype], None]] = {
+    "sentence-transformers": _write_sentence_transformers,
+    "transformers": _write_transformers,
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+}
+
+
+def _trace(encoder: SentenceEncoder, path: Path) -> None:
+    """Write the ONNX graph from token ids and mask (B, L) to finished embeddings (B, K).
+
+    Raises:
+        UsageError: torch cannot export this architecture.
+    """
+    example = torch.ones(2, 8, dtype=torch.int64, device=encoder.device)
+    mask = torch.ones_like(example)
+    mask[0, 4:] = 0  # of a mask without padding transformers would make no use, nor would the graph
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    size = sum(weight.numel() * weight.element_size() for weight in encoder.parameters())
+    with quiet(), torch.no_grad():
+        try:
+            torch.onnx.export(
+                EmbeddingGraph(encoder),
+                (example, mask),
+                path,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["sentence_embedding"],
+                dynamic_shapes={"input_ids": shape, "attention_mask": shape},
+                external_data=size > LARGEST_ONNX,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).strip().partition("\n")[0]
+            kind = type(encoder.backbone.model).__name__
+            raise UsageError(f"torch cannot export {kind} to ONNX: {reason}") from error
+
+
+def _write_padding_tokenizer(encoder: SentenceEncoder, folder: Path) -> None:
+    """Write a ``tokenizer.json`` that cuts and pads by itself.
+
+    Raises:
+        UsageError: the tokenizer is not one of the library tokenizers.
+    """
+    inner = encoder.tokenizer.inner
+    backend = getattr(inner, "backend_tokenizer", None)
+    if backend is None:
+        raise UsageError(f"{type(inner).__name__} has no tokenizer.json, which this export needs")
+    backend.enable_truncation(encoder.settings.max_length)
+    backend.enable_padding(pad_id=inner.pad_token_id or 0, pad_token=inner.pad_token or "")
+    try:
+        write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
+    finally:
+        backend.no_truncation()
+        backend.no_padding()
+
+
+def _recipe(
+    encoder: SentenceEncoder, to: Format
+) -> tuple[Callable[..., Encode], Mapping[str, Any]]:
+    """Return the function that loads an export, and what it must be told."""
+    if to == "sentence-transformers":
+        return recipes.load_sentence_transformers, {}
+    if to != "transformers":
+        return (recipes.load_onnx if to == "onnx" else recipes.load_openvino), {}
+    settings = encoder.settings
+    pooled = "cls" if settings.pooling == "cls" else "mean"
+    return recipes.load_transformers, {
+        "layers": SPECS[settings.pooling].layers,
+        "pooling": "pooler" if settings.head == "always" else pooled,
+        "max_length": settings.max_length,
+        "normalize": settings.normalize,
+    }
+
+
+def _readme(
+    encoder: SentenceEncoder, to: Format, code: Callable[..., Encode], options: Mapping[str, Any]
+) -> str:
+    told = "".join(f", {name}={value!r}" for name, value in options.items())
+    return (
+        f"# Sentence embeddings of {encoder.dimensions} dimensions, for {to}\n\n"
+        "The code this folder was verified by:\n\n"
+        "```python\nfrom collections.abc import Callable, Sequence\n\nimport numpy as np\n\n\n"
+        f"{inspect.getsource(code)}\n\n"
+        f'encode = {code.__name__}("path/of/this/folder"{told})\n'
+        'vectors = encode(["A man is playing a guitar."])\n```\n'
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the tools' warnings off stderr: what is wrong shows in the comparison."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

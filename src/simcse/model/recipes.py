@@ -1,0 +1,98 @@
+"""How an exported folder is used without this package: one function a format.
+
+The README of an export shows the very function that it was verified by.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def load_sentence_transformers(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D)."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device="cpu")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        vectors: np.ndarray = model.encode(list(texts), show_progress_bar=False)
+        return vectors
+
+    return encode
+
+
+def load_transformers(
+    folder: str,
+    *,
+    layers: tuple[int, ...],
+    pooling: str,
+    max_length: int,
+    normalize: bool,
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D)."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        batch = tokenizer(
+            list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        output = model(**batch, output_hidden_states=True)
+        states = (*output.hidden_states[:-1], output.last_hidden_state)
+        hidden = torch.stack([states[layer] for layer in layers]).mean(0)
+        if pooling == "pooler":  # the projection head, stored as BERT's pooler
+            vectors = output.pooler_output
+        elif pooling == "cls":
+            vectors = hidden[:, 0]
+        else:
+            mask = batch["attention_mask"].unsqueeze(-1)
+            vectors = (hidden * mask).sum(1) / mask.sum(1)
+        return (torch.nn.functional.normalize(vectors) if normalize else vectors).numpy()
+
+    return encode
+
+
+def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D)."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
+    session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        rows = tokenizer.encode_batch(list(texts))
+        inputs = {
+            "input_ids": np.array([row.ids for row in rows]),
+            "attention_mask": np.array([row.attention_mask for row in rows]),
+        }
+        vectors: np.ndarray = session.run(None, inputs)[0]
+        return vectors
+
+    return encode
+
+
+def load_openvino(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D)."""
+    import openvino
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
+    # Left to itself OpenVINO computes in bf16 where the processor can: faster, less exact.
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.compile_model(f"{folder}/model.xml", "CPU", options)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        rows = tokenizer.encode_batch(list(texts))
+        inputs = {
+            "input_ids": np.array([row.ids for row in rows]),
+            "attention_mask": np.array([row.attention_mask for row in rows]),
+        }
+        vectors: np.ndarray = model(inputs)[0]
+        return vectors
+
+    return encode
