@@ -7,8 +7,8 @@ import scipy.stats
 from simcse.errors import DataError
 from simcse.evaluate.bootstrap import (
     RESAMPLES,
-    compare_accuracy,
     compare_average,
+    compare_means,
     compare_spearman,
     weighted_spearman,
 )
@@ -51,7 +51,7 @@ def test_a_clear_difference_is_significant_and_noise_is_not(random):
 def test_p_values_are_uniform_where_nothing_differs(random):
     """Of many comparisons of equally good models about one in ten has p below 0.1."""
     found = [
-        compare_accuracy(random.random(150) < 0.7, random.random(150) < 0.7, seed=trial)[0].p
+        compare_means(random.random(150) < 0.7, random.random(150) < 0.7, seed=trial)[0].p
         for trial in range(200)
     ]
     assert 0.03 < np.mean(np.array(found) < 0.1) < 0.2
@@ -59,7 +59,7 @@ def test_p_values_are_uniform_where_nothing_differs(random):
 
 def test_accuracy_interval_is_scipys(random):
     first, second = random.random(300) < 0.6, random.random(300) < 0.75
-    found, _ = compare_accuracy(first, second)
+    found, _ = compare_means(first, second)
     gain = 100 * (second.astype(float) - first)
     expected = scipy.stats.bootstrap(
         (gain,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(1)
@@ -70,8 +70,7 @@ def test_accuracy_interval_is_scipys(random):
 
 def test_an_average_is_narrower_than_its_parts(random):
     parts = [
-        compare_accuracy(random.random(200) < 0.6, random.random(200) < 0.7, seed=s)
-        for s in range(4)
+        compare_means(random.random(200) < 0.6, random.random(200) < 0.7, seed=s) for s in range(4)
     ]
     whole = compare_average(parts)
     assert whole.difference == pytest.approx(np.mean([part.difference for part, _ in parts]))
@@ -82,4 +81,4 @@ def test_other_items_are_refused(random):
     with pytest.raises(DataError, match="same pairs"):
         compare_spearman(np.ones(3), np.ones(4), np.ones(3))
     with pytest.raises(DataError, match="same examples"):
-        compare_accuracy(np.ones(3), np.ones(4))
+        compare_means(np.ones(3), np.ones(4))

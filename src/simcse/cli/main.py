@@ -5,6 +5,8 @@ import sys
 import click
 
 from simcse import __version__
+from simcse.cli.adapt import adapt
+from simcse.cli.average import average
 from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare
@@ -38,7 +40,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(quickstart, train, reproduce, evaluate, compare, postprocess, export),
+    *(quickstart, train, adapt, average, reproduce, evaluate, compare, postprocess, export),
     *(encode, similarity, index, calibrate, serve, info, data, bench),
 )
 for command in COMMANDS:

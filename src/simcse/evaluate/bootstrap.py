@@ -65,10 +65,10 @@ def compare_spearman(
     return _difference(whole, 100 * (found[1] - found[0]))
 
 
-def compare_accuracy(
+def compare_means(
     first: ArrayLike, second: ArrayLike, *, seed: int = SEED
 ) -> tuple[PairedDifference, Floats]:
-    """Compare two models by which of the same examples (N,) each tells right.
+    """Compare two models by what each scores on the same examples (N,), such as right or wrong.
 
     Returns the difference and its (RESAMPLES,) resampled values.
 

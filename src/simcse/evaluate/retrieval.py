@@ -127,6 +127,27 @@ def retrieval(
         >>> retrieval([[1.0, 0.0]], [[0.9, 0.1], [1.0, 0.0]], [1], k=1).mrr
         1.0
     """
+    scores = query_scores(queries, documents, relevant, k=k, own=own)
+    means = dict(zip(MEASURES, scores.mean(axis=0).tolist(), strict=True))
+    sizes = len(scores), len(np.asarray(documents))
+    return RetrievalResult(*sizes, k, **means, intervals=_intervals(scores))
+
+
+def query_scores(
+    queries: ArrayLike,
+    documents: ArrayLike,
+    relevant: Sequence[int] | Sequence[Collection[int]],
+    *,
+    k: int = 10,
+    own: Sequence[int] | None = None,
+) -> Floats:
+    """Return each query's reciprocal rank, recall and nDCG, (N, 3), as `retrieval` averages them.
+
+    Raises:
+        UsageError: ``k`` is below 1.
+        DataError: the shapes do not fit, or a query has no relevant document or an unknown one.
+        NumericError: a row holds NaN or infinity.
+    """
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
     asked, ranked = unit(queries), unit(documents)
@@ -141,8 +162,7 @@ def retrieval(
             cosines[np.arange(len(cosines)), np.asarray(own[start : start + chunk])] = -np.inf
         for number, query in enumerate(cosines, start):
             scores[number] = _scores(_ranks(query, rows[number]), k)
-    means = dict(zip(MEASURES, scores.mean(axis=0).tolist(), strict=True))
-    return RetrievalResult(len(asked), len(ranked), k, **means, intervals=_intervals(scores))
+    return scores
 
 
 def groups(pairs: Sequence[tuple[int, int]], *, count: int) -> list[list[int]]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from simcse.errors import ArtefactError, DataError
 from simcse.evaluate.bootstrap import (
     PairedDifference,
-    compare_accuracy,
     compare_average,
+    compare_means,
     compare_spearman,
 )
 from simcse.evaluate.sts import STS_TASKS
@@ -76,7 +76,7 @@ def compare(first: Items, second: Items) -> Comparison:
     for task in (
         task for task in TRANSFER_TASKS if {task} <= first.correct.keys() & second.correct
     ):
-        transfer.append(compare_accuracy(first.correct[task], second.correct[task]))
+        transfer.append(compare_means(first.correct[task], second.correct[task]))
         found[TITLES[task]] = transfer[-1][0]
     if len(transfer) == len(TRANSFER_TASKS):
         found[TRANSFER_AVERAGE] = compare_average(transfer)

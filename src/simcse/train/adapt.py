@@ -1,0 +1,108 @@
+"""Adapting a model to a user's own text: train briefly, choose without labels, keep what helps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simcse.evaluate import Encode
+from simcse.evaluate.bootstrap import PairedDifference, compare_means
+from simcse.evaluate.retrieval import RetrievalSet, query_scores
+from simcse.model.encoder import SentenceEncoder
+from simcse.train.run import BEST, train_run
+from simcse.train.settings import TrainConfig
+from simcse.train.watch import Event, TrainReport
+
+REFUSED = "refused"  # the folder of a model that is not handed over
+
+# A few minutes on two cores. A gentle rate: the model is good already, the text is narrow.
+SETTINGS: dict[str, Any] = {
+    "data": {"limit": 20_000},
+    "optim": {"lr": 2e-5, "warmup": 0.1},
+    "eval": {"dev": "heldout", "every": 25, "patience": 4},
+}
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What adapting a model came to.
+
+    Attributes:
+        training: the run.
+        pairs: mean reciprocal rank x100 on the user's pairs, before and after; ``None`` without.
+        refusal: why the model is not handed over; ``None`` if it is.
+    """
+
+    training: TrainReport
+    pairs: PairedDifference | None
+    refusal: str | None
+
+
+def adapt(
+    model: str,
+    files: Sequence[Path],
+    output: Path,
+    config: TrainConfig,
+    *,
+    pairs: RetrievalSet | None = None,
+    resume: bool = False,
+    command: str = "",
+    observe: Callable[[Event], None] = lambda event: None,
+) -> Adaptation:
+    """Train ``model`` on a user's text and leave ``best/`` only if it is no worse than before.
+
+    The checkpoint is chosen by the loss on held-out rows; one that collapsed is never chosen. With
+    ``pairs``, which have no part in training or choice, the chosen model and the start model are
+    compared. A model that is not handed over is moved from ``best/`` to ``refused/``.
+
+    Args:
+        model: the start model, a folder, bundled name or hub id.
+        files: training files; see `train_run`, which raises the same errors.
+        output: the run folder.
+        config: all settings; see `SETTINGS`.
+        pairs: queries and their documents.
+        resume: go on from the last checkpoint.
+        command: what was typed, for the model's provenance.
+        observe: is told of every event.
+    """
+    report = train_run(
+        model, files, output, config, resume=resume, command=command, observe=observe
+    )
+    adapted = output / (REFUSED if (output / REFUSED).exists() else BEST)
+    found = None
+    if pairs is not None:
+        before = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
+        after = SentenceEncoder.load(adapted, precision="fp32")
+        found = compare_means(*(reciprocal_ranks(each.encode, pairs) for each in (before, after)))[
+            0
+        ]
+    refusal = _refusal(report, found)
+    if refusal is not None and adapted.name == BEST:
+        adapted.rename(output / REFUSED)
+    return Adaptation(report, found, refusal)
+
+
+def reciprocal_ranks(encode: Encode, asked: RetrievalSet) -> Sequence[float]:
+    """Return 1 / rank of each query's best relevant document."""
+    documents, queries = encode(asked.documents), encode(asked.queries)
+    scores = query_scores(queries, documents, asked.relevant, own=asked.own)
+    ranks: list[float] = scores[:, 0].tolist()
+    return ranks
+
+
+def _told(config: TrainConfig) -> dict[str, Any]:
+    """Return what the start model was told: it is compared as it was before training."""
+    pooling = config.model.pooling
+    return {} if pooling is None else {"pooling": pooling}
+
+
+def _refusal(report: TrainReport, found: PairedDifference | None) -> str | None:
+    if report.start and report.best_step == 0:
+        return "no look at the model was better than the start model on the held-out rows"
+    if found is not None and found.difference < 0:
+        return (
+            f"on the labelled pairs it is worse: mean reciprocal rank {found.first:.1f} before, "
+            f"{found.second:.1f} after (95 % interval of the difference {found.low:+.1f} to "
+            f"{found.high:+.1f})"
+        )
+    return None

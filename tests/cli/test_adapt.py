@@ -1,0 +1,112 @@
+"""``simcse adapt``: a model for the user's text, handed over only if it is no worse."""
+
+import pytest
+
+from simcse import SentenceEncoder
+from simcse.io.checkpoints import read_safetensors
+
+WORDS = ["man", "woman", "dog", "cat", "guitar", "run", "eat", "play"]
+QUICK = [
+    *("optim.batch_size=8", "eval.every=3", "optim.lr=1e-3"),
+    *("optim.max_steps=9", "precision=fp32"),
+]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("".join(f"the {a} and the {b}\n" for a in WORDS for b in WORDS))
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"the {word} is\ta {word} runs\n" for word in WORDS))
+    return path
+
+
+@pytest.fixture
+def adapt(simcse, corpus, tiny_model_folder, tmp_path):
+    def run(*words):
+        command = ("adapt", corpus, "--model", tiny_model_folder, "--output", tmp_path / "run")
+        return simcse(*command, *QUICK, *words)
+
+    return run
+
+
+def test_a_better_model_is_handed_over_with_a_report(adapt, tmp_path, tiny_model_folder):
+    outcome = adapt()
+    assert outcome.code == 0, outcome.err
+    assert "held-out loss" in outcome.out
+    name = "model.safetensors"
+    before, after = (
+        read_safetensors(folder / name) for folder in (tiny_model_folder, tmp_path / "run" / "best")
+    )
+    assert any(not before[key].equal(after[key]) for key in before)
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+    again = adapt("--resume")
+    assert again.code == 0, again.err
+
+
+def test_pairs_are_compared_before_and_after(adapt, pairs, monkeypatch, tmp_path):
+    """What was measured is printed, and decides."""
+    from simcse.train import adapt as adapting
+
+    ranks = iter([[0.5, 0.5, 1.0], [1.0, 0.5, 1.0]])
+    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
+    outcome = adapt("--pairs", pairs)
+    assert outcome.code == 0, outcome.err
+    for shown in ("pairs.tsv", "66.67", "83.33", "16.67"):
+        assert shown in outcome.out
+    assert "83.33" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_model_that_ranks_the_pairs_worse_is_refused(adapt, pairs, monkeypatch, tmp_path):
+    from simcse.train import adapt as adapting
+
+    worse = [[1.0, 0.5, 1.0], [0.5, 0.5, 1.0]]
+    ranks = iter(worse * 2)
+    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
+    for words in ((), ("--resume",)):  # resumed, it is refused again
+        outcome = adapt("--pairs", pairs, *words)
+        assert outcome.code == 6
+        assert "not handed over" in outcome.err
+        assert "83.3 before, 66.7 after" in outcome.err
+        assert not (tmp_path / "run" / "best").exists()
+        assert SentenceEncoder.load(tmp_path / "run" / "refused").encode(["a"]).shape == (1, 32)
+    assert "83.33" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_model_no_look_found_better_is_refused(adapt, tmp_path):
+    outcome = adapt("optim.lr=1e-30")
+    assert outcome.code == 6
+    assert "no look at the model was better" in outcome.err
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_reciprocal_ranks_are_the_plain_ones(tiny_encoder):
+    from simcse.evaluate.retrieval import evaluate_retrieval, pairs_set
+    from simcse.train.adapt import reciprocal_ranks
+
+    asked = pairs_set("x", [("the dog", "a dog"), ("the cat", "cat"), ("guitar", "the man")])
+    ranks = []
+    documents = tiny_encoder.encode(asked.documents)
+    for number, query in enumerate(tiny_encoder.encode(asked.queries)):
+        cosines = [query @ d / (query @ query * (d @ d)) ** 0.5 for d in documents]
+        own = cosines[asked.relevant[number][0]]
+        ranks.append(1 / sum(cosine >= own for cosine in cosines))
+    found = reciprocal_ranks(tiny_encoder.encode, asked)
+    assert found == pytest.approx(ranks)
+    mean = sum(found) / 3
+    assert evaluate_retrieval(tiny_encoder.encode, asked).mrr == pytest.approx(mean)
+
+
+def test_what_cannot_be_is_refused(adapt, pairs, tmp_path):
+    outcome = adapt("--pairs", pairs, "--groups", pairs)
+    assert (outcome.code, "not both" in outcome.err) == (2, True)
+    outcome = adapt("loss.temperatur=1")
+    assert (outcome.code, "did you mean" in outcome.err) == (2, True)
+    outcome = adapt("--pairs", tmp_path / "none.tsv")
+    assert outcome.code == 3
+    assert not (tmp_path / "run").exists()
