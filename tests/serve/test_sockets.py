@@ -14,7 +14,7 @@ from simcse.index.embedded import EmbeddedIndex
 from simcse.io.rows import Row
 from simcse.model.fingerprint import stamp
 
-from .conftest import KEY
+from .conftest import KEY, TEXTS
 
 pytestmark = pytest.mark.slow
 EMBED = "/v1/embeddings"
@@ -233,3 +233,18 @@ def test_the_official_client_works(served, encoder):
         pytest.raises(openai.AuthenticationError),
     ):
         client.models.list()
+
+
+@pytest.mark.filterwarnings("ignore")  # of LangChain's own
+def test_langchain_works_as_documented(served, encoder):
+    langchain = pytest.importorskip("langchain_openai")
+    server = served(keys=KEY)
+    embeddings = langchain.OpenAIEmbeddings(
+        model="tiny",
+        base_url=f"http://127.0.0.1:{server.port}/v1",
+        api_key=KEY,
+        check_embedding_ctx_length=False,
+    )
+    found = np.array(embeddings.embed_documents(TEXTS[:2]))
+    units = found / np.linalg.norm(found, axis=1, keepdims=True)  # the fixture's has unit length
+    np.testing.assert_allclose(units, encoder.encode(TEXTS[:2]), atol=1e-5)
