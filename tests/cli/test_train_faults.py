@@ -248,6 +248,34 @@ def test_a_run_is_reproduced_from_its_folder_bit_for_bit(simcse, train, files, t
     assert not (tmp_path / "fourth").exists()
 
 
+def test_a_precision_once_chosen_stays_that_run_s(simcse, train, tmp_path, monkeypatch):
+    """Also where another one would be chosen now: on another machine, or by another trial."""
+
+    def choosing(found):
+        def choose(precision, device, *, width):
+            return found if precision == "auto" else precision
+
+        monkeypatch.setattr("simcse.train.run.choose_precision", choose)
+
+    run = tmp_path / "run"
+    choosing("bf16")
+    assert train(run, "precision=auto").code == 0
+    whole = weights(run)
+    undo_the_end(run)
+    choosing("fp32")
+    resumed = simcse("train", "--output", run, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert weights(run) == whole
+    same = simcse("reproduce", run)
+    assert same.code == 0, same.err
+    assert "reproduced bit for bit" in same.out
+    assert train(tmp_path / "other", "precision=auto").code == 0
+    assert weights(tmp_path / "other") != whole
+    for name, precision in (("run", "bf16"), ("run-again", "bf16"), ("other", "fp32")):
+        said = json.loads((tmp_path / name / "last" / "simcse.json").read_text())["provenance"]
+        assert (said["precision"], said["settings"]["precision"]) == (precision, "auto")
+
+
 def test_a_model_says_how_it_came_about(simcse, train, files, tmp_path):
     run = tmp_path / "run"
     assert train(run, "seed=7").code == 0

@@ -76,8 +76,9 @@ def fit(
         keep_single=keep_single,
     )
     stepper = Stepper(encoder, config, steps, mlm_head, processes)
-    look = validate or glance(examples)
-    watch = Watch(encoder, stepper.optimizer, look, observe, keep, processes)
+    watch = Watch(
+        encoder, stepper.optimizer, validate or glance(examples), observe, keep, processes
+    )
     run = _Run(stepper, watch, config, save)
     step = 0 if state is None else state.step
     try:

@@ -35,6 +35,7 @@ def describe(
     *,
     command: str,
     world: int,
+    precision: str,
 ) -> dict[str, Any]:
     """Return everything a run depends on: its settings, and under ``run`` the rest.
 
@@ -51,6 +52,7 @@ def describe(
         "rows": rows,
         "world_size": world,
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "code_sha256": code_sha256(),
         "versions": {
             "python": platform.python_version(),

@@ -55,7 +55,15 @@ def reproduce(
     config = build(TrainConfig, {name: value for name, value in stored.items() if name != "run"})
     files = [Path(file) for file in run["train"]]
     same_inputs(stored, run["model"], files, config)
-    again = train_run(run["model"], files, output, config, command=run["command"], observe=observe)
+    again = train_run(
+        run["model"],
+        files,
+        output,
+        config,
+        command=run["command"],
+        precision=run["precision"],
+        observe=observe,
+    )
     surroundings = refuse_changes(stored, read_toml(output / SETTINGS))
     differences = {name: _difference(folder / name, output / name) for name in (BEST, LAST)}
     return Reproduction(before, again, differences, tuple(surroundings))

@@ -1,6 +1,7 @@
 """A training run from files to a run folder with settings, log, best and last model."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -21,6 +22,7 @@ from simcse.io.sts import read_sts
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, read_mlm_head
 from simcse.model.names import locate
+from simcse.model.precision import Chosen, Precision, choose_precision
 from simcse.train.heldout import heldout_validation, hold_out
 from simcse.train.loop import count_steps, fit
 from simcse.train.objective import refuse_unfit
@@ -49,6 +51,7 @@ def train_run(
     *,
     resume: bool = False,
     command: str = "",
+    precision: Precision = "auto",
     observe: Callable[[Event], None] = _ignore,
 ) -> TrainReport:
     """Train ``model`` on ``files`` and leave a run folder in ``output``.
@@ -63,6 +66,8 @@ def train_run(
         config: all settings.
         resume: go on from the last checkpoint; without one start anew, after the end do nothing.
         command: what was typed, for the model's provenance.
+        precision: what ``precision=auto`` is to be; by default it is chosen, and a resumed run
+            stays with what was.
         observe: is told of every event that goes into the log, and of what a resumed run does.
 
     Raises:
@@ -92,16 +97,26 @@ def train_run(
         stop_signals() as stop,
     ):
         folder = _RunFolder(output, observe, keep_all=config.eval.keep_all)
+        encoder = load_start(model, config)
 
-        def open_folder() -> tuple[TrainReport | None, TrainState | None]:
+        def open_folder() -> tuple[TrainReport | None, TrainState | None, Chosen]:
             refuse_used(output, resume=resume)
-            described = describe(model, files, rows, config, command=command, world=processes.world)
+            asked = precision if config.precision == "auto" else config.precision
+            chosen = choose_precision(asked, encoder.device, width=encoder.backbone.width)
+            described = describe(
+                model,
+                files,
+                rows,
+                config,
+                command=command,
+                world=processes.world,
+                precision=chosen,
+            )
             return folder.open(described, resume=resume)
 
-        finished, state = processes.from_first(open_folder)
+        finished, state, chosen = processes.from_first(open_folder)
         if finished is not None:
             return finished
-        encoder = load_start(model, config)
         first = processes.is_first
         head = find_mlm_head(encoder, model, config, folder.tell_once if first else _ignore)
         writes: dict[str, Any] = {}
@@ -110,7 +125,7 @@ def train_run(
         report = fit(
             encoder,
             examples,
-            config,
+            dataclasses.replace(config, precision=chosen),
             validate=validate,
             mlm_head=head,
             state=state,
@@ -172,11 +187,11 @@ class _RunFolder:
 
     def open(
         self, described: Mapping[str, Any], *, resume: bool
-    ) -> tuple[TrainReport | None, TrainState | None]:
+    ) -> tuple[TrainReport | None, TrainState | None, Chosen]:
         """Make the folder ready for a run, or take it up.
 
         Returns:
-            The report of a finished run, and the checkpoint to go on from.
+            The report of a finished run, the checkpoint to go on from, and the precision.
         """
         log, settings = self.folder / LOG, self.folder / SETTINGS
         finished = finished_report(log) if resume and log.exists() else None
@@ -189,7 +204,7 @@ class _RunFolder:
             described = stored
         if finished:
             self._note(f"{self.folder} is finished, nothing is left to do")
-            return finished, None
+            return finished, None, described["run"]["precision"]
         if self.state is None:
             if resume:
                 self._note(f"no checkpoint in {self.folder}: training starts anew")
@@ -200,7 +215,7 @@ class _RunFolder:
         self.provenance = for_model(described)
         after = (self.state.step if self.state else 0) if resume else None
         self.boards = tensorboard(self.folder, after=after)
-        return None, self.state
+        return None, self.state, described["run"]["precision"]
 
     def tell(self, event: Event) -> None:
         """Log an event and pass it on; that the run was resumed is no event of the run."""
