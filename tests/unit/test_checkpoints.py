@@ -264,3 +264,15 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError, match="No space left"):
         write_safetensors(tmp_path / WEIGHTS, TENSORS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(60)
+def test_folders_are_replaced_within_one_that_is_being_filled(tmp_path: Path) -> None:
+    for number in range(2):
+        with atomic_folder(tmp_path / "outer") as outer:
+            for text in ("first", "second"):
+                with atomic_folder(outer / "inner") as inner:
+                    (inner / "text").write_text(f"{text} {number}")
+        assert (tmp_path / "outer" / "inner" / "text").read_text() == f"second {number}"
+        assert [path.name for path in tmp_path.iterdir()] == ["outer"]
+        assert [path.name for path in (tmp_path / "outer").iterdir()] == ["inner"]

@@ -24,6 +24,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 CONFIG = "config.json"
 MAX_HEADER_BYTES = 16 << 20  # about 100,000 tensors
+_FILLED: set[Path] = set()  # temporary folders of this process
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -146,7 +147,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     What was there before steps aside first, under the name `current_folder` looks for, so a
     complete folder is found at any moment, also after a kill between the two renames. On any
     error the temporary folder is removed and ``folder`` is as it was. Of several writers at once
-    each has a temporary folder of its own, and the last one stays.
+    each has a temporary folder of its own, and the last one stays. Folders within the temporary
+    one may be written like this, too.
 
     Raises:
         ResourceError: the disk is full, read-only, or ``folder`` is a file.
@@ -156,14 +158,15 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         with contextlib.ExitStack() as own:
             parent.mkdir(parents=True, exist_ok=True)
-            with _locked(parent):
+            with _alone_in(parent):
                 _clear_dead(parent, f".{glob.escape(folder.name)}.*.new")
                 own.callback(shutil.rmtree, temporary, ignore_errors=True)
                 temporary.mkdir()
                 own.enter_context(_locked(temporary))
+                own.enter_context(_filling(temporary))
             yield temporary
             _sync(temporary)
-            with _locked(parent):
+            with _alone_in(parent):
                 if folder.exists():
                     shutil.rmtree(previous, ignore_errors=True)
                     folder.rename(previous)
@@ -200,6 +203,20 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _alone_in(parent: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep others from replacing folders there; what this process is filling is its own."""
+    return contextlib.nullcontext() if parent in _FILLED else _locked(parent)
+
+
+@contextlib.contextmanager
+def _filling(temporary: Path) -> Iterator[None]:
+    _FILLED.add(temporary)
+    try:
+        yield
+    finally:
+        _FILLED.remove(temporary)
 
 
 def _clear_dead(parent: Path, pattern: str) -> None:
