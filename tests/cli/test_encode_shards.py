@@ -50,7 +50,7 @@ def contents(folder):
     """Every row of every part."""
     found = [
         (row.id, row.text, json.dumps(row.metadata), vector.round(4).tobytes())
-        for part in sorted(folder.glob("*.parquet"))
+        for part in sorted(folder.glob("part-*.parquet"))
         for rows, vectors in read_part(part)
         for row, vector in zip(rows, vectors + 0.0, strict=True)
     ]
