@@ -12,7 +12,12 @@ OPERATE = ["/health", "/ready", "/metrics"]
 ASK = ["/v1/embeddings", "/v1/similarity", "/v1/search", "/v1/index/add"]
 # What no document can say: ids the model knows, fields the rows have, lengths in tokens and bytes.
 UNSAID = (
-    *("token ids must", "this model has", "no row has a metadata field", "tokens, the limit is"),
+    *(
+        "token ids must",
+        "this model's embeddings have dimensions",
+        "no row has a metadata field",
+        "tokens, the limit is",
+    ),
     *("pairs are compared at once", "an id of 1 to 512 bytes"),
 )
 

@@ -118,8 +118,8 @@ class SentenceEncoder(nn.Module):
         trained = self.settings.matryoshka if self.postprocess is None else ()  # a layer mixes them
         return (*sorted(trained), self.dimensions)
 
-    def cut(self, vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
-        """Keep the first dimensions of finished embeddings: (N, D) -> (N, K), unit length again.
+    def check_size(self, dimensions: int | None) -> None:
+        """Refuse what is none of `sizes`; ``None`` is the whole one.
 
         Raises:
             UsageError: the model was not trained for so many.
@@ -127,6 +127,14 @@ class SentenceEncoder(nn.Module):
         if dimensions not in (None, *self.sizes):
             known = ", ".join(map(str, self.sizes))
             raise UsageError(f"this model's embeddings have dimensions {known}, not {dimensions}")
+
+    def cut(self, vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
+        """Keep the first dimensions of finished embeddings: (N, D) -> (N, K), unit length again.
+
+        Raises:
+            UsageError: the model was not trained for so many.
+        """
+        self.check_size(dimensions)
         if dimensions in (None, self.dimensions):
             return vectors
         short = torch.from_numpy(vectors[:, :dimensions])
@@ -180,7 +188,8 @@ class SentenceEncoder(nn.Module):
         """
         if isinstance(texts, str):
             raise TypeError("encode takes a list of sentences; for one sentence pass [sentence]")
-        nothing = self.cut(np.empty((0, self.dimensions), np.float32), dimensions)
+        self.check_size(dimensions)
+        nothing = np.empty((0, dimensions or self.dimensions), np.float32)
         stream = self.encode_stream(texts, batch_tokens=batch_tokens, truncation=truncation)
         if progress:
             stream = with_progress(stream, len(texts))

@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import JSONResponse, PlainTextResponse
 
 import simcse
+from simcse.errors import UsageError
 from simcse.index.protocol import VectorIndex
 from simcse.io.rows import make_row
 from simcse.model.encoder import SentenceEncoder
@@ -118,10 +119,10 @@ def _embedding_routes(service: Service) -> APIRouter:
     async def embeddings(body: schemas.EmbeddingRequest, request: Request) -> Response:
         """Embed texts or token ids, as OpenAI's API does; unit length if the model says so."""
         _check_model(service, body.model)
-        if body.dimensions not in (None, *encoder.sizes):
-            known = ", ".join(map(str, encoder.sizes))
-            message = f"this model's embeddings have dimensions {known}, not {body.dimensions}"
-            raise ApiError(400, message, param="dimensions")
+        try:
+            encoder.check_size(body.dimensions)
+        except UsageError as error:
+            raise ApiError(400, str(error), param="dimensions") from error
         embedded = await _unless_gone(request, _embed_input(service, body))
         embedded = replace(embedded, vectors=encoder.cut(embedded.vectors, body.dimensions))
         return _embedding_response(embedded, service.name, body.encoding_format)
