@@ -41,8 +41,9 @@ class PlaceType(click.Path):
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401
         """Return an address as it is, and a folder as a path."""
-        is_address = isinstance(value, str) and value.startswith(("postgresql://", "postgres://"))
-        return value if is_address else super().convert(value, param, ctx)
+        from simcse.index.places import is_address
+
+        return value if is_address(value) else super().convert(value, param, ctx)
 
 
 PLACE = PlaceType(path_type=Path, file_okay=False)

@@ -91,11 +91,8 @@ class Layout:
 
     def take_back(self, spots: Tensor, count: int, heads: int) -> Tensor:
         """Bring spots (P * H, Dh) to ``count`` rows (., H, Dh); those after the T tokens are 0."""
-        rows = spots.new_empty(count * heads, spots.shape[-1])
         source = self.by_head(heads)[1][self.places].flatten()  # (T * H,)
-        rows[len(source) :] = 0.0
-        torch.index_select(spots, 0, source, out=rows[: len(source)])
-        return rows.view(count, heads, -1)
+        return _taken(spots, source, count * heads).view(count, heads, -1)
 
 
 def lay_out(
@@ -139,6 +136,14 @@ def lay_out(
         if keys is None
         else tuple(piece.view(block) for piece, block in _pieces(keys[tokens], blocks)),
     )
+
+
+def _taken(placed: Tensor, source: Tensor, count: int) -> Tensor:
+    """Take rows by their numbers (T,) and zeros behind them: (P, ...) -> (``count``, ...)."""
+    rows = placed.new_empty(count, *placed.shape[1:])
+    rows[len(source) :] = 0.0
+    torch.index_select(placed, 0, source, out=rows[: len(source)])
+    return rows
 
 
 def _pieces(
@@ -203,11 +208,8 @@ def _attend(
         q, k, v = (x.unflatten(0, (-1, heads)) for x in (q, k, v))  # each (b, H, L, Dh)
         attended = nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scaling)
         mixed.append(attended.transpose(1, 2).reshape(-1, heads, size))
-    rows = query.new_empty(count, heads, size)
-    rows[len(layout.places) :] = 0.0
     places = mixed[0] if len(mixed) == 1 else torch.cat(mixed)  # (P, H, Dh)
-    torch.index_select(places, 0, layout.places, out=rows[: len(layout.places)])
-    return rows
+    return _taken(places, layout.places, count)
 
 
 class _Attention(torch.autograd.Function):
@@ -241,8 +243,7 @@ class _Attention(torch.autograd.Function):
             zip(*(layout.split(x, heads) for x in (mixed, *spots)), strict=True)
         ):
             scores = torch.bmm(q, k.transpose(1, 2))  # (b * H, L, L)
-            by_head = scores.view(-1, heads, *scores.shape[1:])
-            by_head.add_(biases[i])
+            scores.view(-1, heads, *scores.shape[1:]).add_(biases[i])
             weights = scores.softmax(-1)
             saved += [q, k, v, weights]
             if rate > 0:
