@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SENTENCE = "The orchestra rehearsed the second movement twice before the hall was opened at noon."
+from without_server import SENTENCE, Library, spread
+
 WORDS = ("harbour", "teacher", "glacier", "violin", "market", "engine", "garden", "library")
 BATCH = [
     f"The {WORDS[at % 8]} near the {WORDS[at // 4]} was closed on day {at}." for at in range(32)
@@ -155,15 +156,6 @@ def hey(
         "statuses": {status: len(times) for status, times in by_status.items()},
         "refused_ms": spread(by_status.get("429", [])),
     }
-
-
-def spread(times: Sequence[float]) -> dict[str, float] | None:
-    """Return percentiles."""
-    if not times:
-        return None
-    ordered = sorted(times)
-    at = {"p10": 0.10, "p50": 0.50, "p99": 0.99}
-    return {name: ordered[min(len(ordered) - 1, int(q * len(ordered)))] for name, q in at.items()}
 
 
 class HealthWatch(threading.Thread):
@@ -323,53 +315,6 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-class Library:
-    """The library in a process of its own, timed without a server."""
-
-    def __init__(self, model: str, index: Path) -> None:
-        command = [sys.executable, __file__, "library", model, str(index)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def __enter__(self) -> "Library":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate()
-
-    def time(self, what: str) -> dict[str, float]:
-        """Return percentiles in ms of one sentence's embedding, or of that and a search."""
-        self.process.stdin.write(what.encode() + b"\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
-        return json.loads(self.process.stdout.readline())  # type: ignore[union-attr,no-any-return]
-
-
-def library(arguments: argparse.Namespace) -> None:
-    """Answer `Library`."""
-    import faiss
-    import numpy as np
-
-    from simcse.index.embedded import EmbeddedIndex
-    from simcse.model.encoder import SentenceEncoder
-
-    encoder = SentenceEncoder.load(arguments.model)
-    flat = faiss.IndexFlatIP(encoder.dimensions)
-    for block in EmbeddedIndex.open(arguments.index).snapshot.blocks:
-        flat.add(np.asarray(block))
-    work = {
-        "encode": lambda: encoder.encode([SENTENCE]),
-        "search": lambda: flat.search(encoder.encode([SENTENCE]), 10),
-    }
-    for line in sys.stdin:
-        for _ in range(20):
-            work[line.strip()]()
-        times = []
-        for _ in range(200):
-            started = time.perf_counter()
-            work[line.strip()]()
-            times.append(1e3 * (time.perf_counter() - started))
-        print(json.dumps(spread(times)), flush=True)
-
-
 def make_index(model: str, folder: Path, rows: int = INDEX_ROWS) -> Path:
     """Make an index of random vectors for a model."""
     import numpy as np
@@ -415,13 +360,7 @@ def main() -> None:
     racing.add_argument("--rounds", type=int, default=5)
     racing.add_argument("--seconds", type=float, default=10)
     soaking.add_argument("--minutes", type=float, default=30)
-    hidden = commands.add_parser("library")
-    hidden.set_defaults(run=library)
-    hidden.add_argument("model")
-    hidden.add_argument("index")
     arguments = parser.parse_args()
-    if arguments.run is library:
-        return library(arguments)
     report = arguments.run(arguments)
     versions = {"python": platform.python_version(), "cores": os.cpu_count(), "peer": "0.0.78"}
     arguments.output.write_text(json.dumps({**versions, **report}, indent=1) + "\n")
@@ -429,7 +368,6 @@ def main() -> None:
         print(
             f"{'met   ' if goal['met'] else 'MISSED'} {name}: {goal['found']} (goal {goal['goal']})"
         )
-    return None
 
 
 if __name__ == "__main__":

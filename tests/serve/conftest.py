@@ -25,7 +25,22 @@ from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig
 
 KEY = "k" * 20
+EMBED = "/v1/embeddings"
 TEXTS = ["A man plays the guitar.", "The dog runs.", "The cat eats.", "<script>alert(1)</script>"]
+
+
+def embed(client, given, **more):
+    return client.post(EMBED, json={"input": given, "model": "tiny", **more})
+
+
+def refused(response, status, *, param=None):
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    if param is not None:
+        assert error["param"] == param
+    return error
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 from simcse.errors import ArtefactError, DataError, NumericError, ResourceError, UsageError
 from simcse.index.embedded import EmbeddedIndex
 from simcse.index.ingest import ingest
-from simcse.index.places import create_index, open_index
 from simcse.index.snapshot import damages
 from simcse.io import generations
 from simcse.io.generations import copy_current
@@ -310,55 +308,6 @@ def test_a_folder_that_is_used_is_not_overwritten(index, tmp_path):
         EmbeddedIndex.create(tmp_path / "file", STAMP)
     with pytest.raises(ArtefactError, match="simcse index build"):
         EmbeddedIndex.open(tmp_path / "nowhere")
-
-
-INGESTING = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from simcse.index import ingest as module
-from simcse.index.places import open_index
-def encode(texts):
-    time.sleep(0.002)
-    return np.array([np.random.default_rng(int(t.split()[1])).normal(size=8) for t in texts])
-module.ENCODE_ROWS, module.SEGMENT_ROWS = 20, 60
-index = open_index(sys.argv[1])
-commit = index.commit
-def commit_and_compact(progress):
-    done = commit(progress)
-    index.compact()
-    return done
-index.commit = commit_and_compact
-print("ready", flush=True)
-module.ingest(index, [Path(sys.argv[2])], encode)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kept", ["folder", "postgres"])
-def test_kills_while_adding_and_compacting_lose_and_double_nothing(tmp_path, request, kept):
-    in_folder = kept == "folder"
-    place = tmp_path / "index" if in_folder else request.getfixturevalue("postgres").new_index()
-    (tmp_path / "a.txt").write_text("".join(f"text {at}\n" for at in range(3000)))
-    create_index(place, STAMP, progress={"build": 0})
-    command = [sys.executable, "-c", INGESTING, str(place), str(tmp_path / "a.txt")]
-    random, rows = np.random.default_rng(0), 0
-    for _ in range(20):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
-            assert running.stdout.readline() == b"ready\n"
-            time.sleep(random.uniform(0.0, 0.4))
-            running.kill()
-        index = open_index(place)
-        assert len(index) >= rows  # what was committed stays, and each run goes on from it
-        rows = len(index)
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    index = open_index(place)
-    there, _ = index.sample(10_000)
-    assert len(index) == len(there) == 3000
-    assert sorted(row.text for row in there) == sorted(f"text {at}" for at in range(3000))
-    assert index.verify() == []
-    vector = np.random.default_rng(77).normal(size=(1, 8))
-    assert index.search(vector, k=1)[0][0].text == "text 77"
 
 
 def test_going_on_encodes_only_what_is_missing(tmp_path, monkeypatch):

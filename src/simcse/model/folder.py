@@ -24,7 +24,7 @@ from simcse.io.checkpoints import (
 from simcse.io.files import write_text
 from simcse.model import huggingface, modules
 from simcse.model.backbone import Backbone
-from simcse.model.head import ProjectionHead
+from simcse.model.head import ProjectionHead, head_from, read_head, write_head
 from simcse.model.names import REFERENCE, locate
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.settings import ModelSettings
@@ -130,7 +130,7 @@ def write_model(parts: ModelParts, folder: Path, *, dtype: StoredDtype = "fp32")
         layers = (parts.head, parts.postprocess)
         modules.write_modules(new, parts.settings, parts.backbone, *layers, dtype=stored)
         if parts.settings.head == "train_only" and parts.head is not None:
-            modules.write_head(new / HEAD, parts.head, stored)
+            write_head(new / HEAD, parts.head, stored)
         write_text(new / OWN, json.dumps(_own(parts, new), indent=2) + "\n")
 
 
@@ -150,7 +150,7 @@ def _read_folder(
         backbone, tokenizer = _open(folder)
         stated = ModelSettings(**changes)
         found = None if stated.head == "none" else stored_head(folder)
-        head = None if found is None else modules.head_from(folder / WEIGHTS, found, backbone.width)
+        head = None if found is None else head_from(folder / WEIGHTS, found, backbone.width)
         parts = _join(backbone, tokenizer, stated, head, source)
     else:
         raise UsageError(
@@ -198,7 +198,7 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
     if settings.head != "none" and stored.head == "always":
         head = modules.read_dense(modules.read_layout(folder)["Dense"], backbone.width)
     elif settings.head != "none" and (folder / HEAD).exists():
-        head = modules.read_head(folder / HEAD, backbone.width)
+        head = read_head(folder / HEAD, backbone.width)
     layer = None
     if settings.postprocess == stored.postprocess != "none":
         layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)

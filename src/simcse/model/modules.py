@@ -25,7 +25,7 @@ from simcse.io.checkpoints import (
 )
 from simcse.io.files import write_text
 from simcse.model.backbone import Backbone
-from simcse.model.head import ProjectionHead
+from simcse.model.head import ProjectionHead, read_head, write_head
 from simcse.model.pooling import POOLINGS, SPECS, Pooling, mean_pool
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import Affine, Flow, Layer, Postprocess
@@ -170,36 +170,6 @@ def _filled(layer: LayerType, folder: Path) -> LayerType:
     except RuntimeError as error:
         raise ArtefactError(f"{folder / WEIGHTS} does not fit: {error}") from error
     return layer
-
-
-def read_head(path: Path, width: int) -> ProjectionHead:
-    """Read the weights of a projection head.
-
-    Raises:
-        ArtefactError: the file is damaged or holds something else.
-    """
-    return head_from(path, read_safetensors(path), width)
-
-
-def head_from(path: Path, tensors: Mapping[str, Tensor], width: int) -> ProjectionHead:
-    """Make a projection head of the tensors read from a file.
-
-    Raises:
-        ArtefactError: they are something else.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    expected = {"linear.weight": (width, width), "linear.bias": (width,)}
-    if shapes != expected:
-        raise ArtefactError(f"{path}: expected tensors {expected}, got {shapes}")
-    head = ProjectionHead(width)
-    head.dense.load_state_dict({name.removeprefix("linear."): t for name, t in tensors.items()})
-    return head
-
-
-def write_head(path: Path, head: ProjectionHead, dtype: torch.dtype) -> None:
-    """Write the weights of a projection head."""
-    weights = head.dense.state_dict()
-    write_safetensors(path, {f"linear.{name}": t.to(dtype) for name, t in weights.items()})
 
 
 def write_modules(
