@@ -182,7 +182,7 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
     search: dict[str, list[Any]] = {"served": [], "in_process": []}
     first, second = free_ports(2)
     with (
-        running(ours(arguments.model, first, "--index", str(index)), first, home / "a") as own,
+        running(ours(arguments.model, first), first, home / "a") as own,
         running(theirs(arguments.peer, arguments.model, second), second, home / "b") as peer,
         Library(arguments.model, index) as library,
     ):
@@ -195,7 +195,11 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
                 found[load.name]["theirs"].append(shoot(peer.port, load, arguments.seconds))
             overload.append(overloaded(own, found["c=32"]["ours"][-1]["rate"], arguments.seconds))
             in_process.append(library.time("encode"))
-        memory = {"ours": own.rss_mb(), "theirs": peer.rss_mb()}  # the index is not mapped yet
+        memory = {"ours": own.rss_mb(), "theirs": peer.rss_mb()}
+    with (
+        running(ours(arguments.model, first, "--index", str(index)), first, home / "c") as own,
+        Library(arguments.model, index) as library,
+    ):
         for _ in range(arguments.rounds):
             search["in_process"].append(library.time("search"))
             url = f"http://127.0.0.1:{own.port}/v1/search"

@@ -70,14 +70,25 @@ def test_s13_a_full_queue_refuses_while_the_model_is_held_up(batcher, model):
     held = batcher.submit([[1]], seconds=30)
     assert model.entered.wait(30)
     waiting = batcher.submit([[2]] * 50, seconds=30)
-    for refuse in (batcher.check_room, lambda: batcher.submit([[3]], seconds=30)):
+    for refuse in (lambda: batcher.check_room(1, 51), lambda: batcher.submit([[3]], seconds=30)):
         with pytest.raises(Overloaded) as caught:
             refuse()
         assert caught.value.seconds >= 1
     model.open.set()
     assert len(waiting.result(timeout=30)) == 50
     assert held.done()
-    batcher.check_room()
+    batcher.check_room(1, 0)
+
+
+def test_s13_requests_on_their_way_to_the_queue_count_as_waiting(batcher, model):
+    batcher.rate = 10.0  # tokens a second: in max_wait there is time for 10
+    held = batcher.submit([[1]], seconds=30)
+    assert model.entered.wait(30)
+    batcher.check_room(3, inside=3)  # 1 computed, 2 of 3 tokens coming, and 3 more: 10
+    with pytest.raises(Overloaded):
+        batcher.check_room(3, inside=4)
+    model.open.set()
+    assert len(held.result(timeout=30)) == 1
 
 
 def test_s13_what_would_wait_too_long_is_refused_by_the_measured_rate(batcher, model):

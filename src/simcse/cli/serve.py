@@ -63,9 +63,9 @@ def serve(
     variable SIMCSE_API_KEYS (several, separated by commas) or a file, never from an option, and
     any address but this machine's own needs one. SIGTERM lets running requests finish.
 
-    Limits are settings: serve.batch_tokens, serve.queue_tokens, serve.max_wait, serve.deadline,
-    serve.body_bytes, serve.body_seconds, serve.header_seconds, serve.drain_seconds,
-    serve.exit_seconds.
+    Limits are settings: serve.threads, serve.batch_tokens, serve.queue_tokens, serve.max_wait,
+    serve.deadline, serve.body_bytes, serve.body_seconds, serve.header_seconds,
+    serve.drain_seconds, serve.exit_seconds.
 
     \b
     Examples:
@@ -78,9 +78,11 @@ def serve(
     try:
         from simcse.serve.app import create_app
         from simcse.serve.run import serve as run
+        from simcse.serve.run import set_threads
     except ImportError as error:
         message = f"serving needs an extra ({error.name}): pip install 'simcse-next[serve,index]'"
         raise ResourceError(message) from error
+    set_threads(settings.threads)
     index = None if place is None else open_index(place)
     if index is None:
         encoder, _ = load_with_stamp(model or "mini", **loading)

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import JSONResponse, PlainTextResponse
 
@@ -82,8 +82,9 @@ def create_app(
     app.include_router(_operation_routes(service))
     _add_page(app)
     errors.install(app)
-    app.add_middleware(
-        Gate,
+    # Outside of what FastAPI puts around an application, so that a refusal costs next to nothing.
+    app.state.gate = app.middleware_stack = Gate(
+        app.build_middleware_stack(),
         settings=settings,
         metrics=service.metrics,
         draining=lambda: service.draining,
@@ -296,7 +297,7 @@ def _embedding_response(embedded: Embedded, name: str, encoding: str) -> Respons
     if encoding == "base64":
         rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in embedded.vectors]
     else:
-        rows = embedded.vectors.tolist()
+        rows = list(embedded.vectors)
     data = [{"object": "embedding", "index": at, "embedding": row} for at, row in enumerate(rows)]
     answer = {"object": "list", "data": data, "model": name, "usage": _usage(embedded)}
     return _json(answer, embedded)
@@ -309,5 +310,5 @@ def _usage(embedded: Embedded) -> dict[str, int]:
 def _json(answer: dict[str, Any], embedded: Embedded) -> Response:
     """Return JSON as it is; the header counts inputs that were cut."""
     headers = {"X-Truncated": str(embedded.truncated)} if embedded.truncated else None
-    content = json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json", headers=headers)

@@ -19,7 +19,7 @@ from simcse.serve.metrics import Metrics
 
 Ids = list[int]
 TURN_ROWS = 16  # a request gives to a batch before the next one has its turn
-RATE_MEMORY = 0.8
+MEMORY = 0.8  # share of what was known that a new measurement leaves
 
 
 class Overloaded(ResourceError):
@@ -83,6 +83,7 @@ class Batcher:
         self.rate = float("inf")  # tokens a second; unknown until the first batch
         self._jobs: deque[Job] = deque()
         self._running = 0  # tokens in the model now
+        self._computing = 0  # requests they are of
         self._closed = False
         self._ready = threading.Condition()
         self.thread = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -111,14 +112,21 @@ class Batcher:
             self._ready.notify()
         return job.future
 
-    def check_room(self) -> None:
-        """Refuse at once, before a request is even tokenised, if the smallest would wait too long.
+    def check_room(self, tokens: int, inside: int) -> None:
+        """Refuse a request at once, before it is read, if it would wait too long.
+
+        Args:
+            tokens: it has about.
+            inside: requests that have come and are not answered; those of them that are not here
+                yet are taken to be like this one.
 
         Raises:
             Overloaded: see `submit`.
         """
         with self._ready:
-            self._admit(1)
+            coming = max(0, inside - len(self._jobs) - self._computing)
+            if coming or self._jobs:  # else it is taken, whatever a guess of its size says
+                self._admit(tokens, coming * tokens)
 
     @property
     def is_busy(self) -> bool:
@@ -132,11 +140,12 @@ class Batcher:
             self._ready.notify()
         self.thread.join()
 
-    def _admit(self, tokens: int) -> None:
+    def _admit(self, tokens: int, coming: int = 0) -> None:
         """Refuse more than can be done in time; a request that finds nobody waiting is taken."""
-        waiting = sum(job.waiting_tokens for job in self._jobs)
+        waits = [job.waiting_tokens for job in self._jobs]
+        waiting = sum(waits) + coming
         # Requests take turns: before this one is through, each other has had at most as much.
-        ahead = self._running + sum(min(job.waiting_tokens, tokens) for job in self._jobs)
+        ahead = self._running + sum([min(tokens, wait) for wait in waits]) + coming
         expected = (ahead + tokens) / self.rate
         if waiting + tokens > self.queue_tokens or (waiting and expected > self.max_wait):
             raise Overloaded(min(30.0, max(1.0, waiting / self.rate)))
@@ -145,7 +154,7 @@ class Batcher:
         while parts := self._take():
             self._compute(parts)
             with self._ready:
-                self._running = 0
+                self._running = self._computing = 0
                 self._report()
 
     def _compute(self, parts: list[Part]) -> None:
@@ -170,6 +179,7 @@ class Batcher:
             while True:
                 parts = self._fill()
                 if parts or self._closed:
+                    self._computing = len(parts)
                     return parts
                 self._ready.wait()
 
@@ -213,7 +223,7 @@ class Batcher:
         tokens = sum(map(len, rows))
         rate = tokens / max(seconds, 1e-6)
         known = self.rate != float("inf")
-        self.rate = RATE_MEMORY * self.rate + (1 - RATE_MEMORY) * rate if known else rate
+        self.rate = MEMORY * self.rate + (1 - MEMORY) * rate if known else rate
         self.metrics.observe("batch_tokens", tokens)
         self.metrics.observe("inference_seconds", seconds)
         self.metrics.count("inputs_total", len(rows))

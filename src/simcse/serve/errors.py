@@ -75,6 +75,11 @@ def to_api_error(error: Exception) -> ApiError:
     return ApiError(500, "internal error", code=type(error).__name__)
 
 
+def internal_error(request_id: str) -> ApiError:
+    """Return what is said of a mistake of ours."""
+    return ApiError(500, f"internal error, request {request_id}", code="internal")
+
+
 def from_validation(error: RequestValidationError) -> ApiError:
     """Name the field that is wrong; what was sent is not repeated."""
     first = error.errors()[0]
@@ -91,5 +96,9 @@ def install(app: FastAPI) -> None:
             return from_validation(error).response()
         return to_api_error(error).response()
 
+    async def internal(request: Request, _error: Exception) -> JSONResponse:
+        return internal_error(request.state.request_id).response()
+
+    app.add_exception_handler(Exception, internal)
     for kind in (HTTPException, RequestValidationError, SimcseError, TimeoutError):
         app.add_exception_handler(kind, answer)

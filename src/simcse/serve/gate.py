@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simcse.errors import SimcseError
-from simcse.serve.errors import ApiError
+from simcse.serve.errors import ApiError, internal_error
 from simcse.serve.metrics import Metrics
 from simcse.serve.settings import ServeConfig, read_keys
 
@@ -89,7 +89,7 @@ class Gate:
         settings: ServeConfig,
         metrics: Metrics,
         draining: Callable[[], bool],
-        overload: Callable[[], ApiError | None],
+        overload: Callable[[int, int], ApiError | None],
     ) -> None:
         self.app = app
         self.settings = settings
@@ -97,12 +97,56 @@ class Gate:
         self.draining = draining
         self.overload = overload
         self.keys = Keys(settings)
+        self.inside = (
+            0  # requests that have come and are not answered, counted by who receives them
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of the ASGI server."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         await _Exchange(self, scope, receive, send).run()
+
+    def refusal_unread(self, method: str, body_bytes: int) -> bytes | None:
+        """Return the whole response to a request that is refused by its length alone, if it is.
+
+        So little is done for it that what was accepted does not suffer.
+        """
+        if method != "POST" or body_bytes > self.settings.body_bytes:
+            return None
+        error = self.overload(body_bytes, self.inside)
+        if error is None:
+            return None
+        request_id, response = new_id(), error.response()
+        self.note(request_id, method, "other", error.status_code, 0.0)
+        told = [*response.raw_headers, *HEADERS, (b"x-request-id", request_id.encode())]
+        head = b"".join(b"%s: %s\r\n" % pair for pair in told)
+        return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (head, response.body)
+
+    def note(
+        self,
+        request_id: str,
+        method: str,
+        route: str,
+        status: int,
+        seconds: float,
+        *,
+        received: int = 0,
+    ) -> None:
+        """Count and log a request that was answered."""
+        self.metrics.count("requests_total", route=route, code=str(status))
+        self.metrics.observe("request_seconds", seconds)
+        if status in REJECTIONS:
+            self.metrics.count("rejected_total", reason=REJECTIONS[status])
+        facts: dict[str, Any] = {
+            "id": request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1e3, 1),
+            "bytes": received,
+        }
+        log.info(json.dumps(facts))
 
     def refusal(self, scope: Scope) -> ApiError | None:
         """Say why a request is refused by its headers alone, if it is."""
@@ -144,7 +188,7 @@ class _Exchange:
 
     def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         self.gate, self.scope, self.inner_receive, self.inner_send = gate, scope, receive, send
-        self.id = uuid.uuid4().hex[:16]
+        self.id = new_id()
         self.started = time.monotonic()
         self.status = 0
         self.received = 0
@@ -154,7 +198,7 @@ class _Exchange:
 
     async def run(self) -> None:
         try:
-            refused = self.gate.refusal(self.scope) or await self._overloaded()
+            refused = self.gate.refusal(self.scope)
             if refused is not None:
                 await self._refuse(refused)
             else:
@@ -163,20 +207,9 @@ class _Exchange:
                     await self._refuse(self.refused)
         except Exception as error:  # noqa: BLE001 - the server stays, the caller gets an id
             log.error(json.dumps({"id": self.id, "error": type(error).__name__}))
-            await self._refuse(ApiError(500, f"internal error, request {self.id}", code="internal"))
+            await self._refuse(internal_error(self.id))
         finally:
             self._note()
-
-    async def _overloaded(self) -> ApiError | None:
-        """Refuse what would wait too long before anything is made of its body, which is read."""
-        if self.scope["method"] != "POST" or (refused := self.gate.overload()) is None:
-            return None
-        try:
-            while not self.complete:
-                await self.receive()
-        except ApiError as error:  # too much of a body, or too slowly
-            return error
-        return refused
 
     async def receive(self) -> Message:
         """Pass on the body; stop at the limits of size and time."""
@@ -240,21 +273,16 @@ class _Exchange:
                 return
 
     def _note(self) -> None:
-        seconds = time.monotonic() - self.started
         route = getattr(self.scope.get("route"), "path", "other")
-        self.gate.metrics.count("requests_total", route=route, code=str(self.status))
-        self.gate.metrics.observe("request_seconds", seconds)
-        if self.status in REJECTIONS:
-            self.gate.metrics.count("rejected_total", reason=REJECTIONS[self.status])
-        facts: dict[str, Any] = {
-            "id": self.id,
-            "method": self.scope["method"],
-            "route": route,
-            "status": self.status,
-            "ms": round(seconds * 1e3, 1),
-            "bytes": self.received,
-        }
-        log.info(json.dumps(facts))
+        seconds = time.monotonic() - self.started
+        self.gate.note(
+            self.id, self.scope["method"], route, self.status, seconds, received=self.received
+        )
+
+
+def new_id() -> str:
+    """Return a number for a request."""
+    return uuid.uuid4().hex[:16]
 
 
 def too_large(settings: ServeConfig) -> ApiError:

@@ -1,24 +1,27 @@
-"""Run the application under uvicorn: timeouts for slow clients, and an end that drops nobody."""
+"""Run the application under uvicorn: its sockets and logs, and an end that drops nobody."""
 
-import asyncio
 import json
 import logging
 import signal
 import socket
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
+import torch
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from simcse.errors import ResourceError
-from simcse.serve.gate import MAX_HEADER_BYTES
+from simcse.serve.connection import Connection
 from simcse.serve.service import Service
 from simcse.serve.settings import ServeConfig
 
+# The model's thread takes Python's lock back after each of its operations, and by default may have
+# to wait 5 ms each time while requests are being parsed.
+SWITCH_SECONDS = 0.00005
 log = logging.getLogger("simcse.serve")
 
 
@@ -33,14 +36,13 @@ def serve(app: FastAPI, settings: ServeConfig) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        http=_timed(settings.header_seconds),
+        http=partial(Connection, app.state.gate, settings.header_seconds),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=int(settings.exit_seconds),
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         backlog=2048,
     )
     server = DrainingServer(config, app.state.service, settings)
@@ -48,7 +50,20 @@ def serve(app: FastAPI, settings: ServeConfig) -> None:
         sockets = [config.bind_socket()]
     except SystemExit as error:  # how uvicorn says that a port is taken
         raise ResourceError(f"cannot listen on {settings.host}:{settings.port}") from error
+    # Accepted connections inherit it. asyncio sets it only where a socket says it is TCP, which
+    # uvicorn's does not; and then an answer's body waits until its headers are acknowledged.
+    sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sys.setswitchinterval(SWITCH_SECONDS)
     server.run(sockets=sockets)
+
+
+def set_threads(threads: int | None) -> None:
+    """Give torch so many threads; without a number one less than it has.
+
+    Reading requests takes a core of its own: where the model has them all, its threads wait for one
+    another whenever a request comes, and a batch takes longer than on one core less.
+    """
+    torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
 
 
 class DrainingServer(uvicorn.Server):
@@ -81,33 +96,6 @@ class DrainingServer(uvicorn.Server):
         if self.until is not None and time.monotonic() > self.until:
             self.should_exit = True
         return await super().on_tick(counter)
-
-
-def _timed(seconds: float) -> type[H11Protocol]:
-    """Return a protocol that closes a connection whose headers take longer than ``seconds``."""
-
-    class TimedProtocol(H11Protocol):
-        timer: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self.timer = self.loop.call_later(seconds, transport.close)
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            is_waiting = self.cycle is None or self.cycle.response_complete
-            if self.timer is not None and not is_waiting:
-                self.timer.cancel()
-                self.timer = None
-            elif self.timer is None and is_waiting:
-                self.timer = self.loop.call_later(seconds, self.transport.close)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self.timer is not None:
-                self.timer.cancel()
-            super().connection_lost(exc)
-
-    return TimedProtocol
 
 
 class _JsonLines(logging.Formatter):

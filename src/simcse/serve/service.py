@@ -1,6 +1,7 @@
 """What the routes do, without HTTP: tokenise, admit, embed, search."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from simcse.serve.settings import ServeConfig
 PROBE = "A man is playing a guitar."
 REFRESH_SECONDS = 1.0  # how late another process's commit may be noticed
 MAP_POINTS = 2000
+BYTES_PER_TOKEN = 8  # of a request's body, at least for European languages: a guess on the low side
+INLINE_CHARACTERS = 2000  # of texts that are tokenised in well under a millisecond
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Service:
             metrics=self.metrics,
         )
         # A Hugging Face tokenizer and a commit each have room for one thread at a time.
+        self._tokenizer = threading.Lock()
         self._tokenizing = ThreadPoolExecutor(1, "tokenizer")
         self._searching = ThreadPoolExecutor(2, "search")
         self._writing = ThreadPoolExecutor(1, "writer")
@@ -112,10 +116,15 @@ class Service:
         same = np.allclose(found, self.known, atol=1e-2 * np.abs(self.known).max())
         return None if same else "a known sentence has another embedding than at the start"
 
-    def overload(self) -> ApiError | None:
-        """Return the refusal of a request not read yet, if even the smallest would wait long."""
+    def overload(self, body_bytes: int, inside: int) -> ApiError | None:
+        """Return the refusal of a request not read yet, if it would wait too long.
+
+        Args:
+            body_bytes: length of its body.
+            inside: requests that have come and are not answered.
+        """
         try:
-            self.batcher.check_room()
+            self.batcher.check_room(max(1, body_bytes // BYTES_PER_TOKEN), inside)
         except Overloaded as error:
             return to_api_error(error)
         return None
@@ -133,10 +142,14 @@ class Service:
         for at, text in enumerate(texts):
             if not clean_text(text):
                 raise ApiError(400, f"{param}[{at}] is blank", param=param)
-        loop = asyncio.get_running_loop()
-        rows, cut = await loop.run_in_executor(
-            self._tokenizing, self._tokenize, list(texts), truncate, param
-        )
+        short = sum(map(len, texts)) <= INLINE_CHARACTERS
+        if short and not self._tokenizer.locked():  # handing it to another thread takes longer
+            rows, cut = self._tokenize(list(texts), truncate, param)
+        else:
+            loop = asyncio.get_running_loop()
+            rows, cut = await loop.run_in_executor(
+                self._tokenizing, self._tokenize, list(texts), truncate, param
+            )
         return await self._embed(rows, cut)
 
     async def embed_ids(self, rows: Sequence[Ids], *, truncate: bool = False) -> Embedded:
@@ -217,13 +230,15 @@ class Service:
 
     def _tokenize(self, texts: list[str], truncate: bool, param: str) -> tuple[list[Ids], int]:
         tokenizer, started = self.encoder.tokenizer, time.monotonic()
-        before = tokenizer.truncated
         try:
-            rows = tokenizer.ids(texts, truncation="cut" if truncate else "error")
+            with self._tokenizer:
+                before = tokenizer.truncated
+                rows = tokenizer.ids(texts, truncation="cut" if truncate else "error")
+                cut = tokenizer.truncated - before
         except DataError as error:
             raise ApiError(400, f"{param}: {error}", param=param, code="too_long") from error
         self.metrics.observe("tokenize_seconds", time.monotonic() - started)
-        return rows, tokenizer.truncated - before
+        return rows, cut
 
     async def _embed(self, rows: list[Ids], cut: int) -> Embedded:
         vectors = await self._wait(rows, seconds=self.settings.deadline)

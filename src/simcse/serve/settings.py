@@ -19,6 +19,7 @@ class ServeConfig:
         keys: API keys that are accepted; several, so that one can be replaced by the next.
         keys_file: file with one key a line, read again whenever it changes.
         writable: whether `/v1/index/add` is open.
+        threads: of the model; `None` is one less than torch has, which is left to read requests.
         batch_tokens: tokens computed at once.
         queue_tokens: tokens that may wait, whoever asks.
         max_wait: seconds a request may be expected to take; more is refused with 429.
@@ -35,9 +36,10 @@ class ServeConfig:
     keys: tuple[str, ...] = ()
     keys_file: str | None = None
     writable: bool = False
+    threads: int | None = None
     batch_tokens: int = 1024
     queue_tokens: int = 1 << 19  # the largest request there can be: 2,048 inputs of 256 tokens
-    max_wait: float = 0.8
+    max_wait: float = 0.5
     deadline: float = 30.0
     body_bytes: int = 8 << 20
     body_seconds: float = 20.0
@@ -49,6 +51,8 @@ class ServeConfig:
         for name in ("batch_tokens", "queue_tokens", "max_wait", "deadline", "body_bytes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"serve.{name} must be > 0, got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"serve.threads must be at least 1, got {self.threads}")
         if not all(len(key) >= 16 and key.isascii() and key.isprintable() for key in self.keys):
             raise ConfigError("an API key must have at least 16 printable ASCII characters")
         if not (self.is_loopback or self.keys or self.keys_file):
