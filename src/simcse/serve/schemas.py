@@ -173,7 +173,9 @@ class NewRow(Strict):
 class AddRequest(Strict):
     """Rows to add; a row replaces the one of the same id."""
 
-    rows: Annotated[list[NewRow], Field(min_length=1, max_length=MAX_ROWS)]
+    rows: Annotated[list[NewRow], Field(min_length=1, max_length=MAX_ROWS)] = Field(
+        examples=[[{"text": "A cat sleeps on the sofa.", "metadata": {"source": "notes"}}]]
+    )
     truncate: StrictBool = False
 
 

@@ -300,7 +300,7 @@ async function start() {
     index = await ask("/v1/index");
     find("index-facts").textContent = `over ${index.rows.toLocaleString()} sentences`;
     const fields = Object.keys(index.fields);
-    find("field").replaceChildren(...["", ...fields].map((field) => make("option", { text: field })));
+    find("field").replaceChildren(...["", ...fields].map((field) => new Option(field || "none", field)));
     find("field-label").hidden = !fields.length;
     search();
   } catch (error) {
