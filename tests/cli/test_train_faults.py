@@ -173,16 +173,19 @@ def test_t9_d12_a_changed_run_is_not_resumed(train, files, tmp_path):
     assert train(run, "--resume", "train.checkpoint_every=3").code == 0
 
 
-def test_resume_needs_no_other_option_and_says_what_it_does(simcse, train, tmp_path):
+def test_resume_needs_no_other_option_and_says_what_it_does(simcse, train, tmp_path, monkeypatch):
     run = tmp_path / "run"
     first = train(run, "--resume")
     assert first.code == 0
     assert "training starts anew" in first.err
     whole, told = weights(run), events(run)
-    again = simcse("train", "--output", run, "--resume")
-    assert again.code == 0, again.err
-    assert "is finished, nothing is left to do" in again.err
-    assert "6 steps" in again.out
+    with monkeypatch.context() as patch:
+        patch.setattr("simcse.train.run.load_start", pytest.fail)  # nothing is trained
+        again = simcse("train", "--output", run, "--resume")
+        assert again.code == 0, again.err
+        assert "is finished, nothing is left to do" in again.err
+        assert "6 steps" in again.out
+        assert "seed: 0 at its start, 1 now" in train(run, "--resume", "seed=1").err
     undo_the_end(run)
     resumed = simcse("train", "--output", run, "--resume")
     assert resumed.code == 0, resumed.err

@@ -63,16 +63,17 @@ def describe(
     return {**to_dict(config), "run": run}
 
 
-def same_inputs(
+def same_run(
     before: Mapping[str, Any], model: str, files: Sequence[Path], config: TrainConfig
 ) -> None:
-    """Refuse a start model, training file or dev set other than a run's description names.
+    """Refuse a setting, start model, training file or dev set other than a run's description names.
 
     Raises:
         DataError: a file is another.
-        ConfigError: the start model is.
+        ConfigError: a setting or the start model is.
     """
-    refuse_changes(before, {**before, "run": {**before["run"], **_inputs(model, files, config)}})
+    run = {**before["run"], **_inputs(model, files, config)}
+    refuse_changes(before, {**to_dict(config), "run": run})
 
 
 def for_model(described: Mapping[str, Any]) -> dict[str, Any]:

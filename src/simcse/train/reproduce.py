@@ -11,7 +11,7 @@ from simcse.config import build
 from simcse.errors import UsageError
 from simcse.io.checkpoints import WEIGHTS, read_safetensors
 from simcse.io.settings import read_toml
-from simcse.train.provenance import refuse_changes, same_inputs
+from simcse.train.provenance import refuse_changes, same_run
 from simcse.train.run import BEST, LAST, LOG, SETTINGS, finished_report, train_run
 from simcse.train.settings import TrainConfig
 from simcse.train.watch import Event, TrainReport
@@ -54,7 +54,7 @@ def reproduce(
     run: dict[str, Any] = stored["run"]
     config = build(TrainConfig, {name: value for name, value in stored.items() if name != "run"})
     files = [Path(file) for file in run["train"]]
-    same_inputs(stored, run["model"], files, config)
+    same_run(stored, run["model"], files, config)
     again = train_run(
         run["model"],
         files,

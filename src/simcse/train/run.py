@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from simcse.train.heldout import heldout_validation, hold_out
 from simcse.train.loop import count_steps, fit
 from simcse.train.objective import refuse_unfit
 from simcse.train.processes import is_first_process, join_processes
-from simcse.train.provenance import describe, for_model, refuse_changes
+from simcse.train.provenance import describe, for_model, refuse_changes, same_run
 from simcse.train.settings import DataConfig, RunConfig, TrainConfig
 from simcse.train.signals import stop_signals
 from simcse.train.state import TrainState, load_state, save_state
@@ -97,9 +98,12 @@ def train_run(
         stop_signals() as stop,
     ):
         folder = _RunFolder(output, observe, keep_all=config.eval.keep_all)
+        at_its_end = partial(folder.finished, model, files, config)
+        if resume and (finished := processes.from_first(at_its_end)) is not None:
+            return finished
         encoder = load_start(model, config)
 
-        def open_folder() -> tuple[TrainReport | None, TrainState | None, Chosen]:
+        def open_folder() -> tuple[TrainState | None, Chosen]:
             refuse_used(output, resume=resume)
             asked = precision if config.precision == "auto" else config.precision
             chosen = choose_precision(asked, encoder.device, width=encoder.backbone.width)
@@ -114,14 +118,11 @@ def train_run(
             )
             return folder.open(described, resume=resume)
 
-        finished, state, chosen = processes.from_first(open_folder)
-        if finished is not None:
-            return finished
+        state, chosen = processes.from_first(open_folder)
         first = processes.is_first
         head = find_mlm_head(encoder, model, config, folder.tell_once if first else _ignore)
-        writes: dict[str, Any] = {}
-        if first:
-            writes = {"observe": folder.tell, "keep": folder.keep, "save": folder.save}
+        told = {"observe": folder.tell, "keep": folder.keep, "save": folder.save}
+        writes: dict[str, Any] = told if first else {}
         report = fit(
             encoder,
             examples,
@@ -185,37 +186,43 @@ class _RunFolder:
         self.look: int | None = None
         self.boards: Callable[[Event], None] = _ignore
 
+    def finished(
+        self, model: str, files: Sequence[Path], config: TrainConfig
+    ) -> TrainReport | None:
+        """Return what the run here came to, if it is at its end and the one asked for."""
+        log = self.folder / LOG
+        report = finished_report(log) if log.exists() else None
+        if report is not None:
+            same_run(read_toml(self.folder / SETTINGS), model, files, config)
+            self._note(f"{self.folder} is finished, nothing is left to do")
+        return report
+
     def open(
         self, described: Mapping[str, Any], *, resume: bool
-    ) -> tuple[TrainReport | None, TrainState | None, Chosen]:
+    ) -> tuple[TrainState | None, Chosen]:
         """Make the folder ready for a run, or take it up.
 
         Returns:
-            The report of a finished run, the checkpoint to go on from, and the precision.
+            The checkpoint to go on from, and the precision.
         """
         log, settings = self.folder / LOG, self.folder / SETTINGS
-        finished = finished_report(log) if resume and log.exists() else None
-        if resume and finished is None:
+        if resume:
             self.state = load_state(self.folder, self._note)
-        if finished or self.state:
-            stored = read_toml(settings)
-            for difference in refuse_changes(stored, described):
-                self._note(f"{difference}: the last bits of the result may differ")
-            described = stored
-        if finished:
-            self._note(f"{self.folder} is finished, nothing is left to do")
-            return finished, None, described["run"]["precision"]
         if self.state is None:
             if resume:
                 self._note(f"no checkpoint in {self.folder}: training starts anew")
             log.unlink(missing_ok=True)
             write_text(settings, tomli_w.dumps(described))
         else:
+            stored = read_toml(settings)
+            for difference in refuse_changes(stored, described):
+                self._note(f"{difference}: the last bits of the result may differ")
+            described = stored
             cut_log(log, self.state.progress["log_bytes"])
         self.provenance = for_model(described)
         after = (self.state.step if self.state else 0) if resume else None
         self.boards = tensorboard(self.folder, after=after)
-        return None, self.state, described["run"]["precision"]
+        return self.state, described["run"]["precision"]
 
     def tell(self, event: Event) -> None:
         """Log an event and pass it on; that the run was resumed is no event of the run."""
