@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import signal
 import sys
 import tracemalloc
 from pathlib import Path
@@ -199,6 +200,33 @@ def test_atomic_write_leaves_the_old_file_on_error(tmp_path):
         raise OSError(28, "No space left on device")
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
     assert path.read_text() == "old"
+
+
+def test_what_a_killed_writer_left_goes_and_a_living_one_s_file_stays(tmp_path):
+    path = tmp_path / "vectors.parquet"
+    ready, child = os.pipe(), os.fork()
+    if child == 0:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            os.write(ready[1], b"!")
+            signal.pause()
+        os._exit(0)
+    os.read(ready[0], 1)
+    (left,) = tmp_path.iterdir()
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert left.read_text() == "half"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with atomic_path(tmp_path / "vectors") as temporary:  # another file, of nearly its name
+        temporary.write_text("other")
+    assert left.exists()
+    with atomic_path(path) as first, atomic_path(path) as second:
+        assert not left.exists()
+        first.write_text("last")
+        second.write_text("first")
+    assert path.read_text() == "last"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "vectors", path]
 
 
 def test_atomic_write_below_a_file_is_a_resource_error(tmp_path):

@@ -1,6 +1,8 @@
 """The one atomic writer, the one line reader, and the one treatment of control characters."""
 
 import contextlib
+import fcntl
+import glob
 import gzip
 import hashlib
 import io
@@ -191,20 +193,18 @@ def _decode(raw: bytes, number: int, source: Source) -> str | None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success fsync it and rename it to ``path``.
 
-    On any error the temporary file is removed and ``path`` is as it was.
+    On any error the temporary file is removed and ``path`` is as it was. What a writer of the same
+    ``path`` left that was killed is removed, too.
 
     Raises:
         ResourceError: the disk is full, read-only or the folder cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
+        _clear_dead(path)
+        handle, temporary = _locked_file(path)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
@@ -215,12 +215,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with LF, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """Make a temporary file beside ``path``, which is locked until its descriptor is closed."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=f".new{path.suffix}"
+        )
+        with contextlib.suppress(OSError):  # a file system without locks: nobody clears there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # taken for a dead writer's before it was locked
+
+
+def _clear_dead(path: Path) -> None:
+    """Remove the temporary files of writers of ``path`` that were killed: nobody locks them."""
+    name, suffix = glob.escape(path.name), glob.escape(path.suffix)
+    for left in path.parent.glob(f".{name}.????????.new{suffix}"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(handle)
 
 
 def _umask() -> int:
