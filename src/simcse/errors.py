@@ -8,6 +8,9 @@ SimcseError (1)
 ├── ResourceError (5)     the machine refuses: disk full, read-only, locked, extra not installed
 ├── NumericError (6)      training or evaluation left the finite numbers
 └── StoppedError (128 + signal)  a signal asked a run to stop, and it can be resumed
+
+SimcseWarning               something was mended or left out; the command line says it once
+└── TruncationWarning     sentences were cut to the length limit
 """
 
 
@@ -57,3 +60,11 @@ class StoppedError(SimcseError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
+
+
+class SimcseWarning(UserWarning):
+    """Base of every warning this package gives; the message is for the user."""
+
+
+class TruncationWarning(SimcseWarning):
+    """Sentences were cut to the length limit."""

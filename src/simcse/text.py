@@ -13,10 +13,6 @@ from simcse.io.files import clean_text
 Truncation = Literal["error", "warn", "cut"]
 
 
-class TruncationWarning(UserWarning):
-    """Sentences were cut to the length limit."""
-
-
 @dataclass(frozen=True)
 class TokenBatch:
     """B sentences as one row of T tokens, shortest sentence first.

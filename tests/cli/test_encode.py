@@ -75,6 +75,8 @@ def test_dimensions_are_kept_where_the_model_was_trained_for_them(
 
 
 def test_similarity_is_the_cosine(simcse, tiny_model_folder):
+    long = simcse("similarity", "the dog " * 40, "the dog", "--model", tiny_model_folder)
+    assert (long.code, long.err) == (0, "warning: 1 of 2 sentences were cut to 32 tokens\n")
     same = simcse("similarity", "the dog", "the dog", "--model", tiny_model_folder)
     other = simcse("similarity", "the dog", "a cat eats", "--model", tiny_model_folder)
     assert same.out == "1.0000\n"

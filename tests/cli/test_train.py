@@ -1,6 +1,7 @@
 """``simcse train`` from files to a run folder."""
 
 import json
+import re
 
 import pytest
 
@@ -30,6 +31,23 @@ def dev(tmp_path):
     ]
     path.write_text("\n".join(rows) + "\n")
     return path
+
+
+def test_what_is_cut_at_every_look_is_said_once(simcse, tiny_model_folder, text, dev, tmp_path):
+    dev.write_text(dev.read_text() + "dev\t2\t" + "the dog " * 40 + "\tthe cat\n")
+    outcome = simcse(
+        *("train", "--model", tiny_model_folder, "--train", text, "--output", tmp_path / "run"),
+        *("optim.batch_size=16", f"eval.dev={dev}", "eval.every=2"),
+    )
+    assert outcome.code == 0, outcome.err
+    looks = [
+        event for event in read_log(tmp_path / "run" / "log.jsonl") if event["event"] == "eval"
+    ]
+    assert len(looks) == 4
+    told = [line for line in outcome.err.splitlines() if "were cut" in line]
+    assert len(told) == 1
+    assert re.fullmatch(r"warning: 1 of \d+ sentences were cut to 32 tokens", told[0].strip())
+    assert "TruncationWarning" not in outcome.err
 
 
 def test_a_text_file_trains_unsupervised_and_leaves_a_whole_run_folder(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from simcse.errors import TruncationWarning
 from simcse.model.encoder import SentenceEncoder
-from simcse.text import TruncationWarning
 
 
 def test_one_warning_a_call_says_how_many_were_cut(tiny_encoder: SentenceEncoder) -> None:

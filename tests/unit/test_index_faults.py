@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse.errors import ArtefactError, DataError, NumericError, ResourceError, UsageError
+from simcse.errors import (
+    ArtefactError,
+    DataError,
+    NumericError,
+    ResourceError,
+    SimcseWarning,
+    UsageError,
+)
 from simcse.index.embedded import EmbeddedIndex
 from simcse.index.ingest import ingest
 from simcse.index.snapshot import damages
@@ -83,7 +90,7 @@ def test_x1_x2_what_is_derived_is_made_again(index, name, damage):
     path = file_of(index, name)
     damage(path)
     assert [name in problem for problem in damages(index.folder)] == [True]
-    with pytest.warns(UserWarning, match=name.replace(".", r"\.") + ".*it is made again"):
+    with pytest.warns(SimcseWarning, match=name.replace(".", r"\.") + ".*it is made again"):
         mended = EmbeddedIndex.open(index.folder)
     assert mended.search(query, k=3) == expected
     assert damages(index.folder) == []

@@ -63,7 +63,8 @@ def calibrate(
     if pairs:
         encoder = load_for(index, model, **loading)
         first, second, labels = zip(*pairs, strict=True)
-        scores = cosine(encoder.encode(first), encoder.encode(second))
+        vectors = encoder.encode([*first, *second])
+        scores = cosine(vectors[: len(first)], vectors[len(first) :])
         match = fit_match(scores, labels, precision=min_precision)
         calibration = dataclasses.replace(calibration, match=match)
     index.annotate(calibration=calibration.to_json())

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, load_with_stamp, open_index
+from simcse.cli.indexing import PLACE, load_with_stamp, open_index, say_cut
 from simcse.cli.options import load_encoder, loading_options, model_option, precision_option
+from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
     from simcse.index.places import Place
-    from simcse.model.encoder import SentenceEncoder
 
 CHUNK = 4096  # sentences encoded and written together
 ENDINGS = (".npy", ".safetensors", ".parquet")
@@ -125,7 +125,6 @@ def _encode_file(
     from simcse.io.files import ReadCounts
     from simcse.io.sentences import count_lines, read_sentences
     from simcse.io.vectors import vector_writer
-    from simcse.text import TruncationWarning
 
     counts = ReadCounts()
     # An unusable file fails here, before the model is loaded.
@@ -139,7 +138,8 @@ def _encode_file(
                 encoder.encode(chunk, truncation=truncation, dimensions=dimensions),  # type: ignore[arg-type]
             )
     click.echo(f"{output}: {counts}", err=True)
-    _say_cut(encoder, encoder.tokenizer.truncated, truncation)
+    if truncation == "warn":
+        say_cut(encoder, encoder.tokenizer.truncated)
 
 
 def _encode_shards(
@@ -179,17 +179,12 @@ def _encode_shards(
             observe=advance,
         )
     click.echo(f"{folder}: {counts}, {len(shards):,} parts", err=True)
-    _say_cut(encoder, cut, truncation)
+    if truncation == "warn":
+        say_cut(encoder, cut)
     if index is not None:
         with counting_bar("indexing", manifest.rows) as advance:
             done = load_parts(index, folder, manifest, advance)
         click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
-
-
-def _say_cut(encoder: SentenceEncoder, cut: int, truncation: str) -> None:
-    if cut and truncation == "warn":
-        limit = encoder.tokenizer.max_length
-        click.echo(f"warning: {cut:,} sentences were cut to {limit} tokens", err=True)
 
 
 def _chunks(sentences: Iterator[str], *, total: int | None) -> Iterator[list[str]]:

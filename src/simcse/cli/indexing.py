@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.options import load_encoder
+from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,15 +51,10 @@ PLACE = PlaceType(path_type=Path, file_okay=False)
 
 
 def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
-    """Open an index; what it warns of is said on stderr."""
+    """Open an index."""
     from simcse.index import places
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        opened = places.open_index(place, verify=verify)
-    for warning in caught:
-        click.echo(f"warning: {warning.message}", err=True)
-    return opened
+    return places.open_index(place, verify=verify)
 
 
 def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelStamp]:  # noqa: ANN401
@@ -82,7 +78,6 @@ def fill(
     """Add the rows of files with a progress bar; say at the end what came in."""
     from simcse.index.ingest import ingest
     from simcse.io.files import ReadCounts
-    from simcse.text import TruncationWarning
 
     counts = ReadCounts()
     try:
@@ -93,7 +88,12 @@ def fill(
         click.echo(f"{len(opened):,} rows are in; the same command goes on from there", err=True)
         raise
     click.echo(f"{counts}: {done.added:,} added, {done.updated:,} replaced", err=True)
-    if cut := encoder.tokenizer.truncated:
+    say_cut(encoder, encoder.tokenizer.truncated)
+
+
+def say_cut(encoder: SentenceEncoder, cut: int) -> None:
+    """Say at the end how many sentences were over the length limit, if any were."""
+    if cut:
         limit = encoder.tokenizer.max_length
         click.echo(f"warning: {cut:,} sentences were cut to {limit} tokens", err=True)
 

@@ -1,6 +1,10 @@
 """`simcse`: the command group and what every failure looks like to a user."""
 
+import contextlib
 import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
@@ -22,7 +26,7 @@ from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
 from simcse.cli.serve import serve
 from simcse.cli.train import train
-from simcse.errors import SimcseError
+from simcse.errors import SimcseError, SimcseWarning
 
 INTERRUPTED = 130
 
@@ -53,7 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with the exit code of what happened."""
     try:
         typed = sys.argv[1:] if arguments is None else arguments
-        code = cli.main(typed, prog_name="simcse", standalone_mode=False, obj=typed)
+        with _warnings_as_lines():
+            code = cli.main(typed, prog_name="simcse", standalone_mode=False, obj=typed)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -67,3 +72,28 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Say each of the package's own warnings once, as a line on stderr."""
+    said: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, SimcseWarning):
+            others(message, category, filename, lineno, file, line)
+        elif str(message) not in said:
+            said.add(str(message))
+            click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        others, warnings.showwarning = warnings.showwarning, show
+        warnings.simplefilter("always", SimcseWarning)
+        yield

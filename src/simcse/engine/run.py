@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from simcse.engine.shards import Manifest, Shard, encode_shard
-from simcse.errors import ResourceError, SimcseError
+from simcse.errors import ResourceError, SimcseError, TruncationWarning
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.precision import choose_precision
-from simcse.text import TruncationWarning
 
 Engine = Literal["local", "ray"]
 

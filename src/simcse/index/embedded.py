@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError, UsageError
+from simcse.errors import ArtefactError, SimcseWarning, UsageError
 from simcse.index import approximate
 from simcse.index.approximate import FILE, RECALL, Kind
 from simcse.index.filters import Condition
@@ -106,7 +106,7 @@ class EmbeddedIndex(StagedIndex):
         try:
             return cls(folder, _open(folder, verify=verify))
         except DerivedDamage as error:
-            warnings.warn(f"{error}; it is made again", stacklevel=2)
+            warnings.warn(f"{error}; it is made again", SimcseWarning, stacklevel=2)
             return cls(folder, rebuild(folder))
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simcse.errors import UsageError
+from simcse.errors import TruncationWarning, UsageError
 from simcse.model.backbone import Backbone
 from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
 from simcse.model.head import ProjectionHead
@@ -20,7 +20,7 @@ from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.progress import with_progress
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import Layer
-from simcse.text import TokenBatch, Tokenizer, Truncation, TruncationWarning, pack
+from simcse.text import TokenBatch, Tokenizer, Truncation, pack
 
 BATCH_TOKENS = 4096
 CHUNK = 4096  # sentences tokenised and sorted by length together
