@@ -47,7 +47,8 @@ class LossConfig:
     matryoshka: tuple[int, ...] | None = None
     dropout_free_negatives: bool = False
     repetition: float = 0.0  # Wu et al. 2022 use 0.32
-    dimension_weight: float = 0.0
+    dimension_weight: float = 0.0  # the authors' code has 0.1 (train_re_vicreg.py, sw_weight)
+    # There, too (sw_temp): 5 beside negatives without dropout, 20 for the dimensions alone.
     dimension_temperature: float = 5.0
     contrastive_weight: float = 1.0
     mlm_weight: float = 0.0  # table D.2
