@@ -1,12 +1,9 @@
 """What a quickstart found: as numbers, a table and words."""
 
-import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from simcse import __version__
 from simcse.quickstart.measure import (
     RECALL_AT,
     Difference,
@@ -17,6 +14,7 @@ from simcse.quickstart.measure import (
 )
 from simcse.quickstart.prose import Corpus
 from simcse.report.tables import Column, Table, Value
+from simcse.report.versions import versions
 from simcse.train.settings import TrainConfig
 from simcse.train.watch import Event, TrainReport
 
@@ -115,12 +113,6 @@ class Outcome:
             "seconds": self.seconds,
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that the numbers depend on."""
-    packages = {name: version(name) for name in ("torch", "transformers", "numpy")}
-    return {"simcse": __version__, "python": platform.python_version(), **packages}
 
 
 def next_commands(output: Path) -> list[str]:

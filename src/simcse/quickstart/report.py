@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from simcse.config import to_dict
 from simcse.quickstart.measure import Hit, Measures
-from simcse.quickstart.outcome import Outcome, versions
+from simcse.quickstart.outcome import Outcome
 from simcse.report import html
 from simcse.report.plots import (
     Curve,
@@ -15,6 +15,7 @@ from simcse.report.plots import (
 )
 from simcse.report.runs import key_values
 from simcse.report.tables import Column, Table
+from simcse.report.versions import versions
 
 CURVES = {  # by the event they are logged in
     "loss": ("step", "Training loss"),
