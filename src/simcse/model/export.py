@@ -1,6 +1,7 @@
 """Models for other tools: written, read back by that tool, compared, and only then handed over."""
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import logging
@@ -118,7 +119,8 @@ def export_model(
         code, options = _recipe(encoder, to)
         write_text(new / "README.md", _readme(encoder, to, code, options))
         with quiet():
-            encode = in_batches(code(str(new), **options))
+            shared = {"core": _openvino_core()} if to == "openvino" else {}
+            encode = in_batches(code(str(new), **options, **shared))
             found = compare(
                 lambda texts: encoder.encode(texts, truncation="cut"), encode, sentences
             )
@@ -246,7 +248,7 @@ def _write_openvino(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> Non
 
     _write_padding_tokenizer(encoder, folder)
     _trace(encoder, folder / MODEL)
-    model = openvino.Core().read_model(folder / MODEL)  # convert_model would report its use
+    model = _openvino_core().read_model(folder / MODEL)  # convert_model would report its use
     try:
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=dtype == "fp16")
     except RuntimeError as error:  # how a full disk shows
@@ -254,6 +256,19 @@ def _write_openvino(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> Non
         raise ResourceError(f"OpenVINO cannot write {folder.name}: {reason}") from error
     for path in folder.glob(f"{MODEL}*"):
         path.unlink()
+
+
+@functools.cache
+def _openvino_core() -> Any:  # noqa: ANN401 - openvino has no types
+    """Return the one core of this process, for the reason that `recipes.load_openvino` gives.
+
+    The processor plugin of each core has a signal stack of its own (`SigAltStackSetup`, since
+    https://github.com/openvinotoolkit/openvino/pull/11894) and puts back its predecessor's, there
+    or not.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 _WRITERS: Mapping[Format, Callable[[SentenceEncoder, Path, Dtype], None]] = {

@@ -4,8 +4,12 @@ The README of an export shows the very function that it was verified by.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
 
 
 def load_sentence_transformers(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
@@ -76,15 +80,21 @@ def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
     return encode
 
 
-def load_openvino(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
-    """Return a function from sentences to embeddings (N, D)."""
+def load_openvino(
+    folder: str, core: "openvino.Core | None" = None
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D).
+
+    Give all models of a program one ``core``. Of two, the one made first must not end first: it
+    would leave OpenVINO's signal stack unmapped, and the next signal, Ctrl-C too, would be a crash.
+    """
     import openvino
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
     # Left to itself OpenVINO computes in bf16 where the processor can: faster, less exact.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.compile_model(f"{folder}/model.xml", "CPU", options)
+    model = (core or openvino.Core()).compile_model(f"{folder}/model.xml", "CPU", options)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
         rows = tokenizer.encode_batch(list(texts))
