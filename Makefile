@@ -8,8 +8,9 @@ STAMP := .venv/.installed
 run: $(STAMP)
 	$(BIN)/simcse quickstart --output quickstart
 
+# Two workers of one thread each: most tests wait for a process or use one thread anyway.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff format --check src tests benchmarks

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands import Command
 from simcse import SentenceEncoder
 from simcse.engine.shards import encode_shard, plan
 from simcse.errors import ArtefactError, DataError, UsageError
@@ -43,7 +44,7 @@ def inputs(tmp_path):
 
 def command(inputs, output, model, *more):
     told = ("--model", model, "--output", output, "--shard-rows", 50, "--precision", "fp32")
-    return [sys.executable, "-m", "simcse", "encode", *map(str, (*inputs, *told, *more))]
+    return ["encode", *map(str, (*inputs, *told, *more))]
 
 
 def contents(folder):
@@ -56,12 +57,6 @@ def contents(folder):
     ]
     assert len(found) == 700
     return set(found)
-
-
-def run(arguments, **more):
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, **more)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 def kill_at_part(process, folder, parts):
@@ -77,17 +72,18 @@ def kill_at_part(process, folder, parts):
 
 @pytest.mark.slow
 def test_a_killed_driver_goes_on_behind_the_parts_that_are_there(
-    inputs, tiny_model_folder, tmp_path
+    simcse, inputs, tiny_model_folder, tmp_path
 ):
     whole, folder = tmp_path / "whole", tmp_path / "vectors"
-    assert "700 rows, 1 blank" in run(command(inputs, whole, tiny_model_folder))
+    done = simcse(*command(inputs, whole, tiny_model_folder))
+    assert "700 rows, 1 blank" in done.err
     asked = command(inputs, folder, tiny_model_folder)
-    with subprocess.Popen(asked, stderr=subprocess.DEVNULL) as running:
-        kill_at_part(running, folder, 2)
+    kill_at_part(Command(asked, stderr=os.devnull), folder, 2)
     done = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
     assert 2 <= len(done) < 15
-    run(asked)
+    assert simcse(*asked).code == 0
     assert contents(folder) == contents(whole)
+    assert not list(folder.glob(".part-*"))  # of the part it was killed in
     assert all(path.stat().st_mtime_ns == written for path, written in done.items())
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     for rows, vectors in read_part(folder / "part-00003.parquet"):
@@ -109,12 +105,13 @@ def processes(mark):
 
 @pytest.mark.slow
 def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
-    inputs, tiny_model_folder, tmp_path
+    simcse, inputs, tiny_model_folder, tmp_path
 ):
-    pytest.importorskip("ray", reason="needs the extra ray, which the tests do not install")
+    pytest.importorskip("ray")
     whole, folder, mark = tmp_path / "whole", tmp_path / "vectors", uuid.uuid4().hex
-    run(command(inputs, whole, tiny_model_folder))
-    asked = command(inputs, folder, tiny_model_folder, "--engine", "ray", "--workers", "2")
+    assert simcse(*command(inputs, whole, tiny_model_folder)).code == 0
+    ray = command(inputs, folder, tiny_model_folder, "--engine", "ray", "--workers", "2")
+    asked = [sys.executable, "-m", "simcse", *ray]
     # Ray gives way to every other process; a test on a busy machine would never end.
     environment = {**os.environ, "SIMCSE_TEST_MARK": mark, "RAY_worker_niceness": "0"}
     try:
@@ -128,18 +125,20 @@ def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
                 os.kill(pid, signal.SIGKILL)
             kill_at_part(running, folder, 4)
         assert len(list(folder.glob("part-*.parquet"))) < 15
-        run(asked, env=environment)
+        done = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
     finally:
         for pid in processes(mark):
             os.kill(pid, signal.SIGKILL)
     assert contents(folder) == contents(whole)
-    assert "15 parts" in run(command(inputs, folder, tiny_model_folder))  # the other engine agrees
+    again = simcse(*command(inputs, folder, tiny_model_folder))
+    assert "15 parts" in again.err  # the other engine agrees
 
 
 def test_parts_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path, monkeypatch):
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     EmbeddedIndex.create(tmp_path / "index", stamp(encoder, "tiny"))
-    asked = [*command(inputs[:2], tmp_path / "v", tiny_model_folder)[3:], "--index"]
+    asked = [*command(inputs[:2], tmp_path / "v", tiny_model_folder), "--index"]
     calls = iter(range(5))
     with monkeypatch.context() as patched:
         commit = EmbeddedIndex.commit
@@ -162,7 +161,7 @@ def test_parts_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path
 
 
 def test_another_job_in_the_folder_is_refused(simcse, inputs, tiny_model_folder, tmp_path):
-    asked = command(inputs[:1], tmp_path / "v", tiny_model_folder)[3:]
+    asked = command(inputs[:1], tmp_path / "v", tiny_model_folder)
     assert simcse(*asked).code == 0
     for change, said in (
         (("--shard-rows", 60), "shards"),
@@ -175,7 +174,7 @@ def test_another_job_in_the_folder_is_refused(simcse, inputs, tiny_model_folder,
     assert simcse(*asked).code == 4
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    assert simcse(*command(inputs[:1], tmp_path / "used", tiny_model_folder)[3:]).code == 2
+    assert simcse(*command(inputs[:1], tmp_path / "used", tiny_model_folder)).code == 2
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 import contextlib
 import http.client
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,6 +13,7 @@ pytest.importorskip("faiss")
 
 from fastapi.testclient import TestClient
 
+from commands import Command
 from postgres import Postgres, servers
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.rows import Row
@@ -118,10 +116,9 @@ def start(tmp_path):
 
     def begin(*arguments, keys="", log=None):
         log = log or tmp_path / f"log{len(running)}.txt"
-        environment = {**os.environ, "SIMCSE_API_KEYS": keys}
-        command = [sys.executable, "-m", "simcse", "serve", "--port", "0", *map(str, arguments)]
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(command, stderr=stderr, env=environment)
+        log.touch()
+        command = ("serve", "--port", "0", *arguments)
+        process = Command(command, stderr=log, env={"SIMCSE_API_KEYS": keys})
         running.append(process)
         until = time.monotonic() + 300
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
