@@ -21,6 +21,7 @@ from simcse.cli.export import export
 from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
+from simcse.cli.pairs import neighbours, nli
 from simcse.cli.postprocess import postprocess
 from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
@@ -49,7 +50,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     cli.add_command(command)
-for command in (doctor, dedupe, split, sample, augment):
+for command in (doctor, dedupe, split, sample, augment, neighbours, nli):
     data.add_command(command)
 
 

@@ -47,7 +47,7 @@ def doctor(file: Path, columns: str, folder: Path | None, as_json: bool) -> None
     sentences = list(_evaluation_sentences(folder))
     if not sentences:
         click.echo("note: no evaluation sets here, so leaks cannot be seen", err=True)
-    found = diagnose(file, columns=_columns(columns), evaluation=sentences)
+    found = diagnose(file, columns=parse_columns(columns), evaluation=sentences)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:
@@ -170,12 +170,13 @@ def augment(
     click.echo(f"{output}: {written:,} pairs", err=True)
 
 
-def _columns(columns: str) -> tuple[str, ...]:
+def parse_columns(columns: str) -> tuple[str, ...]:
+    """Return what --columns names."""
     return tuple(columns.split(",")) if columns else ()
 
 
 def _has_header(columns: str) -> bool:
-    return bool(columns) and not all(name.isdecimal() for name in _columns(columns))
+    return bool(columns) and not all(name.isdecimal() for name in parse_columns(columns))
 
 
 def _reader(file: Path, columns: str) -> "Callable[[], Iterator[Example]]":
@@ -183,9 +184,9 @@ def _reader(file: Path, columns: str) -> "Callable[[], Iterator[Example]]":
     from simcse.io.examples import stream_examples
     from simcse.io.files import Source
 
-    if next(stream_examples(Source(file), _columns(columns)), None) is None:
+    if next(stream_examples(Source(file), parse_columns(columns)), None) is None:
         raise DataError(f"{file}: no usable rows")
-    return lambda: stream_examples(Source(file), _columns(columns))
+    return lambda: stream_examples(Source(file), parse_columns(columns))
 
 
 def _evaluation_sentences(folder: Path | None) -> Iterator[str]:

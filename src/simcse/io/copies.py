@@ -38,8 +38,8 @@ def copy_rows(path: Path, output: Path, keep: NDArray[np.int64], *, header: bool
                     written.write(line if line.endswith(b"\n") else line + b"\n")
 
 
-def write_pairs(output: Path, pairs: Iterable[tuple[str, str]]) -> int:
-    """Write pairs of cleaned texts as lines parted by a tab, and return how many.
+def write_pairs(output: Path, pairs: Iterable[tuple[str, ...]]) -> int:
+    """Write pairs or triplets of cleaned texts, parted by tabs, a line each; return how many.
 
     Raises:
         DataError: ``output`` is not named as such a file.

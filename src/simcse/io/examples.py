@@ -21,6 +21,7 @@ from simcse.io.parquet import read_parquet
 from simcse.io.sentences import stream_numbered
 
 Row = tuple[int, list[str]]  # physical line (or Parquet row) from 1; cells
+Schemes = Sequence[tuple[str, str, str]]
 
 # Keys in the order anchor, positive, hard negatives; the last are the reference project's.
 SCHEMES = (
@@ -28,6 +29,7 @@ SCHEMES = (
     ("anchor", "positive", "negative"),
     ("sent0", "sent1", "hard_neg"),
 )
+LABELLED = (("label", "premise", "hypothesis"), ("gold_label", "sentence1", "sentence2"))
 HEADER_WORDS = frozenset(
     "anchor positive negative negatives sent0 sent1 hard_neg sentence sentence1 sentence2 "
     "sentence_a sentence_b text text1 text2 premise hypothesis".split()
@@ -44,6 +46,7 @@ class Example:
         negatives: hard negatives of this row, as many as the row has.
         file: where it was read; empty if it was not.
         line: its physical line (or Parquet row) there, from 1.
+        label: what anchor and positive are to each other, where the rows are labelled.
     """
 
     anchor: str
@@ -51,6 +54,7 @@ class Example:
     negatives: tuple[str, ...] = ()
     file: str = field(default="", compare=False, repr=False)
     line: int = field(default=0, compare=False, repr=False)
+    label: str = ""
 
 
 def read_examples(
@@ -105,6 +109,28 @@ def stream_examples(source: Source, columns: Sequence[str] = ()) -> Iterator[Exa
     return _examples_of_rows(source, columns)
 
 
+def stream_labelled(source: Source, columns: Sequence[str] = ()) -> Iterator[Example]:
+    """Yield the labelled pairs of one file lazily: a label, a premise and a hypothesis a row.
+
+    The formats but ``.txt`` and the meaning of ``columns`` are those of `read_examples`; without
+    them `LABELLED` are the keys that are tried in ``.jsonl`` and ``.parquet``.
+
+    Raises:
+        DataError: while streaming, as `read_examples`.
+    """
+    if file_format(source.path) == "txt":
+        raise DataError(f"{source}: expected a table of label, premise and hypothesis, got .txt")
+    file = str(source)
+    for number, cells in _rows(source, columns, LABELLED):
+        if len(cells) != 3 or not all(cells):
+            shown = str(cells)[:80]
+            source.refuse(number, f"expected a label, a premise and a hypothesis, got {shown}")
+            continue
+        source.counts.rows += 1
+        label, premise, hypothesis = cells
+        yield Example(premise, hypothesis, (), file, number, label)
+
+
 def csv_rows(source: Source) -> Iterator[Row]:
     """Yield each record's first physical line and its cells; a quoted cell may span lines.
 
@@ -135,7 +161,7 @@ def csv_rows(source: Source) -> Iterator[Row]:
 
 def _examples_of_rows(source: Source, columns: Sequence[str]) -> Iterator[Example]:
     file = str(source)
-    for number, cells in _rows(source, columns):
+    for number, cells in _rows(source, columns, SCHEMES):
         if not all(cells[:2]):
             source.refuse(number, f"the {'positive' if cells[0] else 'anchor'} is empty or missing")
             continue
@@ -144,8 +170,8 @@ def _examples_of_rows(source: Source, columns: Sequence[str]) -> Iterator[Exampl
         yield Example(cells[0], positive, tuple(filter(None, cells[2:])), file, number)
 
 
-def _rows(source: Source, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield rows as cleaned cells in the order anchor, positive, hard negatives."""
+def _rows(source: Source, columns: Sequence[str], schemes: Schemes) -> Iterator[Row]:
+    """Yield rows as cleaned cells in the order of ``columns`` or of one of ``schemes``."""
     name = file_format(source.path)
     if name == "tsv":
         rows = ((n, line.split("\t")) for n, line in read_lines(source) if line is not None)
@@ -153,9 +179,10 @@ def _rows(source: Source, columns: Sequence[str]) -> Iterator[Row]:
     if name == "csv":
         return _arranged(source, _cleaned(source, csv_rows(source)), columns)
     if name == "jsonl":
-        return _cleaned(source, _record_rows(source, read_json_lines(source), columns))
+        return _cleaned(source, _record_rows(source, read_json_lines(source), columns, schemes))
     if name == "parquet":
-        return _cleaned(source, _record_rows(source, read_parquet(source, columns), columns))
+        records = read_parquet(source, columns)
+        return _cleaned(source, _record_rows(source, records, columns, schemes))
     known = ".txt, .tsv, .csv, .jsonl (each also .gz) or .parquet"
     raise DataError(f"{source}: expected {known}, got the format {name!r}")
 
@@ -218,23 +245,30 @@ def _picked(
 
 
 def _record_rows(
-    source: Source, records: Iterator[tuple[int, Any]], columns: Sequence[str]
+    source: Source,
+    records: Iterator[tuple[int, Any]],
+    columns: Sequence[str],
+    schemes: Schemes,
 ) -> Iterator[Row]:
     for number, record in records:
         try:
-            yield number, _record_cells(record, columns)
+            yield number, _record_cells(record, columns, schemes)
         except ValueError as error:
             source.refuse(number, str(error))
 
 
-def _record_cells(record: Any, columns: Sequence[str]) -> list[str]:  # noqa: ANN401 - parsed JSON
+def _record_cells(
+    record: Any,  # noqa: ANN401 - parsed JSON
+    columns: Sequence[str],
+    schemes: Schemes,
+) -> list[str]:
     """Return the cells of a dictionary or list.
 
     Raises:
         ValueError: it is neither, has no known keys, or a value is not text.
     """
     if isinstance(record, dict):
-        names = columns or _scheme(record)
+        names = columns or _scheme(record, schemes)
         values = [record.get(name) for name in names]
         negatives = [text for value in values[2:] for text in _as_list(value)]
         cells = ["" if value is None else value for value in values[:2]] + negatives
@@ -248,11 +282,11 @@ def _record_cells(record: Any, columns: Sequence[str]) -> list[str]:  # noqa: AN
     return cells
 
 
-def _scheme(record: dict[str, Any]) -> Sequence[str]:
-    fitting = [names for names in SCHEMES if names[0] in record and names[1] in record]
+def _scheme(record: dict[str, Any], schemes: Schemes) -> Sequence[str]:
+    fitting = [names for names in schemes if names[0] in record and names[1] in record]
     if fitting:
         return max(fitting, key=lambda names: names[2] in record)
-    known = " or ".join(", ".join(names) for names in SCHEMES)
+    known = " or ".join(", ".join(names) for names in schemes)
     raise ValueError(f"expected the keys {known}, got {', '.join(record)}; name yours by columns")
 
 
