@@ -13,6 +13,7 @@ from simcse.errors import ConfigError, UsageError
 Piece = TypeVar("Piece")
 Regulariser = Literal["none", "uniformity", "spectrum"]
 Form = Literal["softmax", "decoupled", "debiased", "focal"]
+Similarity = Literal["cosine", "dot"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class LossConfig:
     """What is minimised.
 
     Attributes:
-        temperature: divisor of the cosine.
+        temperature: divisor of the similarity.
+        similarity: cosine, or the dot product, which the paper takes with a temperature of 1.
+        fixed_mask: one dropout mask for both passes, so that the positive equals the anchor.
         hard_negative_weight: the paper's alpha, on the row's own hard negatives.
         mask_duplicates: sentences with equal text are not each other's negatives.
         form: the paper's softmax, or a published variant; see `contrastive_loss`.
@@ -39,6 +42,8 @@ class LossConfig:
     """
 
     temperature: float = 0.05  # Gao et al. 2021, table D.1
+    similarity: Similarity = "cosine"  # the same table
+    fixed_mask: bool = False  # table 3
     hard_negative_weight: float = 1.0  # table 7
     mask_duplicates: bool = True
     form: Form = "softmax"
@@ -87,6 +92,10 @@ class LossConfig:
                 "loss.dimension_weight must be >= 0 and loss.dimension_temperature > 0, got "
                 f"{self.dimension_weight} and {self.dimension_temperature}"
             )
+        if self.similarity == "dot" and self.form in ("debiased", "focal"):
+            raise ConfigError(f"loss.form={self.form} is made for cosines; loss.similarity is dot")
+        if self.fixed_mask and self.repetition:
+            raise ConfigError("with loss.repetition the positive is not what loss.fixed_mask makes")
         sizes = self.matryoshka
         if sizes is not None and (not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes)):
             raise ConfigError(f"loss.matryoshka must be different sizes above 0, got {sizes}")
@@ -97,6 +106,7 @@ def contrastive_loss(
     candidates: Tensor,
     *,
     temperature: float,
+    similarity: Similarity = "cosine",
     owners: Tensor | None = None,
     hard_negative_weight: float = 1.0,
     ignore: Tensor | None = None,
@@ -121,13 +131,14 @@ def contrastive_loss(
         anchors: (N, D).
         candidates: (N + M, D); row i < N is the positive of anchor i, the other positives are
             its in-batch negatives, and every anchor sees all M hard negatives that follow.
-        temperature: divisor of the cosine.
+        temperature: divisor of the similarity.
+        similarity: ``cosine`` or ``dot``.
         owners: (M,) int64, the row that each hard negative belongs to.
         hard_negative_weight: the paper's alpha; its logarithm is added to the logits of the
             row's own hard negatives.
         ignore: (N, N + M) bool, candidates left out of a row's sum (see `duplicate_mask`).
-        clean: (N, D), the anchors without dropout; of different rows their cosines count instead
-            (Xu et al. 2023, SimCSE++).
+        clean: (N, D), the anchors without dropout; of different rows their similarities count
+            instead (Xu et al. 2023, SimCSE++).
         form: what the sum over the candidates is.
         debias: share of negatives that are none, for ``debiased``.
         focal_margin: m, for ``focal``.
@@ -143,10 +154,11 @@ def contrastive_loss(
             f"hard_negative_weight {hard_negative_weight} needs owners, the row of each of the "
             f"{len(candidates) - len(anchors)} hard negatives"
         )
-    similar = cosines(anchors, candidates)  # (N, N + M)
+    compare = cosines if similarity == "cosine" else dots
+    similar = compare(anchors, candidates)  # (N, N + M)
     own = torch.eye(*similar.shape, dtype=torch.bool, device=similar.device)
     if clean is not None:
-        others = nn.functional.pad(cosines(clean, clean), (0, len(candidates) - len(clean)))
+        others = nn.functional.pad(compare(clean, clean), (0, len(candidates) - len(clean)))
         apart = torch.arange(similar.shape[1], device=similar.device) < len(clean)
         similar = torch.where(apart & ~own, others, similar)
     if form == "focal":
@@ -197,10 +209,7 @@ def dimension_loss(anchors: Tensor, positives: Tensor, *, temperature: float) ->
     if len(anchors) < 2:
         return anchors.new_zeros((), dtype=torch.float32)
     first, second = (
-        nn.functional.batch_norm(
-            x.float() if x.dtype.itemsize < 4 else x, None, None, training=True
-        )
-        for x in (anchors, positives)
+        nn.functional.batch_norm(_wide(x), None, None, training=True) for x in (anchors, positives)
     )
     correlations = first.T @ second / len(first)  # (D, D)
     dimensions = torch.arange(len(correlations), device=correlations.device)
@@ -270,8 +279,17 @@ def backward_in_pieces(
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of every pair by one product of unit vectors: (N, D), (M, D) -> (N, M)."""
-    first, second = (x.float() if x.dtype.itemsize < 4 else x for x in (first, second))
-    return nn.functional.normalize(first) @ nn.functional.normalize(second).T
+    return dots(*(nn.functional.normalize(_wide(x)) for x in (first, second)))
+
+
+def dots(first: Tensor, second: Tensor) -> Tensor:
+    """Dot product of every pair: (N, D), (M, D) -> (N, M)."""
+    return _wide(first) @ _wide(second).T
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return values in fp32 at least."""
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def duplicate_mask(

@@ -3,6 +3,7 @@
 python shares.py gradients|lost|resumed MODEL TEXT FOLDER
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -11,7 +12,6 @@ import socket
 import sys
 import time
 import traceback
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,13 +36,16 @@ ROWS = [
     for i, (a, b) in enumerate((a, b) for a in WORDS for b in WORDS)
 ]
 ALONE = [Example(row.anchor) for row in ROWS[:20]]
+PLAIN = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
 VARIANTS = LossConfig(
     form="debiased",
     matryoshka=(8,),
     dropout_free_negatives=True,
     repetition=0.5,
     dimension_weight=0.1,
+    mlm_weight=0.3,
 )
+FIXED = LossConfig(fixed_mask=True, similarity="dot", temperature=1.0)
 WHOLE = 10**6  # tokens
 SETTINGS = (
     *("optim.batch_size=8", "optim.max_steps=12", "eval.dev=none", "eval.every=4"),
@@ -84,17 +87,17 @@ def wait(children):
 def gradients(model, text, folder):
     """Save the summed gradient of one batch for several numbers of processes and formats."""
 
-    def one(rank, world, dtype, rows, chunk):
+    def one(rank, world, name, dtype, rows, chunk, config):
         with join_processes(60) as processes:
             encoder = SentenceEncoder.load(model, precision="fp32").to(dtype).train()
             for table in (m for m in encoder.modules() if isinstance(m, torch.nn.Embedding)):
                 table._forward_hooks.clear()  # which would round its output to fp32
             encoder.backbone.set_dropout(0.1)
-            plain = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
-            config = VARIANTS if rows is ALONE else plain
             torch.manual_seed(0)
-            head = MlmHead(encoder.backbone).to(dtype)
+            head = MlmHead(encoder.backbone).to(dtype) if config.mlm_weight else None
             options = {"seed": 7, "chunk_tokens": chunk, "processes": processes, "mlm_head": head}
+            if name == "towers":
+                options["second"] = copy.deepcopy(encoder)
             objective = Objective(encoder, config, **options)
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
@@ -102,23 +105,23 @@ def gradients(model, text, folder):
             optimizer.gradient_norm()
             if rank == 0:
                 parts = [m.grad.flatten().double() for m in optimizer.masters if m.grad is not None]
-                name = f"{str(dtype)[6:]}-{len(rows)}-{chunk}-{world}"
                 found = {"loss": loss.total.detach().double(), "gradient": torch.cat(parts)}
-                write_safetensors(folder / name, found)
+                write_safetensors(folder / f"{name}-{world}", found)
 
-    cases = [
-        (torch.float64, ROWS, WHOLE),
-        (torch.float64, ROWS, 100),
-        (torch.float32, ROWS, WHOLE),
-        (torch.float32, ROWS, 100),
-        (torch.float64, ROWS[:3], WHOLE),
-        (torch.float64, ALONE, 100),
-    ]
+    cases = {
+        "whole": (torch.float64, ROWS, WHOLE, PLAIN),
+        "pieces": (torch.float64, ROWS, 100, PLAIN),
+        "whole, fp32": (torch.float32, ROWS, WHOLE, PLAIN),
+        "pieces, fp32": (torch.float32, ROWS, 100, PLAIN),
+        "few rows": (torch.float64, ROWS[:3], WHOLE, PLAIN),
+        "variants": (torch.float64, ALONE, 100, VARIANTS),
+        "towers": (torch.float64, ROWS[:20], 100, PLAIN),
+        "fixed mask": (torch.float64, ALONE[:3], 100, FIXED),
+    }
     codes = []
-    for dtype, rows, chunk in cases:
+    for name, case in cases.items():
         for world in (1, 2, 4):
-            work = partial(one, world=world, dtype=dtype, rows=rows, chunk=chunk)
-            codes += wait(fork(world, work))
+            codes += wait(fork(world, lambda rank, w=world, n=name, c=case: one(rank, w, n, *c)))
     return {"codes": codes}
 
 

@@ -13,9 +13,12 @@ TAU, ALPHA, DEBIAS, MARGIN = 0.3, 2.0, 0.2, 0.4
 OWNERS = [0, 0, 2]  # of three hard negatives; rows 1 and 3 have none
 
 
+def dot(u, v):
+    return sum(a * b for a, b in zip(u, v, strict=True))
+
+
 def cosine(u, v):
-    dot = sum(a * b for a, b in zip(u, v, strict=True))
-    return dot / torch.sqrt(sum(a * a for a in u) * sum(b * b for b in v))
+    return dot(u, v) / torch.sqrt(dot(u, u) * dot(v, v))
 
 
 def exponent(s, form, positive):
@@ -24,18 +27,18 @@ def exponent(s, form, positive):
     return (s * s if positive else s * (s + MARGIN)) / TAU
 
 
-def equation(anchors, candidates, form, *, clean=None, ignored=()):
+def equation(anchors, candidates, form, *, clean=None, ignored=(), alike=cosine):
     """One loop over rows and one over candidates, on scalars."""
     n, losses = len(anchors), []
     for i in range(n):
-        p = torch.exp(exponent(cosine(anchors[i], candidates[i]), form, positive=True))
+        p = torch.exp(exponent(alike(anchors[i], candidates[i]), form, positive=True))
         negatives = []
         for j in range(len(candidates)):
             if j == i or (i, j) in ignored:
                 continue
             own = j >= n and OWNERS[j - n] == i
             off = clean is not None and j < n
-            s = cosine(clean[i], clean[j]) if off else cosine(anchors[i], candidates[j])
+            s = alike(clean[i], clean[j]) if off else alike(anchors[i], candidates[j])
             negatives.append((ALPHA if own else 1) * torch.exp(exponent(s, form, positive=False)))
         total, k = sum(negatives), len(negatives)
         if form == "decoupled":
@@ -59,8 +62,15 @@ def batch(seed=0):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("with_clean", [False, True])
-@pytest.mark.parametrize("form", ["softmax", "decoupled", "debiased", "focal"])
-def test_a_form_and_its_gradient_are_those_of_its_equation(form, with_clean, seed):
+@pytest.mark.parametrize(
+    ("form", "similarity"),
+    [
+        *((form, "cosine") for form in ("softmax", "decoupled", "debiased", "focal")),
+        ("softmax", "dot"),
+        ("decoupled", "dot"),
+    ],
+)
+def test_a_form_and_its_gradient_are_those_of_its_equation(form, similarity, with_clean, seed):
     anchors, candidates, clean = inputs = batch(seed)
     ignore = torch.zeros(4, 7, dtype=torch.bool)
     ignore[1, 2] = ignore[3, 6] = True
@@ -68,6 +78,7 @@ def test_a_form_and_its_gradient_are_those_of_its_equation(form, with_clean, see
         anchors,
         candidates,
         temperature=TAU,
+        similarity=similarity,
         owners=torch.tensor(OWNERS),
         hard_negative_weight=ALPHA,
         ignore=ignore,
@@ -77,7 +88,12 @@ def test_a_form_and_its_gradient_are_those_of_its_equation(form, with_clean, see
         focal_margin=MARGIN,
     )
     loops = equation(
-        anchors, candidates, form, clean=clean if with_clean else None, ignored={(1, 2), (3, 6)}
+        anchors,
+        candidates,
+        form,
+        clean=clean if with_clean else None,
+        ignored={(1, 2), (3, 6)},
+        alike={"cosine": cosine, "dot": dot}[similarity],
     )
     assert ours.item() == pytest.approx(loops.item(), rel=1e-9)
     for mine, theirs in zip(
@@ -172,6 +188,9 @@ def test_repeated_tokens_are_the_sentences_own_and_as_many_as_allowed():
         ({"matryoshka": (64, 64)}, "loss.matryoshka"),
         ({"matryoshka": (0,)}, "loss.matryoshka"),
         ({"matryoshka": ()}, "loss.matryoshka"),
+        ({"similarity": "dot", "form": "focal"}, "loss.form=focal"),
+        ({"similarity": "dot", "form": "debiased"}, "loss.form=debiased"),
+        ({"fixed_mask": True, "repetition": 0.3}, "loss.fixed_mask"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, named):

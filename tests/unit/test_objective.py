@@ -1,5 +1,6 @@
 """The loss of a batch from its examples, and its gradient whatever the pieces."""
 
+import copy
 import math
 
 import numpy as np
@@ -56,13 +57,14 @@ def test_the_regulariser_is_added_for_the_anchors(tiny_encoder, kind):
     assert losses[1] - losses[0] == pytest.approx(expected, abs=1e-5)
 
 
-def gradients(encoder, rows, *, chunk_tokens, config):
+def gradients(encoder, rows, *, chunk_tokens, config, **options):
     """Loss and gradient of one batch, dropout on."""
     torch.manual_seed(0)
-    head = MlmHead(encoder.backbone).to(next(encoder.parameters()).dtype)
+    if config.mlm_weight:
+        options["mlm_head"] = MlmHead(encoder.backbone).to(next(encoder.parameters()).dtype)
     encoder.backbone.set_dropout(0.3)
-    objective = Objective(encoder.train(), config, seed=3, chunk_tokens=chunk_tokens, mlm_head=head)
-    objective.zero_grad()
+    objective = Objective(encoder, config, seed=3, chunk_tokens=chunk_tokens, **options)
+    objective.train().zero_grad()
     parts = objective.backward(rows, 5)
     return parts, torch.cat([p.grad.flatten() for p in objective.parameters()])
 
@@ -75,26 +77,59 @@ def test_gradient_caching_is_exact_with_dropout_on(tiny_encoder, chunk_tokens, d
     assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy)
 
 
-def assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy):
-    whole, expected = gradients(encoder, rows, chunk_tokens=10**6, config=config)
-    parts, gradient = gradients(encoder, rows, chunk_tokens=chunk_tokens, config=config)
+def assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy, **options):
+    whole, expected = gradients(encoder, rows, chunk_tokens=10**6, config=config, **options)
+    parts, gradient = gradients(encoder, rows, chunk_tokens=chunk_tokens, config=config, **options)
     assert parts.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
     assert ((gradient - expected).norm() / expected.norm()).item() < accuracy
 
 
-VARIANTS = LossConfig(
-    form="debiased",
-    matryoshka=(4, 16),
-    dropout_free_negatives=True,
-    repetition=0.5,
-    dimension_weight=0.1,
-)
+VARIANTS = [
+    LossConfig(
+        form="debiased",
+        matryoshka=(4, 16),
+        dropout_free_negatives=True,
+        repetition=0.5,
+        dimension_weight=0.1,
+    ),
+    LossConfig(fixed_mask=True, similarity="dot", temperature=1.0),
+]
 
 
 @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("chunk_tokens", [1, 12])
-def test_gradient_caching_is_exact_for_the_variants(tiny_encoder, chunk_tokens, dtype, accuracy):
-    assert_the_same_in_pieces(tiny_encoder.to(dtype), ROWS, VARIANTS, chunk_tokens, accuracy)
+@pytest.mark.parametrize("config", VARIANTS)
+def test_gradient_caching_is_exact_for_the_variants(
+    tiny_encoder, config, chunk_tokens, dtype, accuracy
+):
+    assert_the_same_in_pieces(tiny_encoder.to(dtype), ROWS, config, chunk_tokens, accuracy)
+
+
+def test_a_fixed_mask_is_the_sentence_twice_under_one_mask(tiny_encoder):
+    """Against two explicit passes with the same masks, compared in loops."""
+    tiny_encoder.backbone.set_dropout(0.3)
+    objective = Objective(tiny_encoder.train(), LossConfig(fixed_mask=True), seed=3)
+    objective.zero_grad()
+    total = objective.backward(ROWS, 4).total.item()
+    gradient = torch.cat([p.grad.flatten() for p in tiny_encoder.parameters()])
+
+    objective.zero_grad()
+    tiny_encoder.backbone.noise.key = noise_key(3, 4)
+    first, second = (tiny_encoder(tiny_encoder.tokenizer(SENTENCES)) for _ in range(2))
+    tiny_encoder.backbone.noise.key = None
+    assert torch.equal(first, second)
+    plain = 0.0
+    for i in range(len(ROWS)):
+        terms = [
+            torch.exp(first[i] @ other / first[i].norm() / other.norm() / 0.05) for other in second
+        ]
+        plain = plain - torch.log(terms[i] / sum(terms)) / len(ROWS)
+    plain.backward()
+    expected = torch.cat([p.grad.flatten() for p in tiny_encoder.parameters()])
+    assert total == pytest.approx(plain.item(), rel=1e-5)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+    with_two = Objective(tiny_encoder.train(), LossConfig(), seed=3).backward(ROWS, 4)
+    assert total < with_two.total.item()  # the positive is as near as can be
 
 
 def test_matryoshka_is_the_sum_over_sizes_with_its_gradient(tiny_encoder):
@@ -120,6 +155,52 @@ def test_matryoshka_is_the_sum_over_sizes_with_its_gradient(tiny_encoder):
     assert (gradient - expected).norm() <= 1e-5 * expected.norm()
 
 
+def other_tower(encoder):
+    """A second tower that is not the first: its weights are moved a little."""
+    second = copy.deepcopy(encoder)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    second.backbone.set_dropout(0.3)
+    return second
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 12])
+def test_gradient_caching_is_exact_for_two_towers(tiny_encoder, chunk_tokens):
+    rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
+    encoder, config = tiny_encoder.double(), LossConfig(mlm_weight=0.1, mlm_rate=0.4)
+    second = other_tower(encoder)
+    assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, 1e-6, second=second)
+
+
+def test_the_second_tower_embeds_positives_and_hard_negatives(tiny_encoder):
+    """Against loops over what each of the two gives by itself, gradients of both included."""
+    first, second = tiny_encoder.double().eval(), other_tower(tiny_encoder).eval()
+    rows = [Example("a", "b", ("c",)), Example("cat", "dog"), Example("man", "a", ("run", "eat"))]
+    objective = Objective(first, LossConfig(temperature=0.1), second=second)
+    objective.zero_grad()
+    total = objective.backward(rows, 1).total.item()
+    gradient = torch.cat([p.grad.flatten() for p in objective.parameters()])
+
+    objective.zero_grad()
+    anchors = first(first.tokenizer(["a", "cat", "man"]))
+    others = second(second.tokenizer(["b", "dog", "a", "c", "run", "eat"]))
+    plain = 0.0
+    for i, left_out in enumerate([{2}, set(), set()]):  # the third positive is the first anchor
+        terms = [
+            torch.exp(anchors[i] @ other / anchors[i].norm() / other.norm() / 0.1)
+            for other in others
+        ]
+        kept = sum(term for j, term in enumerate(terms) if j not in left_out)
+        plain = plain - torch.log(terms[i] / kept) / 3
+    plain.backward()
+    expected = torch.cat([p.grad.flatten() for p in objective.parameters()])
+    assert total == pytest.approx(plain.item(), rel=1e-6)
+    assert (gradient - expected).norm() <= 1e-6 * expected.norm()
+    assert all(p.grad.any() for p in second.parameters())
+
+
 def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny_encoder):
     """Positives are compared with dropout, different sentences without: SimCSE++."""
     config = LossConfig(dropout_free_negatives=True, temperature=0.1)
@@ -127,9 +208,9 @@ def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny
     objective = Objective(tiny_encoder.train(), config, seed=3)
     seen = {}
 
-    def spy(own, clean, rows):
-        seen["own"], seen["clean"] = own.detach(), clean.detach()
-        return Objective._loss(objective, own, clean, rows)
+    def spy(own, rows):
+        seen.update({name: embedded.detach() for name, embedded in own.items()})
+        return Objective._loss(objective, own, rows)
 
     objective._loss = spy
     total = objective.backward(ROWS, 2).total.item()
@@ -137,7 +218,7 @@ def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny
     usual = tiny_encoder.eval().encode(SENTENCES)
     np.testing.assert_allclose(seen["clean"].numpy(), usual, atol=1e-5)
     unit = torch.nn.functional.normalize
-    first, second = unit(seen["own"][:5]), unit(seen["own"][5:])
+    first, second = unit(seen["anchors"]), unit(seen["positives"])
     clean = unit(seen["clean"])
     losses = []
     for i in range(5):
@@ -156,8 +237,8 @@ def test_positives_are_repeated_anchors_of_the_same_seed_and_step(tiny_encoder):
         noise.key = noise_key(3, step)
         batch = objective._tokenize(ROWS)
         noise.key = None
-        assert batch.clean is None
-        return batch.noisy.restore(torch.tensor(batch.noisy.lengths)).tolist()
+        ((_, tokens),) = batch.whole
+        return tokens.restore(torch.tensor(tokens.lengths)).tolist()
 
     own = [len(ids) for ids in tiny_encoder.tokenizer.ids(SENTENCES)]
     found = lengths(1)
@@ -168,7 +249,7 @@ def test_positives_are_repeated_anchors_of_the_same_seed_and_step(tiny_encoder):
     assert any(lengths(step) != found for step in (2, 3, 4))
 
 
-@pytest.mark.parametrize("name", ["dropout_free_negatives", "repetition"])
+@pytest.mark.parametrize("name", ["fixed_mask", "dropout_free_negatives", "repetition"])
 def test_what_is_for_sentences_alone_refuses_positives(name):
     config = LossConfig(**{name: 1})
     refuse_unfit(ROWS, config)

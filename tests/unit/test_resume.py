@@ -18,7 +18,7 @@ from simcse.model.settings import ModelSettings
 from simcse.train.loop import fit
 from simcse.train.optim import OptimConfig
 from simcse.train.provenance import refuse_changes
-from simcse.train.settings import EvalConfig, GuardConfig, RunConfig, TrainConfig
+from simcse.train.settings import EvalConfig, GuardConfig, ModelConfig, RunConfig, TrainConfig
 from simcse.train.signals import stop_signals
 from simcse.train.state import CHECKPOINTS, TENSORS, TrainState, load_state, save_state
 from simcse.train.validation import Validation
@@ -82,6 +82,23 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
         assert torch.equal(resumed.weights, whole.weights), step
         assert resumed.log(after=step) == whole.log(after=step)
         assert plain(resumed.report) == plain(whole.report)
+
+
+VARIANTS = {
+    "towers": {"model": ModelConfig(towers=2)},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_a_variant_adds_is_part_of_what_is_resumed(make_encoder, name):
+    config = TrainConfig(**{**vars(CONFIG), **VARIANTS[name]})
+    whole = Recorded(make_encoder, config=config)
+    for step in (1, 7):
+        resumed = Recorded(make_encoder, config=config, state=whole.states[step])
+        assert torch.equal(resumed.weights, whole.weights), step
+        assert resumed.states[12].tensors.keys() == whole.states[12].tensors.keys()
+        for key, tensor in whole.states[12].tensors.items():
+            assert torch.equal(resumed.states[12].tensors[key], tensor), key
 
 
 def test_a_rollback_is_part_of_what_is_resumed(make_encoder):

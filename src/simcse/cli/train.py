@@ -19,9 +19,11 @@ Settings (section.key=value) and their defaults:
   model.pooling=as the model      model.head=as the model
   model.max_length=as the model   model.normalize=as the model
   model.layers=all                model.dropout=as the model
+  model.towers=1 (2)
   data.columns=in file order      data.bad_lines=error (skip)
   data.limit=all
-  loss.temperature=0.05           loss.hard_negative_weight=1.0
+  loss.temperature=0.05           loss.similarity=cosine (dot)
+  loss.fixed_mask=False           loss.hard_negative_weight=1.0
   loss.mask_duplicates=True       loss.contrastive_weight=1.0
   loss.mlm_weight=0.0             loss.mlm_rate=0.15
   loss.regulariser=none (uniformity, spectrum)

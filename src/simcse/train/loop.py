@@ -1,5 +1,6 @@
 """The training loop: one explicit pass over batches, watched by a validation."""
 
+import copy
 import itertools
 import signal
 import time
@@ -140,6 +141,7 @@ class Stepper:
             seed=config.seed,
             chunk_tokens=config.optim.chunk_tokens,
             mlm_head=mlm_head,
+            second=copy.deepcopy(encoder) if config.model.towers == 2 else None,
             processes=processes,
         )
         self.objective.to(encoder.device)
@@ -149,7 +151,8 @@ class Stepper:
         self.optimizer = Optimizer(
             self.objective.parameters(), config.optim, masters=masters, processes=processes
         )
-        encoder.set_precision(precision)
+        for each in self.objective.encoders:
+            each.set_precision(precision)
         if mlm_head is not None:
             mlm_head.to(DTYPES[precision])
 
@@ -162,7 +165,7 @@ class Stepper:
         started = time.perf_counter()
         sentences = sum(2 + len(row.negatives) for row in rows)
         torch.manual_seed(step_seed(self.config.seed, step, self.processes.rank))
-        self.encoder.train()
+        self.objective.train()
         loss = self.objective.backward(rows, step, collect=self.optimizer.collect)
         norm = self.optimizer.gradient_norm()
         problem = self.guard.bad_update(loss.total.item(), norm, self.config.guard)

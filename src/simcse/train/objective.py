@@ -1,7 +1,7 @@
 """From a batch of examples to the loss that one step minimises."""
 
-import itertools
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,8 +21,9 @@ from simcse.loss import (
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
-from simcse.text import TokenBatch, Tokenizer, pack
+from simcse.text import Tokenizer
 from simcse.train.optim import CHUNK_TOKENS
+from simcse.train.passes import Batch, Pass, columns, embed, tokenize
 from simcse.train.processes import ALONE, Processes
 
 
@@ -35,34 +36,11 @@ class LossParts:
     mlm: Tensor
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """One process's share of a batch, tokenised.
-
-    Attributes:
-        noisy: anchors, positives and hard negatives, to be encoded with dropout.
-        clean: the anchors once more, to be encoded without; ``None`` where nobody asks for it.
-    """
-
-    noisy: TokenBatch
-    clean: TokenBatch | None
-
-    def pieces(self, tokens: int) -> list[tuple[TokenBatch, bool]]:
-        """Cut into pieces to encode, each with whether it is without dropout."""
-        clean = [] if self.clean is None else self.clean.split(tokens)
-        return [(x, False) for x in self.noisy.split(tokens)] + [(x, True) for x in clean]
-
-    def restore(self, embedded: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Bring the embeddings of all pieces, one after another, to the order of the rows."""
-        count = len(self.noisy.lengths)
-        clean = None if self.clean is None else self.clean.restore(embedded[count:])
-        return self.noisy.restore(embedded[:count]), clean
-
-
 class Objective(nn.Module):
     """The contrastive loss of a batch, plus the MLM term where it is asked for.
 
-    Dropout and masking are functions of seed and step, whatever the pieces of a batch.
+    Dropout and masking are functions of seed and step, whatever the pieces of a batch. With a
+    ``second`` encoder that one embeds the positives and hard negatives, ``encoder`` the anchors.
     """
 
     def __init__(
@@ -73,6 +51,7 @@ class Objective(nn.Module):
         seed: int = 0,
         chunk_tokens: int = CHUNK_TOKENS,
         mlm_head: MlmHead | None = None,
+        second: SentenceEncoder | None = None,
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
@@ -82,6 +61,7 @@ class Objective(nn.Module):
         self.seed = seed
         self.chunk_tokens = chunk_tokens
         self.mlm_head = mlm_head
+        self.second = second
         self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
         if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
@@ -108,26 +88,23 @@ class Objective(nn.Module):
             collect: called whenever a piece of the batch has added its gradient.
         """
         contrastive = mlm = torch.zeros((), device=self.encoder.device)
-        noise = self.encoder.backbone.noise
         if self.config.contrastive_weight > 0:
-            noise.key = noise_key(self.seed, step)
-            contrastive = self.contrastive_term(rows, collect)
+            with self._noise(noise_key(self.seed, step)):
+                contrastive = self.contrastive_term(rows, collect)
         if self.mlm_head is not None:
-            noise.key = noise_key(self.seed, step, 1)
-            mlm = self.mlm_term(rows, self.mlm_head, key=noise.key, collect=collect)
-        noise.key = None
+            key = noise_key(self.seed, step, 1)
+            with self._noise(key):
+                mlm = self.mlm_term(rows, self.mlm_head, key=key, collect=collect)
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
         return LossParts(total, contrastive, mlm)
 
     @torch.no_grad()
     def measure(self, rows: Sequence[Example], step: int) -> float:
         """Compute the contrastive loss of rows, as `backward` would, without a gradient."""
-        noise = self.encoder.backbone.noise
-        noise.key = noise_key(self.seed, step)
-        batch = self._tokenize(rows)
-        embedded = torch.cat([self._embed(piece) for piece in batch.pieces(self.chunk_tokens)])
-        noise.key = None
-        return float(self._loss(*batch.restore(embedded), rows))
+        with self._noise(noise_key(self.seed, step)):
+            batch = self._tokenize(rows)
+            embedded = torch.cat([embed(piece) for piece in batch.pieces(self.chunk_tokens)])
+        return float(self._loss(batch.restore(embedded), rows))
 
     def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
         """Encode this process's anchors, positives and hard negatives and compare with all.
@@ -137,50 +114,52 @@ class Objective(nn.Module):
         """
         if not self.processes.share(rows):  # a last batch with fewer rows than processes
             nothing = torch.zeros(0, self.encoder.dimensions).to(self.encoder.device)
-            return self._loss(nothing, nothing if self._wants_clean else None, rows)
+            return self._loss({name: nothing for way in self.passes for name in way.columns}, rows)
         batch = self._tokenize(rows)
         return backward_in_pieces(
-            self._embed,
+            embed,
             batch.pieces(self.chunk_tokens),
-            lambda embedded: self._loss(*batch.restore(embedded), rows),
+            lambda embedded: self._loss(batch.restore(embedded), rows),
             weight=self.config.contrastive_weight,
             collect=collect,
         )
 
     @property
-    def _wants_clean(self) -> bool:
-        return self.config.dropout_free_negatives
+    def encoders(self) -> list[SentenceEncoder]:
+        """All that embed."""
+        return [self.encoder] if self.second is None else [self.encoder, self.second]
 
-    def _embed(self, piece: tuple[TokenBatch, bool]) -> Tensor:
-        """Embed a piece of a batch, with the backbone's dropout or without."""
-        batch, clean = piece
-        training = self.encoder.training
-        self.encoder.backbone.train(training and not clean)
-        embedded = self.encoder.embed(batch)
-        self.encoder.backbone.train(training)
-        return embedded
+    @property
+    def passes(self) -> list[Pass]:
+        """How a batch is embedded."""
+        anchors, others = ("anchors",), ("positives", "negatives")
+        if self.config.fixed_mask:
+            passes = [Pass(anchors, self.encoder)]
+        elif self.second is not None:
+            passes = [Pass(anchors, self.encoder), Pass(others, self.second)]
+        else:
+            passes = [Pass((*anchors, *others), self.encoder)]
+        if self.config.dropout_free_negatives:
+            passes.append(Pass(("clean",), self.encoder, dropout=False))
+        return passes
 
-    def _tokenize(self, rows: Sequence[Example]) -> _Batch:
-        """Tokenise this process's share: each sentence has its number in the whole batch.
+    @contextlib.contextmanager
+    def _noise(self, key: int) -> Iterator[None]:
+        """Let all encoders draw the dropout masks that ``key`` names."""
+        for encoder in self.encoders:
+            encoder.backbone.noise.key = key
+        try:
+            yield
+        finally:
+            for encoder in self.encoders:
+                encoder.backbone.noise.key = None
 
-        So it meets the same dropout masks and repetitions, however many processes share the batch.
-        """
-        own, numbers, done = _columns(self.processes.share(rows)), list[int](), 0
-        before = _columns(self.processes.before(rows))
-        for column, texts in enumerate(_columns(rows)):
-            first = done + len(before[column])
-            numbers += range(first, first + len(own[column]))
-            done += len(texts)
-        ids = self.tokenizer.ids(list(itertools.chain(*own)))
-        if self.config.repetition:
-            for place in range(len(own[0]), 2 * len(own[0])):  # the positives
-                ids[place] = self._repeated(ids[place], numbers[place])
-        batch = pack(ids).to(self.encoder.device)
-        order = torch.tensor(numbers, device=batch.order.device)[batch.order]
-        clean = pack(ids[: len(own[0])]).to(self.encoder.device) if self._wants_clean else None
-        return _Batch(replace(batch, order=order), clean)
+    def _tokenize(self, rows: Sequence[Example]) -> Batch:
+        change = self._repeated if self.config.repetition else None
+        return tokenize(self.passes, rows, self.tokenizer, self.processes, change=change)
 
     def _repeated(self, ids: list[int], number: int) -> list[int]:
+        """Repeat some tokens of a positive: the same ones, however many processes there are."""
         repeated = repeat_tokens(
             ids,
             self.config.repetition,
@@ -189,25 +168,21 @@ class Objective(nn.Module):
         )
         return repeated if len(repeated) <= self.tokenizer.max_length else ids
 
-    def _loss(self, own: Tensor, clean: Tensor | None, rows: Sequence[Example]) -> Tensor:
+    def _loss(self, own: Mapping[str, Tensor], rows: Sequence[Example]) -> Tensor:
         """Compare the embeddings of all processes.
 
         Args:
-            own: (2n + m, D), in the order of this process's rows.
-            clean: (n, D), the anchors without dropout, where they are wanted.
+            own: this process's embeddings (n, D) of each column.
             rows: those of all processes.
         """
-        device = own.device
-        anchors, positives, negatives = self._gather(own, rows)
-        if clean is not None:
-            ranks = range(self.processes.world)
-            shares = [len(self.processes.share(rows, rank)) for rank in ranks]
-            clean = self.processes.gather(clean, shares)
-        ignore = None
-        if self.config.mask_duplicates:
-            ignore = duplicate_mask(*_columns(rows)).to(device)
+        found = self._gather(own, rows)
+        anchors = found["anchors"]  # (N, D)
+        positives = found.get("positives", anchors)  # left out, they are the very same
+        candidates = torch.cat([positives, found.get("negatives", anchors[:0])])  # (N + M, D)
+        clean, config, ignore = found.get("clean"), self.config, None
+        if config.mask_duplicates:
+            ignore = duplicate_mask(*columns(rows).values()).to(anchors.device)
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
-        config, candidates = self.config, torch.cat([positives, negatives])
         loss = config.regulariser_weight * spread_penalty(anchors, config.regulariser)
         if config.dimension_weight:
             temperature = config.dimension_temperature
@@ -219,7 +194,8 @@ class Objective(nn.Module):
                 anchors[:, :size],
                 candidates[:, :size],
                 temperature=config.temperature,
-                owners=torch.tensor(owners, dtype=torch.int64, device=device),
+                similarity=config.similarity,
+                owners=torch.tensor(owners, dtype=torch.int64, device=anchors.device),
                 hard_negative_weight=config.hard_negative_weight,
                 ignore=ignore,
                 clean=None if clean is None else clean[:, :size],
@@ -229,13 +205,15 @@ class Objective(nn.Module):
             )
         return loss
 
-    def _gather(self, own: Tensor, rows: Sequence[Example]) -> list[Tensor]:
-        """Return all anchors (N, D), positives (N, D) and hard negatives (M, D)."""
+    def _gather(self, own: Mapping[str, Tensor], rows: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the embeddings of all processes' rows, (N, D) or (M, D) of each column."""
         ranks = range(self.processes.world)
-        shares = [_columns(self.processes.share(rows, rank)) for rank in ranks]
-        sizes = [[len(share[column]) for share in shares] for column in range(3)]
-        parts = torch.split(own, [size[self.processes.rank] for size in sizes])
-        return [self.processes.gather(part, size) for part, size in zip(parts, sizes, strict=True)]
+        shares = [columns(self.processes.share(rows, rank)) for rank in ranks]
+        shares = [{**share, "clean": share["anchors"]} for share in shares]
+        return {
+            name: self.processes.gather(part, [len(share[name]) for share in shares])
+            for name, part in own.items()
+        }
 
     def mlm_term(
         self, rows: Sequence[Example], head: MlmHead, *, key: int, collect: Callable[[], None]
@@ -283,15 +261,7 @@ def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:
     Raises:
         ConfigError: a row has a positive or hard negatives, and sentences alone are expected.
     """
-    single = [name for name in ("dropout_free_negatives", "repetition") if getattr(config, name)]
+    alone = ("fixed_mask", "dropout_free_negatives", "repetition")
+    single = [name for name in alone if getattr(config, name)]
     if single and any(row.positive is not None or row.negatives for row in rows):
         raise ConfigError(f"loss.{single[0]} is for sentences alone, these rows have positives")
-
-
-def _columns(rows: Sequence[Example]) -> tuple[list[str], list[str], list[str]]:
-    """Return anchors, positives and hard negatives."""
-    return (
-        [row.anchor for row in rows],
-        [row.anchor if row.positive is None else row.positive for row in rows],
-        [text for row in rows for text in row.negatives],
-    )

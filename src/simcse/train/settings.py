@@ -22,6 +22,8 @@ class ModelConfig:
         normalize: whether embeddings are scaled to unit length.
         layers: keep only so many of the backbone's first layers.
         dropout: rate of every dropout in the backbone.
+        towers: encoders: with two, positives and hard negatives pass through a second one that
+            starts from the same weights and is dropped after training.
     """
 
     pooling: Pooling | None = None
@@ -30,6 +32,7 @@ class ModelConfig:
     normalize: bool | None = None
     layers: int | None = None
     dropout: float | None = None
+    towers: int = 1  # Gao et al. 2021, table 2, has two in its second column
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 3:  # as `ModelSettings`
@@ -38,6 +41,8 @@ class ModelConfig:
             raise ConfigError(f"model.layers must be at least 1, got {self.layers}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout must be from 0 to below 1, got {self.dropout}")
+        if self.towers not in (1, 2):
+            raise ConfigError(f"model.towers must be 1 or 2, got {self.towers}")
 
 
 @dataclass(frozen=True)
@@ -161,3 +166,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
+        for name in ("fixed_mask", "dropout_free_negatives"):
+            if self.model.towers == 2 and getattr(self.loss, name):
+                raise ConfigError(f"loss.{name} is made for one encoder; model.towers is 2")
