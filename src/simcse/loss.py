@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeVar
 
 import torch
@@ -12,7 +12,8 @@ from simcse.errors import ConfigError, UsageError
 
 Piece = TypeVar("Piece")
 Regulariser = Literal["none", "uniformity", "spectrum"]
-Form = Literal["softmax", "decoupled", "debiased", "focal"]
+ContrastiveForm = Literal["softmax", "decoupled", "debiased", "focal"]
+Form = Literal["softmax", "decoupled", "debiased", "focal", "classifier"]
 Similarity = Literal["cosine", "dot"]
 
 
@@ -26,7 +27,8 @@ class LossConfig:
         fixed_mask: one dropout mask for both passes, so that the positive equals the anchor.
         hard_negative_weight: the paper's alpha, on the row's own hard negatives.
         mask_duplicates: sentences with equal text are not each other's negatives.
-        form: the paper's softmax, or a published variant; see `contrastive_loss`.
+        form: the paper's softmax, a published variant (see `contrastive_loss`), or SBERT's
+            ``classifier`` on labelled pairs in place of any contrastive loss.
         debias: for ``form=debiased``, the chance that a negative means the same as the anchor.
         focal_margin: for ``form=focal``, its m.
         matryoshka: sizes at which the first dimensions alone are trained to be embeddings, too.
@@ -34,7 +36,8 @@ class LossConfig:
         repetition: largest share of a positive's tokens that are repeated (`simcse.augment`).
         dimension_weight: factor of `dimension_loss`; 0 leaves it out.
         dimension_temperature: its temperature.
-        contrastive_weight: factor of the contrastive loss; 0 trains the MLM term alone.
+        contrastive_weight: factor of the contrastive loss, or the classifier's; 0 trains the MLM
+            term alone.
         mlm_weight: the paper's lambda, factor of the MLM term; 0 leaves it out.
         mlm_rate: share of tokens masked for the MLM term.
         regulariser: what spreads the embeddings, besides the contrastive loss it is added to.
@@ -96,9 +99,22 @@ class LossConfig:
             raise ConfigError(f"loss.form={self.form} is made for cosines; loss.similarity is dot")
         if self.fixed_mask and self.repetition:
             raise ConfigError("with loss.repetition the positive is not what loss.fixed_mask makes")
+        if self.form == "classifier":
+            self._check_classifier()
         sizes = self.matryoshka
         if sizes is not None and (not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes)):
             raise ConfigError(f"loss.matryoshka must be different sizes above 0, got {sizes}")
+
+    def _check_classifier(self) -> None:
+        """Refuse what only a contrastive loss has."""
+        free = ("form", "mask_duplicates", "contrastive_weight", "mlm_weight", "mlm_rate")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in free and value != field.default:
+                raise ConfigError(
+                    f"loss.form=classifier has no contrastive loss: loss.{field.name}={value} "
+                    "cannot be part of it"
+                )
 
 
 def contrastive_loss(
@@ -111,7 +127,7 @@ def contrastive_loss(
     hard_negative_weight: float = 1.0,
     ignore: Tensor | None = None,
     clean: Tensor | None = None,
-    form: Form = "softmax",
+    form: ContrastiveForm = "softmax",
     debias: float = 0.1,
     focal_margin: float = 0.3,
 ) -> Tensor:
@@ -269,7 +285,8 @@ def backward_in_pieces(
         embedded = [encode(piece) for piece in pieces]
     leaf = torch.cat(embedded).requires_grad_()  # (B, D)
     value = loss(leaf)
-    (gradient,) = torch.autograd.grad(weight * value, leaf)
+    torch.autograd.backward(weight * value)  # weights of the loss itself get theirs here
+    gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     parts = torch.split(gradient, [len(rows) for rows in embedded])
     for piece, part in zip(pieces, parts, strict=True):
         torch.autograd.backward(encode(piece), part)

@@ -24,6 +24,7 @@ from simcse.io.examples import Example
 from simcse.loss import LossConfig
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
+from simcse.train.classifier import PairClassifier
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer
 from simcse.train.processes import join_processes
@@ -36,6 +37,10 @@ ROWS = [
     for i, (a, b) in enumerate((a, b) for a in WORDS for b in WORDS)
 ]
 ALONE = [Example(row.anchor) for row in ROWS[:20]]
+LABELLED = [
+    Example(f"the {a}", f"a {b}", label=label)
+    for a, b, label in zip(WORDS, WORDS[1:], "nynnyyn", strict=False)
+]
 PLAIN = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
 VARIANTS = LossConfig(
     form="debiased",
@@ -45,6 +50,7 @@ VARIANTS = LossConfig(
     dimension_weight=0.1,
     mlm_weight=0.3,
 )
+CLASSIFIER = LossConfig(form="classifier", mlm_weight=0.3)
 FIXED = LossConfig(fixed_mask=True, similarity="dot", temperature=1.0)
 WHOLE = 10**6  # tokens
 SETTINGS = (
@@ -98,6 +104,8 @@ def gradients(model, text, folder):
             options = {"seed": 7, "chunk_tokens": chunk, "processes": processes, "mlm_head": head}
             if name == "towers":
                 options["second"] = copy.deepcopy(encoder)
+            if name.startswith("classifier"):
+                options["classifier"] = PairClassifier(encoder.dimensions, "ny").to(dtype)
             objective = Objective(encoder, config, **options)
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
@@ -116,6 +124,8 @@ def gradients(model, text, folder):
         "few rows": (torch.float64, ROWS[:3], WHOLE, PLAIN),
         "variants": (torch.float64, ALONE, 100, VARIANTS),
         "towers": (torch.float64, ROWS[:20], 100, PLAIN),
+        "classifier": (torch.float64, LABELLED, 20, CLASSIFIER),
+        "classifier, few rows": (torch.float64, LABELLED[:3], 20, CLASSIFIER),
         "fixed mask": (torch.float64, ALONE[:3], 100, FIXED),
     }
     codes = []

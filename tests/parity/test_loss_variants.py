@@ -191,6 +191,8 @@ def test_repeated_tokens_are_the_sentences_own_and_as_many_as_allowed():
         ({"similarity": "dot", "form": "focal"}, "loss.form=focal"),
         ({"similarity": "dot", "form": "debiased"}, "loss.form=debiased"),
         ({"fixed_mask": True, "repetition": 0.3}, "loss.fixed_mask"),
+        ({"form": "classifier", "temperature": 0.1}, "loss.temperature=0.1"),
+        ({"form": "classifier", "matryoshka": (8,)}, "loss.matryoshka"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, named):

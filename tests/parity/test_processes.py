@@ -55,6 +55,8 @@ def test_one_batch_has_one_gradient_however_many_processes_share_it(shares, tmp_
         ("variants", 1e-6),  # the published variants of the loss, on sentences alone
         ("fixed mask", 1e-6),
         ("towers", 1e-6),
+        ("classifier", 1e-6),  # with weights of its own
+        ("classifier, few rows", 1e-6),
     ):
         one, loss = _read(tmp_path / f"{case}-1")
         assert one.norm() > 1e-3

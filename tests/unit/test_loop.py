@@ -415,3 +415,20 @@ def test_two_towers_refuse_what_is_made_for_one(name):
         settings(model=ModelConfig(towers=2), loss=LossConfig(**{name: True}))
     with pytest.raises(ConfigError, match="model.towers must be 1 or 2"):
         ModelConfig(towers=3)
+
+
+def test_the_classifier_learns_and_refuses_what_it_has_no_loss_for(make_encoder):
+    encoder = make_encoder(ModelSettings("mean", max_length=32))
+    rows = [Example(a, a, label="same") for a in WORDS]
+    rows += [Example(a, b, label="other") for a, b in WORDS.items()]
+    events = []
+    optim = OptimConfig(lr=5e-3, batch_size=4, epochs=100, max_steps=60)
+    config = settings(loss=LossConfig(form="classifier"), optim=optim)
+    fit(encoder, rows, config, observe=events.append)
+    losses = [event["loss"] for event in events if event["event"] == "step"]
+    assert losses[0] == pytest.approx(math.log(2), abs=0.4)
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    with pytest.raises(ConfigError, match="eval.dev=heldout needs the contrastive loss"):
+        settings(loss=LossConfig(form="classifier"), eval=EvalConfig(dev="stsb,heldout"))
+    with pytest.raises(ConfigError, match="loss.form=classifier is made for one encoder"):
+        settings(loss=LossConfig(form="classifier"), model=ModelConfig(towers=2))

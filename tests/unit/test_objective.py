@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from simcse.errors import ConfigError
+from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
 from simcse.loss import LossConfig, spread_penalty
 from simcse.model.dropout import noise_key
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
+from simcse.train.classifier import PairClassifier
 from simcse.train.objective import Objective, refuse_unfit
 
 SENTENCES = ["the man is eating", "a dog runs", "she plays the guitar", "two cats", "a woman eats"]
@@ -199,6 +200,71 @@ def test_the_second_tower_embeds_positives_and_hard_negatives(tiny_encoder):
     assert total == pytest.approx(plain.item(), rel=1e-6)
     assert (gradient - expected).norm() <= 1e-6 * expected.norm()
     assert all(p.grad.any() for p in second.parameters())
+
+
+LABELLED = [
+    Example("the man runs", "a man moves", label="yes"),
+    Example("a dog", "a cat", label="no"),
+    Example("she plays", "she plays the guitar", label="maybe"),
+    Example("two cats", "cats", label="yes"),
+]
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 12])
+def test_gradient_caching_is_exact_for_the_classifier(tiny_encoder, chunk_tokens):
+    """Its own weights included, which are no part of what is embedded in pieces."""
+    config = LossConfig(form="classifier", mlm_weight=0.1, mlm_rate=0.4)
+    classifier = PairClassifier(32, ["yes", "no", "maybe"])
+    encoder = tiny_encoder.double()
+    for rows in (LABELLED, LABELLED[:1]):
+        assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, 1e-6, classifier=classifier)
+        assert classifier.dense.weight.grad.any()
+
+
+def test_the_classifier_is_the_softmax_of_sbert(tiny_encoder):
+    """softmax(W [u; v; |u - v|] + b) in loops over classes and dimensions."""
+    encoder = tiny_encoder.double().eval()
+    torch.manual_seed(2)
+    classifier = PairClassifier(32, [row.label for row in LABELLED])
+    assert classifier.classes == {"maybe": 0, "no": 1, "yes": 2}
+    config = LossConfig(form="classifier", contrastive_weight=2.0)
+    objective = Objective(encoder, config, classifier=classifier)
+    objective.zero_grad()
+    parts = objective.backward(LABELLED, 1)
+    gradient = torch.cat([p.grad.flatten() for p in objective.parameters()])
+
+    objective.zero_grad()
+    u = encoder(encoder.tokenizer([row.anchor for row in LABELLED]))
+    v = encoder(encoder.tokenizer([row.positive for row in LABELLED]))
+    weight, bias = classifier.dense.weight, classifier.dense.bias
+    plain = 0.0
+    for i, row in enumerate(LABELLED):
+        features = [*u[i], *v[i], *((a - b).abs() for a, b in zip(u[i], v[i], strict=True))]
+        scores = [sum(w * x for w, x in zip(weight[k], features, strict=True)) + bias[k]
+                  for k in range(3)]  # fmt: skip
+        own = scores[["maybe", "no", "yes"].index(row.label)]
+        plain = plain - torch.log(own.exp() / sum(score.exp() for score in scores)) / 4
+    (2 * plain).backward()
+    expected = torch.cat([p.grad.flatten() for p in objective.parameters()])
+    assert parts.contrastive.item() == pytest.approx(plain.item(), rel=1e-6)
+    assert parts.total.item() == pytest.approx(2 * plain.item(), rel=1e-6)
+    assert (gradient - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_labels_stand_where_the_classifier_wants_them_and_nowhere_else():
+    config = LossConfig(form="classifier")
+    refuse_unfit(LABELLED, config)
+    for rows in (ROWS, LABELLED[:1], [*LABELLED, ROWS[0]], []):
+        with pytest.raises(ConfigError, match="needs labelled rows, with two labels at least"):
+            refuse_unfit(rows, config)
+    misread = [Example("entailment", "a man", ("a dog",)), Example("neutral", "a", ("b",))]
+    with pytest.raises(ConfigError, match=r"begin with a label \(entailment\).*`simcse data nli`"):
+        refuse_unfit(misread, LossConfig())
+
+
+def test_a_classifier_without_its_weights_is_no_contrastive_loss(tiny_encoder):
+    with pytest.raises(UsageError, match="needs a classifier"):
+        Objective(tiny_encoder, LossConfig(form="classifier")).backward(LABELLED, 1)
 
 
 def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny_encoder):

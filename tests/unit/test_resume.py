@@ -44,7 +44,7 @@ class Recorded:
         encoder = make_encoder(ModelSettings("mean", max_length=32))
         self.report = fit(
             encoder,
-            ROWS,
+            LABELLED if config.loss.form == "classifier" else ROWS,
             config,
             validate=self.validate,
             observe=self.events.append,
@@ -86,7 +86,9 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
 
 VARIANTS = {
     "towers": {"model": ModelConfig(towers=2)},
+    "classifier": {"loss": LossConfig(form="classifier", mlm_weight=0.1)},
 }
+LABELLED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -28,7 +28,7 @@ Settings (section.key=value) and their defaults:
   loss.mlm_weight=0.0             loss.mlm_rate=0.15
   loss.regulariser=none (uniformity, spectrum)
   loss.regulariser_weight=0.1     loss.matryoshka=none (256,128,64)
-  loss.form=softmax (decoupled, debiased, focal)
+  loss.form=softmax (decoupled, debiased, focal, classifier)
   loss.debias=0.1                 loss.focal_margin=0.3
   loss.dropout_free_negatives=False
   loss.repetition=0.0             loss.dimension_weight=0.0

@@ -61,6 +61,7 @@ def read_examples(
     paths: str | Path | Iterable[str | Path],
     *,
     columns: Sequence[str] = (),
+    labelled: bool = False,
     bad_lines: BadLines = "error",
     counts: ReadCounts | None = None,
     limit: int | None = None,
@@ -80,7 +81,8 @@ def read_examples(
       is refused, because it is either a header unnamed or a row that wants numbers.
 
     In ``.jsonl`` and ``.parquet`` names are keys; left out, `SCHEMES` are tried. A ``.jsonl`` line
-    may also be a list of strings. ``.txt`` has no columns.
+    may also be a list of strings. ``.txt`` has no columns. With ``labelled`` a row is a label, a
+    premise and a hypothesis (see `stream_labelled`).
 
     Raises:
         DataError: a file cannot be read, has a bad row (``file:line``, with
@@ -94,7 +96,8 @@ def read_examples(
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     counts = ReadCounts() if counts is None else counts
     sources = [Source(Path(path), bad_lines, counts) for path in paths]
-    rows = chain.from_iterable(stream_examples(source, columns) for source in sources)
+    stream = stream_labelled if labelled else stream_examples
+    rows = chain.from_iterable(stream(source, columns) for source in sources)
     examples = list(islice(rows, limit))
     if not examples:
         raise DataError(f"{', '.join(map(str, sources))}: no usable rows ({counts})")

@@ -4,7 +4,7 @@ import copy
 import itertools
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import torch
@@ -15,6 +15,7 @@ from simcse.io.examples import Example
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
+from simcse.train.classifier import PairClassifier
 from simcse.train.guard import Guard, name_rows
 from simcse.train.heldout import glance
 from simcse.train.objective import Objective, refuse_unfit
@@ -76,7 +77,9 @@ def fit(
         steps=steps,
         keep_single=keep_single,
     )
-    stepper = Stepper(encoder, config, steps, mlm_head, processes)
+    stepper = Stepper(
+        encoder, config, steps, mlm_head, processes, labels={row.label for row in examples}
+    )
     watch = Watch(
         encoder, stepper.optimizer, validate or glance(examples), observe, keep, processes
     )
@@ -129,19 +132,22 @@ class Stepper:
         steps: int,
         mlm_head: MlmHead | None,
         processes: Processes = ALONE,
+        *,
+        labels: Collection[str] = (),
     ) -> None:
         self.config, self.steps, self.encoder, self.processes = config, steps, encoder, processes
         self.guard = Guard()
-        if config.loss.mlm_weight > 0 and mlm_head is None:
-            mlm_head = MlmHead(encoder.backbone)
         encoder.backbone.set_dropout(config.model.dropout)
+        needs_head = config.loss.mlm_weight > 0 and mlm_head is None
+        classifies = config.loss.form == "classifier"
         self.objective = Objective(
             encoder,
             config.loss,
             seed=config.seed,
             chunk_tokens=config.optim.chunk_tokens,
-            mlm_head=mlm_head,
+            mlm_head=MlmHead(encoder.backbone) if needs_head else mlm_head,
             second=copy.deepcopy(encoder) if config.model.towers == 2 else None,
+            classifier=PairClassifier(encoder.dimensions, labels) if classifies else None,
             processes=processes,
         )
         self.objective.to(encoder.device)
@@ -153,8 +159,8 @@ class Stepper:
         )
         for each in self.objective.encoders:
             each.set_precision(precision)
-        if mlm_head is not None:
-            mlm_head.to(DTYPES[precision])
+        if self.objective.mlm_head is not None:
+            self.objective.mlm_head.to(DTYPES[precision])
 
     def update(self, step: int, rows: Sequence[Example]) -> Event:
         """Take step ``step`` (from 1) on a batch and say what happened.

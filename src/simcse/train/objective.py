@@ -22,14 +22,21 @@ from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
 from simcse.text import Tokenizer
+from simcse.train.classifier import PairClassifier
+from simcse.train.nli import LABELS
 from simcse.train.optim import CHUNK_TOKENS
 from simcse.train.passes import Batch, Pass, columns, embed, tokenize
 from simcse.train.processes import ALONE, Processes
 
+LOOKED_AT = 100  # rows, for labels where sentences should stand
+
 
 @dataclass(frozen=True)
 class LossParts:
-    """A step's loss and its two terms, before their weights; 0 where a term is left out."""
+    """A step's loss and its two terms, before their weights; 0 where a term is left out.
+
+    With ``loss.form=classifier`` its cross-entropy stands for the contrastive term.
+    """
 
     total: Tensor
     contrastive: Tensor
@@ -52,6 +59,7 @@ class Objective(nn.Module):
         chunk_tokens: int = CHUNK_TOKENS,
         mlm_head: MlmHead | None = None,
         second: SentenceEncoder | None = None,
+        classifier: PairClassifier | None = None,
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
@@ -62,6 +70,7 @@ class Objective(nn.Module):
         self.chunk_tokens = chunk_tokens
         self.mlm_head = mlm_head
         self.second = second
+        self.classifier = classifier
         self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
         if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
@@ -90,7 +99,10 @@ class Objective(nn.Module):
         contrastive = mlm = torch.zeros((), device=self.encoder.device)
         if self.config.contrastive_weight > 0:
             with self._noise(noise_key(self.seed, step)):
-                contrastive = self.contrastive_term(rows, collect)
+                if self.classifier is None:
+                    contrastive = self.contrastive_term(rows, collect)
+                else:
+                    contrastive = self.classifier_term(rows, self.classifier, collect)
         if self.mlm_head is not None:
             key = noise_key(self.seed, step, 1)
             with self._noise(key):
@@ -115,11 +127,40 @@ class Objective(nn.Module):
         if not self.processes.share(rows):  # a last batch with fewer rows than processes
             nothing = torch.zeros(0, self.encoder.dimensions).to(self.encoder.device)
             return self._loss({name: nothing for way in self.passes for name in way.columns}, rows)
+        return self._backward(rows, lambda own: self._loss(own, rows), collect)
+
+    def classifier_term(
+        self,
+        rows: Sequence[Example],
+        classifier: PairClassifier,
+        collect: Callable[[], None],
+    ) -> Tensor:
+        """Cross-entropy of the rows' labels given anchors and positives (SBERT).
+
+        A row's loss depends on nothing but the row: each process adds that of its own.
+        """
+        labels = [row.label for row in self.processes.share(rows)]
+        total = torch.zeros((), device=self.encoder.device)
+        if labels:
+            total = self._backward(
+                rows,
+                lambda own: classifier.loss(own["anchors"], own["positives"], labels) / len(rows),
+                collect,
+            )
+        return self.processes.sum_values(total)
+
+    def _backward(
+        self,
+        rows: Sequence[Example],
+        loss: Callable[[Mapping[str, Tensor]], Tensor],
+        collect: Callable[[], None],
+    ) -> Tensor:
+        """Embed this process's share of rows and add the gradient of a loss of the embeddings."""
         batch = self._tokenize(rows)
         return backward_in_pieces(
             embed,
             batch.pieces(self.chunk_tokens),
-            lambda embedded: self._loss(batch.restore(embedded), rows),
+            lambda embedded: loss(batch.restore(embedded)),
             weight=self.config.contrastive_weight,
             collect=collect,
         )
@@ -175,11 +216,14 @@ class Objective(nn.Module):
             own: this process's embeddings (n, D) of each column.
             rows: those of all processes.
         """
+        config, ignore = self.config, None
+        if config.form == "classifier":
+            raise UsageError("loss.form=classifier needs a classifier, it has no contrastive loss")
         found = self._gather(own, rows)
         anchors = found["anchors"]  # (N, D)
         positives = found.get("positives", anchors)  # left out, they are the very same
         candidates = torch.cat([positives, found.get("negatives", anchors[:0])])  # (N + M, D)
-        clean, config, ignore = found.get("clean"), self.config, None
+        clean = found.get("clean")
         if config.mask_duplicates:
             ignore = duplicate_mask(*columns(rows).values()).to(anchors.device)
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
@@ -259,9 +303,18 @@ def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:
     """Refuse rows that the settings are not made for.
 
     Raises:
-        ConfigError: a row has a positive or hard negatives, and sentences alone are expected.
+        ConfigError: a row has a positive or hard negatives, and sentences alone are expected; or
+            labels are missing where they are needed, or stand where sentences should.
     """
     alone = ("fixed_mask", "dropout_free_negatives", "repetition")
     single = [name for name in alone if getattr(config, name)]
     if single and any(row.positive is not None or row.negatives for row in rows):
         raise ConfigError(f"loss.{single[0]} is for sentences alone, these rows have positives")
+    labels, anchors = {row.label for row in rows}, {row.anchor for row in rows[:LOOKED_AT]}
+    if config.form == "classifier" and ("" in labels or len(labels) < 2):
+        raise ConfigError("loss.form=classifier needs labelled rows, with two labels at least")
+    if config.form != "classifier" and anchors and anchors <= {*LABELS}:
+        raise ConfigError(
+            f"the rows begin with a label ({rows[0].anchor}): loss.form=classifier trains on it, "
+            "`simcse data nli` makes pairs or triplets of such rows"
+        )

@@ -29,7 +29,7 @@ from simcse.train.loop import count_steps, fit
 from simcse.train.objective import refuse_unfit
 from simcse.train.processes import is_first_process, join_processes
 from simcse.train.provenance import describe, for_model, refuse_changes, same_run
-from simcse.train.settings import DataConfig, RunConfig, TrainConfig
+from simcse.train.settings import RunConfig, TrainConfig
 from simcse.train.signals import stop_signals
 from simcse.train.state import TrainState, load_state, save_state
 from simcse.train.tensorboard import tensorboard
@@ -83,7 +83,7 @@ def train_run(
     if is_first_process():
         refuse_used(output, resume=resume)
     counts = ReadCounts()
-    examples = read_rows(files, config.data, counts)
+    examples = read_rows(files, config, counts)
     rows, held = len(examples), list[Example]()
     if "heldout" in config.eval.sets:
         examples, held = hold_out(examples, config.eval.heldout, seed=config.seed)
@@ -296,14 +296,16 @@ def find_mlm_head(
     return head
 
 
-def read_rows(files: Sequence[Path], config: DataConfig, counts: ReadCounts) -> list[Example]:
+def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) -> list[Example]:
     """Read the training rows of all files."""
+    data = config.data
     return read_examples(
         files,
-        columns=config.columns.split(",") if config.columns else (),
-        bad_lines=config.bad_lines,
+        columns=data.columns.split(",") if data.columns else (),
+        labelled=config.loss.form == "classifier",
+        bad_lines=data.bad_lines,
         counts=counts,
-        limit=config.limit,
+        limit=data.limit,
     )
 
 

@@ -166,6 +166,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
-        for name in ("fixed_mask", "dropout_free_negatives"):
-            if self.model.towers == 2 and getattr(self.loss, name):
-                raise ConfigError(f"loss.{name} is made for one encoder; model.towers is 2")
+        classifies = self.loss.form == "classifier"
+        single = [
+            *(
+                name
+                for name in ("fixed_mask", "dropout_free_negatives")
+                if getattr(self.loss, name)
+            ),
+            *(["form=classifier"] if classifies else []),
+        ]
+        if single and self.model.towers == 2:
+            raise ConfigError(f"loss.{single[0]} is made for one encoder; model.towers is 2")
+        if classifies and "heldout" in self.eval.sets:
+            raise ConfigError(
+                "eval.dev=heldout needs the contrastive loss; loss.form is classifier"
+            )
