@@ -40,6 +40,9 @@ class LossConfig:
             term alone.
         mlm_weight: the paper's lambda, factor of the MLM term; 0 leaves it out.
         mlm_rate: share of tokens masked for the MLM term.
+        queue: embeddings of earlier batches that are negatives, too; 0 for none.
+        momentum: how much a step leaves of the encoder that made them.
+        dropout_sampling: rates that anchors and positives each draw theirs from, at every step.
         regulariser: what spreads the embeddings, besides the contrastive loss it is added to.
         regulariser_weight: its factor.
     """
@@ -61,6 +64,9 @@ class LossConfig:
     contrastive_weight: float = 1.0
     mlm_weight: float = 0.0  # table D.2
     mlm_rate: float = 0.15
+    queue: int = 0  # Wu et al. 2022: 2.5 batches do best
+    momentum: float = 0.995  # the same
+    dropout_sampling: tuple[float, ...] | None = None
     regulariser: Regulariser = "none"
     regulariser_weight: float = 0.1
 
@@ -97,13 +103,25 @@ class LossConfig:
             )
         if self.similarity == "dot" and self.form in ("debiased", "focal"):
             raise ConfigError(f"loss.form={self.form} is made for cosines; loss.similarity is dot")
-        if self.fixed_mask and self.repetition:
-            raise ConfigError("with loss.repetition the positive is not what loss.fixed_mask makes")
+        self._check_passes()
         if self.form == "classifier":
             self._check_classifier()
         sizes = self.matryoshka
         if sizes is not None and (not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes)):
             raise ConfigError(f"loss.matryoshka must be different sizes above 0, got {sizes}")
+
+    def _check_passes(self) -> None:
+        rates = self.dropout_sampling
+        for name in ("repetition", "dropout_sampling"):
+            if self.fixed_mask and getattr(self, name):
+                raise ConfigError(f"loss.{name} makes the positive another than loss.fixed_mask")
+        if self.queue < 0 or not 0 <= self.momentum < 1:
+            raise ConfigError(
+                "loss.queue must be >= 0 and loss.momentum from 0 to below 1, got "
+                f"{self.queue} and {self.momentum}"
+            )
+        if rates is not None and not (rates and all(0 <= rate < 1 for rate in rates)):
+            raise ConfigError(f"loss.dropout_sampling must be rates from 0 to below 1, got {rates}")
 
     def _check_classifier(self) -> None:
         """Refuse what only a contrastive loss has."""

@@ -28,6 +28,7 @@ from simcse.train.classifier import PairClassifier
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer
 from simcse.train.processes import join_processes
+from simcse.train.queue import MomentumQueue
 from simcse.train.run import train_run
 from simcse.train.settings import TrainConfig
 
@@ -50,6 +51,7 @@ VARIANTS = LossConfig(
     dimension_weight=0.1,
     mlm_weight=0.3,
 )
+QUEUE = LossConfig(queue=9, dropout_sampling=(0.05, 0.1, 0.2), temperature=0.1)
 CLASSIFIER = LossConfig(form="classifier", mlm_weight=0.3)
 FIXED = LossConfig(fixed_mask=True, similarity="dot", temperature=1.0)
 WHOLE = 10**6  # tokens
@@ -90,6 +92,21 @@ def wait(children):
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
+def additions(encoder, config, *, towers):
+    """Make what a setting adds to the encoder, in its number format."""
+    torch.manual_seed(0)
+    added, dtype = {}, next(encoder.parameters()).dtype
+    if config.mlm_weight:
+        added["mlm_head"] = MlmHead(encoder.backbone).to(dtype)
+    if towers:
+        added["second"] = copy.deepcopy(encoder)
+    if config.form == "classifier":
+        added["classifier"] = PairClassifier(encoder.dimensions, "ny").to(dtype)
+    if config.queue:
+        added["queue"] = MomentumQueue(encoder, config.queue)
+    return added
+
+
 def gradients(model, text, folder):
     """Save the summed gradient of one batch for several numbers of processes and formats."""
 
@@ -99,16 +116,14 @@ def gradients(model, text, folder):
             for table in (m for m in encoder.modules() if isinstance(m, torch.nn.Embedding)):
                 table._forward_hooks.clear()  # which would round its output to fp32
             encoder.backbone.set_dropout(0.1)
-            torch.manual_seed(0)
-            head = MlmHead(encoder.backbone).to(dtype) if config.mlm_weight else None
-            options = {"seed": 7, "chunk_tokens": chunk, "processes": processes, "mlm_head": head}
-            if name == "towers":
-                options["second"] = copy.deepcopy(encoder)
-            if name.startswith("classifier"):
-                options["classifier"] = PairClassifier(encoder.dimensions, "ny").to(dtype)
-            objective = Objective(encoder, config, **options)
+            options = {"seed": 7, "chunk_tokens": chunk, "processes": processes}
+            added = additions(encoder, config, towers=name == "towers")
+            objective = Objective(encoder, config, **options, **added).train()
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
+            if config.queue:
+                objective.backward(rows[::-1], 2)
+                objective.zero_grad()
             loss = objective.backward(rows, 3, collect=optimizer.collect)
             optimizer.gradient_norm()
             if rank == 0:
@@ -126,6 +141,8 @@ def gradients(model, text, folder):
         "towers": (torch.float64, ROWS[:20], 100, PLAIN),
         "classifier": (torch.float64, LABELLED, 20, CLASSIFIER),
         "classifier, few rows": (torch.float64, LABELLED[:3], 20, CLASSIFIER),
+        "queue": (torch.float64, ROWS[:7], 50, QUEUE),
+        "queue, few rows": (torch.float64, ALONE[:3], 50, QUEUE),
         "fixed mask": (torch.float64, ALONE[:3], 100, FIXED),
     }
     codes = []

@@ -1,6 +1,7 @@
 """The loss of a batch from its examples, and its gradient whatever the pieces."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
 from simcse.loss import LossConfig, spread_penalty
-from simcse.model.dropout import noise_key
+from simcse.model.dropout import Dropout, noise_key
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
 from simcse.train.classifier import PairClassifier
@@ -94,6 +95,7 @@ VARIANTS = [
         dimension_weight=0.1,
     ),
     LossConfig(fixed_mask=True, similarity="dot", temperature=1.0),
+    LossConfig(dropout_sampling=(0.05, 0.3)),
 ]
 
 
@@ -200,6 +202,46 @@ def test_the_second_tower_embeds_positives_and_hard_negatives(tiny_encoder):
     assert total == pytest.approx(plain.item(), rel=1e-6)
     assert (gradient - expected).norm() <= 1e-6 * expected.norm()
     assert all(p.grad.any() for p in second.parameters())
+
+
+def test_each_pass_draws_its_rate_from_seed_and_step(tiny_encoder):
+    """S-SimCSE: against explicit passes at the rates that were drawn, compared in loops."""
+    rates = (0.05, 0.2, 0.4)
+    config = LossConfig(dropout_sampling=rates, temperature=0.1)
+    objective = Objective(tiny_encoder.train(), config, seed=3)
+
+    def drawn(step):
+        with objective._noise(noise_key(3, step)):
+            return tuple(way.rate for way in objective.passes)
+
+    pairs = [drawn(step) for step in range(1, 200)]
+    assert pairs == [drawn(step) for step in range(1, 200)]
+    assert set(pairs) == {(a, b) for a in rates for b in rates}  # each by itself
+    step = next(step for step in range(1, 200) if drawn(step) == (0.4, 0.05))
+    total = objective.backward(ROWS, step).total.item()
+
+    tokens = tiny_encoder.tokenizer(SENTENCES)
+    embedded = []
+    tiny_encoder.backbone.noise.key = noise_key(3, step)
+    for rate, first in ((0.4, 0), (0.05, 5)):  # positives are sentences 5 to 9 of the batch
+        tiny_encoder.backbone.set_dropout(rate)
+        embedded.append(tiny_encoder(dataclasses.replace(tokens, order=tokens.order + first)))
+    anchors, positives = (torch.nn.functional.normalize(x).tolist() for x in embedded)
+    losses = []
+    for i, anchor in enumerate(anchors):
+        terms = [math.exp(sum(a * b for a, b in zip(anchor, other, strict=True)) / 0.1)
+                 for other in positives]  # fmt: skip
+        losses.append(-math.log(terms[i] / sum(terms)))
+    assert total == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_masked_pass_draws_a_rate_too(tiny_encoder):
+    config = LossConfig(dropout_sampling=(0.25,), mlm_weight=1.0, contrastive_weight=0.0)
+    tiny_encoder.backbone.set_dropout(0.1)
+    head = MlmHead(tiny_encoder.backbone)
+    Objective(tiny_encoder.train(), config, mlm_head=head).backward(ROWS, 1)
+    rates = {m.p for m in tiny_encoder.modules() if isinstance(m, Dropout)}
+    assert rates == {0.25}
 
 
 LABELLED = [

@@ -87,6 +87,7 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
 VARIANTS = {
     "towers": {"model": ModelConfig(towers=2)},
     "classifier": {"loss": LossConfig(form="classifier", mlm_weight=0.1)},
+    "queue": {"loss": LossConfig(queue=7, dropout_sampling=(0.05, 0.2))},
 }
 LABELLED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 
@@ -95,12 +96,12 @@ LABELLED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumer
 def test_what_a_variant_adds_is_part_of_what_is_resumed(make_encoder, name):
     config = TrainConfig(**{**vars(CONFIG), **VARIANTS[name]})
     whole = Recorded(make_encoder, config=config)
-    for step in (1, 7):
-        resumed = Recorded(make_encoder, config=config, state=whole.states[step])
-        assert torch.equal(resumed.weights, whole.weights), step
-        assert resumed.states[12].tensors.keys() == whole.states[12].tensors.keys()
-        for key, tensor in whole.states[12].tensors.items():
-            assert torch.equal(resumed.states[12].tensors[key], tensor), key
+    resumed = Recorded(make_encoder, config=config, state=whole.states[7])
+    assert torch.equal(resumed.weights, whole.weights)
+    assert resumed.log(after=7) == whole.log(after=7)
+    assert resumed.states[12].tensors.keys() == whole.states[12].tensors.keys()
+    for key, tensor in whole.states[12].tensors.items():
+        assert torch.equal(resumed.states[12].tensors[key], tensor), key
 
 
 def test_a_rollback_is_part_of_what_is_resumed(make_encoder):
@@ -115,6 +116,18 @@ def test_a_rollback_is_part_of_what_is_resumed(make_encoder):
         resumed = Recorded(make_encoder, scores=scores, config=config, state=whole.states[step])
         assert torch.equal(resumed.weights, whole.weights), step
         assert resumed.log(after=step) == whole.log(after=step)
+
+
+def test_a_rollback_empties_the_queue(make_encoder):
+    scores = dict(zip(SCORES, (1.0, 3.0, 2.0, 1.0, 1.0, 0.5, 0.25), strict=True))
+    config = TrainConfig(
+        **{**vars(CONFIG), "eval": EvalConfig(every=2, patience=2), "loss": LossConfig(queue=9)}
+    )
+    whole = Recorded(make_encoder, scores=scores, config=config)
+    queued = {step: len(state.tensors["queue.keys"]) for step, state in whole.states.items()}
+    assert [queued[step] for step in (1, 5, 6, 7, 8)] == [3, 9, 0, 3, 6]
+    resumed = Recorded(make_encoder, scores=scores, config=config, state=whole.states[7])
+    assert torch.equal(resumed.weights, whole.weights)
 
 
 def test_a_signal_saves_a_checkpoint_and_names_itself(make_encoder):

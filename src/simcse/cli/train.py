@@ -32,7 +32,8 @@ Settings (section.key=value) and their defaults:
   loss.debias=0.1                 loss.focal_margin=0.3
   loss.dropout_free_negatives=False
   loss.repetition=0.0             loss.dimension_weight=0.0
-  loss.dimension_temperature=5.0
+  loss.dimension_temperature=5.0  loss.dropout_sampling=none (0.05,0.1,0.2)
+  loss.queue=0                    loss.momentum=0.995
   optim.lr=5e-05                  optim.batch_size=64
   optim.epochs=1.0                optim.max_steps=none
   optim.weight_decay=0.0          optim.clip_norm=1.0

@@ -4,7 +4,7 @@ import copy
 import itertools
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -22,12 +22,14 @@ from simcse.train.objective import Objective, refuse_unfit
 from simcse.train.optim import OptimConfig, Optimizer, learning_rate
 from simcse.train.order import batch_order, step_seed
 from simcse.train.processes import ALONE, Processes
+from simcse.train.queue import MomentumQueue
 from simcse.train.settings import TrainConfig
 from simcse.train.state import TrainState
 from simcse.train.validation import Validate
 from simcse.train.watch import Event, TrainReport, Watch
 
 BEST = "best."  # before the names of the weights that a rollback returns to
+QUEUE = "queue."  # before those of what is in the queue
 
 
 def fit(
@@ -148,6 +150,7 @@ class Stepper:
             mlm_head=MlmHead(encoder.backbone) if needs_head else mlm_head,
             second=copy.deepcopy(encoder) if config.model.towers == 2 else None,
             classifier=PairClassifier(encoder.dimensions, labels) if classifies else None,
+            queue=MomentumQueue(encoder, config.loss.queue) if config.loss.queue else None,
             processes=processes,
         )
         self.objective.to(encoder.device)
@@ -182,6 +185,11 @@ class Stepper:
             )
         lr = learning_rate(self.config.optim, step - 1, self.steps) / 2**self.guard.rollbacks
         self.optimizer.step(lr)
+        if self.objective.queue is not None:
+            slow, fast = self.objective.queue.encoder, self.encoder
+            self.optimizer.follow(
+                slow.parameters(), fast.parameters(), momentum=self.config.loss.momentum
+            )
         return {
             "event": "step",
             "step": step,
@@ -214,6 +222,7 @@ class _Run:
         save: Callable[[TrainState], None],
     ) -> None:
         self.stepper, self.watch, self.config, self.save = stepper, watch, config, save
+        self.queue = stepper.objective.queue
         self.saved: int | None = None
         self.best_weights: dict[str, Tensor] = {}
 
@@ -257,7 +266,10 @@ class _Run:
     def checkpoint(self, step: int) -> None:
         """Store where the run is, after ``step`` updates."""
         if self.saved != step:
-            best = {BEST + name: tensor for name, tensor in self.best_weights.items()}
+            tensors = dict(self.stepper.optimizer.state())
+            tensors |= {BEST + name: tensor for name, tensor in self.best_weights.items()}
+            if self.queue is not None:
+                tensors |= {QUEUE + name: tensor for name, tensor in self.queue.state().items()}
             tokenizer, total = self.stepper.objective.tokenizer, self.stepper.processes.total
             progress = {
                 "guard": asdict(self.stepper.guard),
@@ -267,18 +279,16 @@ class _Run:
                     "truncated": total(tokenizer.truncated),
                 },
             }
-            self.save(TrainState(step, {**self.stepper.optimizer.state(), **best}, progress))
+            self.save(TrainState(step, tensors, progress))
             self.saved = step
 
     def load(self, state: TrainState) -> None:
         """Take over what `checkpoint` stored."""
-        own = {name: tensor for name, tensor in state.tensors.items() if not name.startswith(BEST)}
-        self.best_weights = {
-            name.removeprefix(BEST): tensor
-            for name, tensor in state.tensors.items()
-            if name.startswith(BEST)
-        }
+        queue, others = _parted(state.tensors, QUEUE)
+        self.best_weights, own = _parted(others, BEST)
         self.stepper.optimizer.load(own)
+        if self.queue is not None:
+            self.queue.load(queue)
         self.stepper.guard = Guard(**state.progress["guard"])
         self.watch.load(state.progress["watch"])
         if self.stepper.processes.is_first:  # the counts of all
@@ -307,6 +317,8 @@ class _Run:
             return False
         guard.rollbacks += 1
         self.stepper.optimizer.load(self.best_weights)
+        if self.queue is not None:
+            self.queue.clear()
         self.watch.since_best = 0
         text = (
             f"step {step}: {why}; back to the weights of step {self.watch.looks[best][0]}, "
@@ -314,3 +326,11 @@ class _Run:
         )
         self.watch.observe({"event": "guard", "step": step, "text": text})
         return True
+
+
+def _parted(
+    tensors: Mapping[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Part the tensors whose names begin so, which they lose, from the others."""
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return own, {n: t for n, t in tensors.items() if not n.startswith(prefix)}

@@ -1,6 +1,7 @@
 """From a batch of examples to the loss that one step minimises."""
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from simcse.train.nli import LABELS
 from simcse.train.optim import CHUNK_TOKENS
 from simcse.train.passes import Batch, Pass, columns, embed, tokenize
 from simcse.train.processes import ALONE, Processes
+from simcse.train.queue import MomentumQueue
 
 LOOKED_AT = 100  # rows, for labels where sentences should stand
 
@@ -60,6 +62,7 @@ class Objective(nn.Module):
         mlm_head: MlmHead | None = None,
         second: SentenceEncoder | None = None,
         classifier: PairClassifier | None = None,
+        queue: MomentumQueue | None = None,
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class Objective(nn.Module):
         self.mlm_head = mlm_head
         self.second = second
         self.classifier = classifier
+        self.queue = queue
         self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
         if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
@@ -122,12 +126,19 @@ class Objective(nn.Module):
         """Encode this process's anchors, positives and hard negatives and compare with all.
 
         A row without a positive is its own positive: the same sentence stands twice in the
-        pass and meets two independent dropout masks.
+        pass and meets two independent dropout masks. A queue takes the anchors after that.
         """
-        if not self.processes.share(rows):  # a last batch with fewer rows than processes
+        if self.processes.share(rows):
+            loss = self._backward(rows, lambda own: self._loss(own, rows), collect)
+        else:  # a last batch with fewer rows than processes
             nothing = torch.zeros(0, self.encoder.dimensions).to(self.encoder.device)
-            return self._loss({name: nothing for way in self.passes for name in way.columns}, rows)
-        return self._backward(rows, lambda own: self._loss(own, rows), collect)
+            loss = self._loss({name: nothing for way in self.passes for name in way.columns}, rows)
+        if self.queue is not None:
+            texts = [row.anchor for row in self.processes.share(rows)]
+            own = {"anchors": self.queue.embed(texts, chunk_tokens=self.chunk_tokens)}
+            found = self._gather(own, rows)
+            self.queue.push(found["anchors"], [row.anchor for row in rows])
+        return loss
 
     def classifier_term(
         self,
@@ -168,7 +179,8 @@ class Objective(nn.Module):
     @property
     def encoders(self) -> list[SentenceEncoder]:
         """All that embed."""
-        return [self.encoder] if self.second is None else [self.encoder, self.second]
+        queue = None if self.queue is None else self.queue.encoder
+        return [each for each in (self.encoder, self.second, queue) if each is not None]
 
     @property
     def passes(self) -> list[Pass]:
@@ -176,13 +188,24 @@ class Objective(nn.Module):
         anchors, others = ("anchors",), ("positives", "negatives")
         if self.config.fixed_mask:
             passes = [Pass(anchors, self.encoder)]
-        elif self.second is not None:
-            passes = [Pass(anchors, self.encoder), Pass(others, self.second)]
+        elif self.second is not None or self.config.dropout_sampling:
+            passes = [
+                Pass(anchors, self.encoder, rate=self._rate(0)),
+                Pass(others, self.second or self.encoder, rate=self._rate(1)),
+            ]
         else:
             passes = [Pass((*anchors, *others), self.encoder)]
         if self.config.dropout_free_negatives:
             passes.append(Pass(("clean",), self.encoder, dropout=False))
         return passes
+
+    def _rate(self, number: int) -> float | None:
+        """Draw the dropout rate of a pass, where rates are drawn (Zhang and Lan 2021, S-SimCSE).
+
+        As the masks it is a function of seed and step.
+        """
+        rates, key = self.config.dropout_sampling, self.encoder.backbone.noise.key
+        return None if rates is None else random.Random(f"{key} {number}").choice(rates)
 
     @contextlib.contextmanager
     def _noise(self, key: int) -> Iterator[None]:
@@ -222,10 +245,16 @@ class Objective(nn.Module):
         found = self._gather(own, rows)
         anchors = found["anchors"]  # (N, D)
         positives = found.get("positives", anchors)  # left out, they are the very same
-        candidates = torch.cat([positives, found.get("negatives", anchors[:0])])  # (N + M, D)
+        earlier = anchors[:0] if self.queue is None else self.queue.embeddings  # (Q, D)
+        negatives = torch.cat([found.get("negatives", anchors[:0]), earlier])
+        candidates = torch.cat([positives, negatives])  # (N + M + Q, D)
         clean = found.get("clean")
         if config.mask_duplicates:
-            ignore = duplicate_mask(*columns(rows).values()).to(anchors.device)
+            texts = columns(rows)
+            ignore = duplicate_mask(*texts.values()).to(anchors.device)
+            if self.queue is not None:
+                same = self.queue.same_text(texts["anchors"], texts["positives"])
+                ignore = torch.cat([ignore, same], dim=1)
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
         loss = config.regulariser_weight * spread_penalty(anchors, config.regulariser)
         if config.dimension_weight:
@@ -266,6 +295,9 @@ class Objective(nn.Module):
 
         As in the contrastive term each sentence has its number in the whole batch.
         """
+        rate = self._rate(0)
+        if rate is not None:
+            self.encoder.backbone.set_dropout(rate)
         texts = [row.anchor for row in self.processes.share(rows)]
         if not texts:  # the other processes wait for what this one adds: nothing
             return self.processes.sum_values(torch.zeros(()) * self.processes.total(0))

@@ -127,6 +127,23 @@ class Optimizer:
         self.adam.zero_grad(set_to_none=True)
         self.copy_masters()
 
+    @torch.no_grad()
+    def follow(
+        self,
+        slow: Iterable[nn.Parameter],
+        fast: Iterable[nn.Parameter],
+        *,
+        momentum: float,
+    ) -> None:
+        """Move weights towards others: slow becomes momentum * slow + (1 - momentum) * fast.
+
+        In fp32: rounded to bf16, a small difference would be lost.
+        """
+        masters = dict(zip(self.weights, self.masters, strict=True))
+        for behind, ahead in zip(slow, fast, strict=True):
+            masters[behind].lerp_(masters[ahead], 1 - momentum)
+        self.copy_masters()
+
     def forget(self) -> None:
         """Drop the gradients; no weight moves."""
         self.adam.zero_grad(set_to_none=True)

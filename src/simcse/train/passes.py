@@ -40,15 +40,19 @@ class Pass:
         columns: which.
         encoder: by which encoder.
         dropout: whether with the backbone's dropout, while training.
+        rate: that of every dropout; ``None`` leaves each its own.
     """
 
     columns: tuple[str, ...]
     encoder: SentenceEncoder
     dropout: bool = True
+    rate: float | None = None
 
     def embed(self, batch: TokenBatch) -> Tensor:
         """Embed sentences of these columns: (n, D) in the batch's own order."""
         backbone, training = self.encoder.backbone, self.encoder.training
+        if self.rate is not None:
+            backbone.set_dropout(self.rate)
         backbone.train(training and self.dropout)
         embedded = self.encoder.embed(batch)
         backbone.train(training)

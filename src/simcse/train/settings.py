@@ -169,9 +169,9 @@ class TrainConfig:
         classifies = self.loss.form == "classifier"
         single = [
             *(
-                name
-                for name in ("fixed_mask", "dropout_free_negatives")
-                if getattr(self.loss, name)
+                n
+                for n in ("fixed_mask", "dropout_free_negatives", "queue")
+                if getattr(self.loss, n)
             ),
             *(["form=classifier"] if classifies else []),
         ]
@@ -181,3 +181,5 @@ class TrainConfig:
             raise ConfigError(
                 "eval.dev=heldout needs the contrastive loss; loss.form is classifier"
             )
+        if self.loss.dropout_sampling and self.model.dropout is not None:
+            raise ConfigError("loss.dropout_sampling draws the rate; leave model.dropout out")
