@@ -8,6 +8,7 @@ import pytest
 from simcse import SentenceEncoder
 from simcse.cli.train import SETTINGS
 from simcse.config import to_dict
+from simcse.io.checkpoints import read_safetensors
 from simcse.io.log import read_log
 from simcse.io.settings import read_toml
 from simcse.train.settings import TrainConfig
@@ -122,6 +123,35 @@ def test_triplets_train_supervised_with_a_preset_and_overrides(simcse, tiny_mode
     settings = SentenceEncoder.load(run / "best").settings
     assert (settings.pooling, settings.head, settings.max_length) == ("cls", "always", 32)
     assert read_log(run / "log.jsonl")[2]["sentences"] == 12
+
+
+def test_labelled_pairs_train_the_classifier_which_is_not_saved(
+    simcse, tiny_model_folder, tmp_path
+):
+    labelled, run = tmp_path / "nli.tsv", tmp_path / "run"
+    labels = ("entailment", "neutral", "contradiction")
+    rows = [f"{labels[i % 3]}\tthe {a}\ta {b}" for i, a in enumerate(WORDS) for b in WORDS]
+    labelled.write_text("\n".join(rows))
+    arguments = ("train", "--model", tiny_model_folder, "--train", labelled, "--output", run)
+    settings = ("optim.batch_size=16", "eval.dev=none", "train.checkpoint_every=2")
+    refused = simcse(*arguments, *settings)
+    assert refused.code == 2
+    assert "`simcse data nli` makes pairs or triplets of such rows" in refused.err
+    outcome = simcse(*arguments, *settings, "loss.form=classifier")
+    assert outcome.code == 0, outcome.err
+    assert "4 steps" in outcome.out
+    start, saved, stored = (
+        read_safetensors(path)
+        for path in (
+            tiny_model_folder / "model.safetensors",
+            run / "last" / "model.safetensors",
+            run / "checkpoints" / "step-00000004" / "state.safetensors",
+        )
+    )
+    assert start.keys() == saved.keys()
+    shapes = [tuple(tensor.shape) for name, tensor in stored.items() if name.startswith("weight.")]
+    assert len(shapes) == len(saved) + 2
+    assert (3, 96) in shapes  # [u; v; |u - v|] -> labels
 
 
 def test_several_seeds_are_summed_up(simcse, tiny_model_folder, text, dev, tmp_path):

@@ -31,14 +31,18 @@ SETTINGS = (
     *("optim.batch_size=8", "optim.max_steps=24", "optim.lr=1e-3", "loss.mlm_weight=0.1"),
     *("train.checkpoint_every=3", "eval.every=10", "train.threads=1"),
 )
-PRECISIONS = ("fp32", "bf16")
+VARIANTS = {
+    "fp32": ("precision=fp32",),
+    "bf16 and two towers": ("precision=bf16", "model.towers=2"),
+    "queue": ("precision=fp32", "loss.queue=20", "loss.dropout_sampling=0.05,0.2"),
+}
 
 
 class Runs:
     """Starts runs of one setting in forked processes."""
 
-    def __init__(self, model, text, dev, precision):
-        overrides = (*SETTINGS, f"eval.dev={dev}", f"precision={precision}")
+    def __init__(self, model, text, dev, variant):
+        overrides = (*SETTINGS, f"eval.dev={dev}", *VARIANTS[variant])
         self.config = build(TrainConfig, parse_overrides(overrides))
         self.model, self.text = model, Path(text)
 
@@ -120,12 +124,12 @@ def main(model, text, dev, folder, random_kills, kills_in_saves, seed):
     torch.set_num_threads(1)
     SentenceEncoder.load(model)
     folder, kills = Path(folder), []
-    variants = [Runs(model, text, dev, precision) for precision in PRECISIONS]
+    variants = [Runs(model, text, dev, variant) for variant in VARIANTS]
     expected = [
-        runs.finish(folder / f"whole-{precision}", resume=False)
-        for runs, precision in zip(variants, PRECISIONS, strict=True)
+        runs.finish(folder / f"whole-{number}", resume=False)
+        for number, runs in enumerate(variants)
     ]
-    length = (folder / f"whole-{PRECISIONS[0]}" / "log.jsonl").stat().st_size
+    length = (folder / "whole-0" / "log.jsonl").stat().st_size
     attempt = 0
     while len(kills) < int(random_kills) + int(kills_in_saves):
         attempt += 1

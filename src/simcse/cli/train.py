@@ -90,8 +90,8 @@ def train(
 
     A text file (.txt, .txt.gz, one sentence a line) trains with dropout positives. A table
     (.tsv, .csv, .jsonl, .parquet) holds an anchor, a positive and any number of hard negatives
-    a row. The run folder holds best/ and last/, checkpoints/, log.jsonl, settings.toml and
-    report.html.
+    a row, for loss.form=classifier a label, a premise and a hypothesis. The run folder holds
+    best/ and last/, checkpoints/, log.jsonl, settings.toml and report.html.
 
     A run that was killed goes on by --resume, to the same weights bit for bit; without other
     options it takes them from the run folder. SIGTERM and Ctrl-C save a checkpoint first.

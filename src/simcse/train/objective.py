@@ -151,7 +151,7 @@ class Objective(nn.Module):
         A row's loss depends on nothing but the row: each process adds that of its own.
         """
         labels = [row.label for row in self.processes.share(rows)]
-        total = torch.zeros((), device=self.encoder.device)
+        total = classifier.dense.weight.new_zeros(())
         if labels:
             total = self._backward(
                 rows,
@@ -239,7 +239,7 @@ class Objective(nn.Module):
             own: this process's embeddings (n, D) of each column.
             rows: those of all processes.
         """
-        config, ignore = self.config, None
+        config = self.config
         if config.form == "classifier":
             raise UsageError("loss.form=classifier needs a classifier, it has no contrastive loss")
         found = self._gather(own, rows)
@@ -249,12 +249,7 @@ class Objective(nn.Module):
         negatives = torch.cat([found.get("negatives", anchors[:0]), earlier])
         candidates = torch.cat([positives, negatives])  # (N + M + Q, D)
         clean = found.get("clean")
-        if config.mask_duplicates:
-            texts = columns(rows)
-            ignore = duplicate_mask(*texts.values()).to(anchors.device)
-            if self.queue is not None:
-                same = self.queue.same_text(texts["anchors"], texts["positives"])
-                ignore = torch.cat([ignore, same], dim=1)
+        ignore = self._own_texts(rows) if config.mask_duplicates else None
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
         loss = config.regulariser_weight * spread_penalty(anchors, config.regulariser)
         if config.dimension_weight:
@@ -277,6 +272,15 @@ class Objective(nn.Module):
                 focal_margin=config.focal_margin,
             )
         return loss
+
+    def _own_texts(self, rows: Sequence[Example]) -> Tensor:
+        """Mark the candidates that are no negatives by their text: (N, N + M + Q) bool."""
+        texts = columns(rows)
+        same = duplicate_mask(*texts.values()).to(self.encoder.device)
+        if self.queue is None:
+            return same
+        queued = self.queue.same_text(texts["anchors"], texts["positives"])
+        return torch.cat([same, queued], dim=1)
 
     def _gather(self, own: Mapping[str, Tensor], rows: Sequence[Example]) -> dict[str, Tensor]:
         """Return the embeddings of all processes' rows, (N, D) or (M, D) of each column."""

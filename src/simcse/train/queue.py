@@ -14,8 +14,8 @@ from simcse.train.passes import Pass
 class MomentumQueue(nn.Module):
     """What a slowly following copy of the encoder made of the latest anchors, without dropout.
 
-    Wu et al. 2022, ESimCSE, section 3.2, after He et al. 2020, MoCo. The copy's weights are part
-    of the optimiser's state; who takes a step moves them (`Optimizer.follow`).
+    Wu et al. 2022, ESimCSE, after He et al. 2020, MoCo. The copy's weights are part of the
+    optimiser's state; who takes a step moves them (`Optimizer.follow`).
 
     Attributes:
         encoder: the copy.
