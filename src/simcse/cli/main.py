@@ -22,6 +22,7 @@ from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbours, nli
+from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
 from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
@@ -47,6 +48,7 @@ def cli() -> None:
 COMMANDS = (
     *(quickstart, train, adapt, average, reproduce, evaluate, compare, postprocess, export),
     *(encode, similarity, index, calibrate, serve, info, data, bench),
+    *(paper, sweep),
 )
 for command in COMMANDS:
     cli.add_command(command)

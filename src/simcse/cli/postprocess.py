@@ -4,7 +4,6 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,17 +150,10 @@ def _rebuilt(
     encoder: "SentenceEncoder", layer: "Layer | None", kind: str, told: dict[str, Any]
 ) -> "SentenceEncoder":
     """Return the encoder with this layer, and in its provenance what it was fitted on."""
-    from simcse.model.encoder import SentenceEncoder
-
+    rebuilt = encoder.with_postprocess(kind, layer)  # type: ignore[arg-type]  # one of KINDS
     provenance = {key: value for key, value in encoder.provenance.items() if key != "postprocess"}
-    return SentenceEncoder(
-        encoder.backbone,
-        encoder.tokenizer,
-        replace(encoder.settings, postprocess=kind),  # type: ignore[arg-type]  # one of KINDS
-        head=encoder.head,
-        postprocess=layer,
-        provenance={**provenance, "postprocess": told} if told else provenance,
-    )
+    rebuilt.provenance = {**provenance, "postprocess": told} if told else provenance
+    return rebuilt
 
 
 def _bare(encoder: "SentenceEncoder", model: str) -> "SentenceEncoder":

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+Live = TypeVar("Live", bound="_Live")
 SMOOTHING = 0.95  # of the loss shown
 
 
@@ -29,7 +30,35 @@ def counting_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
         yield lambda count: bar.advance(task, count)
 
 
-class TrainProgress:
+class _Live:
+    """A bar that runs within a block and is told of events."""
+
+    bar: Progress
+
+    @property
+    def shown(self) -> Mapping[str, Callable[[Mapping[str, Any]], None]]:
+        """What is done for each kind of event."""
+        raise NotImplementedError
+
+    def __enter__(self: Live) -> Live:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one event of the run; one that is not about progress is passed over."""
+        if event["event"] in self.shown:
+            self.shown[event["event"]](event)
+
+
+class TrainProgress(_Live):
     """A bar with loss, sentences a second and ETA; a line for every look at the model.
 
     Pass it as ``observe`` to `simcse.train.loop.fit`.
@@ -52,21 +81,10 @@ class TrainProgress:
         self.loss: float | None = None
         self.best: str | None = None
 
-    def __enter__(self) -> "TrainProgress":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event of the run; one that is not about progress is passed over."""
-        show = {
+    @property
+    def shown(self) -> Mapping[str, Callable[[Mapping[str, Any]], None]]:
+        """What is done for each kind of event."""
+        return {
             "start": self._start,
             "resume": self._start,
             "step": self._step,
@@ -75,8 +93,6 @@ class TrainProgress:
             "guard": self._warn,
             "warning": self._warn,
         }
-        if event["event"] in show:
-            show[event["event"]](event)
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self.bar.update(self.task, total=event["steps"], completed=event.get("step", 0))
@@ -108,6 +124,79 @@ class TrainProgress:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         best = f" (best {self.best})" if self.best else ""
         self.bar.update(self.task, looks=f"{decisive} {metrics[decisive]}{best}")
+
+
+class GridProgress(_Live):
+    """A bar over a whole grid, with the row under way and an ETA of all that is left.
+
+    Pass it as ``observe`` to `simcse.paper.runner.run_grid`.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.console = Console(file=sys.stderr)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}"),
+            console=self.console,
+            speed_estimate_period=3600,  # encoding and training differ: a short look misleads
+        )
+        self.title, self.sizes = title, list[tuple[float, float]]()
+        self.task = self.bar.add_task(title, total=None, now="preparing")
+        self.done, self.row, self.steps = 0, "", 1
+
+    @property
+    def shown(self) -> Mapping[str, Callable[[Mapping[str, Any]], None]]:
+        """What is done for each kind of event."""
+        return {
+            "grid": self._grid,
+            "run": self._run,
+            "start": self._start,
+            "resume": self._start,
+            "step": self._step,
+            "measure": self._measure,
+            "done": self._done,
+            "guard": self._warn,
+        }
+
+    def _grid(self, event: Mapping[str, Any]) -> None:
+        self.sizes = [tuple(size) for size in event["sizes"]]
+        text = f"{self.title}: {len(self.sizes)} runs to do, {event['there']} are there already"
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.bar.update(self.task, total=sum(map(sum, self.sizes)))
+
+    def _run(self, event: Mapping[str, Any]) -> None:
+        self.row = f"{event['row']}, seed {event['seed']}"
+        self._show(0.0, self.row)
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        self.steps = event["steps"]
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        share = event["step"] / self.steps
+        text = f"step {event['step']}/{self.steps}, loss {event['loss']:.3f}"
+        self._show(share * self.sizes[self.done][0], f"{self.row}: {text}")
+
+    def _measure(self, event: Mapping[str, Any]) -> None:
+        training, measuring = self.sizes[self.done]
+        share = event["done"] / max(1, event["total"]) if event["what"] == "encoding" else 1.0
+        self._show(training + share * measuring, f"{self.row}: {event['what']}")
+
+    def _done(self, event: Mapping[str, Any]) -> None:
+        self.done += 1
+        self._show(0.0, "")
+
+    def _warn(self, event: Mapping[str, Any]) -> None:
+        text = f"{self.row}: {event['text']}"
+        self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+    def _show(self, within: float, now: str) -> None:
+        before = sum(map(sum, self.sizes[: self.done]))
+        runs = f"{self.title} {min(self.done + 1, len(self.sizes))}/{len(self.sizes)}"
+        self.bar.update(self.task, completed=before + within, description=runs, now=now)
 
 
 def _number(value: float | None) -> str:

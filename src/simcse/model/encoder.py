@@ -19,7 +19,7 @@ from simcse.model.pooling import SPECS, pool
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.progress import with_progress
 from simcse.model.settings import ModelSettings
-from simcse.postprocess import Layer
+from simcse.postprocess import Layer, Postprocess
 from simcse.text import TokenBatch, Tokenizer, Truncation, pack
 
 BATCH_TOKENS = 4096
@@ -147,6 +147,17 @@ class SentenceEncoder(nn.Module):
         """
         settings = replace(self.settings, postprocess="none", normalize=False)
         return SentenceEncoder(self.backbone, self.tokenizer, settings, head=self.head)
+
+    def with_postprocess(self, kind: Postprocess, layer: Layer | None) -> "SentenceEncoder":
+        """Return this encoder, its weights shared, with another layer on its embeddings."""
+        return SentenceEncoder(
+            self.backbone,
+            self.tokenizer,
+            replace(self.settings, postprocess=kind),
+            head=self.head,
+            postprocess=layer,
+            provenance=self.provenance,
+        )
 
     @torch.inference_mode()
     def refine(self, vectors: np.ndarray) -> np.ndarray:

@@ -93,6 +93,11 @@ def code(text: str) -> Html:
     return Html(f"<pre><code>{html.escape(text)}</code></pre>\n")
 
 
+def link(text: str, target: str) -> Html:
+    """Return a link as a paragraph."""
+    return Html(f'<p><a href="{html.escape(target)}">{html.escape(text)}</a></p>\n')
+
+
 def figure(png: bytes, alt: str, caption: str = "") -> Html:
     """Return an image inside the page; ``alt`` says what it shows to those who cannot see it."""
     data = base64.b64encode(png).decode()

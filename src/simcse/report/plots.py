@@ -71,6 +71,15 @@ class Path:
     points: Sequence[tuple[float, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class RowPoints:
+    """One row of a grid: our scores by seed, and the published one where there is one."""
+
+    label: str
+    ours: Sequence[float]
+    theirs: float | None = None
+
+
 def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) -> bytes:
     """Draw curves over the training steps, with a dotted line at the best step."""
     figure, axes = _figure(title, width=4.6, height=2.9)
@@ -205,6 +214,23 @@ def bars(metrics: Sequence[str], groups: Mapping[str, Values], *, title: str) ->
     axes.margins(x=0.15, y=0.02)
     axes.grid(visible=False, axis="y")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    return _png(figure)
+
+
+def row_points(rows: Sequence[RowPoints], *, title: str) -> bytes:
+    """Draw rows one below the other: each seed faint, their mean, and the published score."""
+    figure, axes = _figure(title, width=6.4, height=1.2 + 0.36 * len(rows))
+    for place, row in enumerate(rows):
+        axes.scatter(row.ours, [place] * len(row.ours), color=PALETTE[0], s=14, alpha=0.45)
+    means = [sum(row.ours) / len(row.ours) for row in rows]
+    axes.plot(means, range(len(rows)), "o", color=PALETTE[0], label="ours: mean, and each seed")
+    if any(row.theirs is not None for row in rows):
+        theirs = _floats([row.theirs for row in rows])
+        axes.plot(theirs, range(len(rows)), "D", color=PALETTE[1], mfc="none", label="published")
+    axes.set_yticks(range(len(rows)), [_plain(row.label) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9)
     return _png(figure)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse.errors import DataError
-from simcse.report.tables import Column, Spread, Table, Value
+from simcse.report.tables import Column, Spread, Table
 
 Metrics = Mapping[str, float | None]
 Runs = Mapping[int, Mapping[str, Metrics]]  # by seed, then by moment: "start" and "best"
@@ -57,11 +57,12 @@ def seeds_table(runs: Runs) -> Table:
     columns = tuple(Column(f"{name}, {moment}", decimals=3) for moment, name in names)
     scores = {seed: [run[moment].get(name) for moment, name in names] for seed, run in runs.items()}
     rows = [(f"seed {seed}", *values) for seed, values in scores.items()]
-    spread = [_spread(list(column)) for column in zip(*scores.values(), strict=True)]
-    low, high = (tuple(_bound(value, len(runs), sign) for value in spread) for sign in (-1, 1))
+    by_metric = [list(column) for column in zip(*scores.values(), strict=True)]
+    spreads = (spread(values) for values in by_metric)
+    low, high = zip(*(mean_interval(values) for values in by_metric), strict=True)
     ends = [("mean, 95 % from", *low), ("mean, 95 % to", *high)]
     return Table(
-        "Seeds", (Column("Run"), *columns), (*rows, (f"{len(runs)} seeds", *spread), *ends)
+        "Seeds", (Column("Run"), *columns), (*rows, (f"{len(runs)} seeds", *spreads), *ends)
     )
 
 
@@ -120,17 +121,20 @@ def _paired(name: str, scores: NDArray[np.float64], seed: int) -> PairedDifferen
     )
 
 
-def _bound(value: Value, count: int, sign: int) -> Value:
-    """Return one end of Student's interval of a mean."""
-    if not isinstance(value, Spread):
-        return None
-    stats: Any = import_module("scipy.stats")  # takes a second
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return value.mean + sign * quantile * value.deviation / math.sqrt(count)
-
-
-def _spread(values: list[float | None]) -> Value:
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Return mean and standard deviation; ``None`` of fewer than two, or if one is undefined."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if len(known) < max(2, len(values)):
         return None
     return Spread(mean(known), stdev(known))
+
+
+def mean_interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Return Student's 95 % interval of a mean, where it has a `spread`."""
+    found = spread(values)
+    if found is None:
+        return None, None
+    stats: Any = import_module("scipy.stats")  # takes a second
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    reach = quantile * found.deviation / math.sqrt(len(values))
+    return found.mean - reach, found.mean + reach

@@ -101,8 +101,8 @@ def to_rich(table: Table) -> "RichTable":
 
 def to_markdown(table: Table) -> str:
     """Return the table as padded Markdown, the best values in bold."""
-    cells = _cells(table, plain=_markdown, bold=lambda text: f"**{_markdown(text)}**")
-    titles = [_markdown(column.title) for column in table.columns]
+    cells = _cells(table, plain=markdown_text, bold=lambda text: f"**{markdown_text(text)}**")
+    titles = [markdown_text(column.title) for column in table.columns]
     widths = [max(3, *map(len, column)) for column in zip(titles, *cells, strict=True)]
     right = [table.is_numeric(column) for column in range(len(titles))]
 
@@ -176,7 +176,8 @@ def _text(value: Value, column: Column) -> str:
     return str(value)
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Return text on one line, with what Markdown would read as markup escaped."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 

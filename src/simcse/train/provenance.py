@@ -89,7 +89,7 @@ def for_model(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return by dotted name what two descriptions say differently."""
-    left, right = _flat(before), _flat(now)
+    left, right = flat(before), flat(now)
     names = [*left, *(name for name in right if name not in left)]
     return {
         name: (left.get(name), right.get(name))
@@ -147,13 +147,19 @@ def hardware() -> dict[str, Any]:
 
 def _inputs(model: str, files: Sequence[Path], config: TrainConfig) -> dict[str, Any]:
     return {
-        "model_sha256": _joint(checksums(locate(model)).items()),
+        "model_sha256": model_sha256(model),
         "train_sha256": [sha256_file(file) for file in files],
-        "dev_sha256": [sha256_file(file) for file in _dev_files(config.eval.sets)],
+        "dev_sha256": [sha256_file(file) for file in dev_files(config.eval.sets)],
     }
 
 
-def _dev_files(sets: Iterable[str]) -> list[Path]:
+def model_sha256(model: str) -> str:
+    """Return one SHA-256 of a model folder's files."""
+    return _joint(checksums(locate(model)).items())
+
+
+def dev_files(sets: Iterable[str]) -> list[Path]:
+    """Return the files that ``eval.dev`` names."""
     known = {"stsb": data_folder() / "sts" / "stsb-dev.tsv"}
     return [known.get(name, Path(name)) for name in sets if name != "heldout"]
 
@@ -165,9 +171,10 @@ def _joint(hashes: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found

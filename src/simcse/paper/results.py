@@ -1,0 +1,143 @@
+"""The results of runs, one small JSON file each, found by the hash of all they depend on."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simcse.config import to_dict
+from simcse.errors import ArtefactError
+from simcse.io.results import read_results, write_results
+from simcse.train.provenance import changes
+from simcse.train.settings import TrainConfig
+
+FORMAT = 1
+KEY_LENGTH = 16  # hexadecimal digits: 64 bits
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run's scores depend on, but for versions and hardware.
+
+    Attributes:
+        model_sha256: of the start model.
+        data_sha256: of the training file; empty where nothing is read.
+        dev_sha256: of the files of ``eval.dev``.
+        config: all settings, the seed among them.
+        start: the start model is measured, nothing is trained.
+        postprocess: what is fitted to the embeddings.
+    """
+
+    model_sha256: str
+    data_sha256: str
+    dev_sha256: tuple[str, ...]
+    config: TrainConfig
+    start: bool = False
+    postprocess: str = "none"
+
+    @property
+    def key(self) -> str:
+        """A hash of it; two grids that share a run have the same."""
+        settings = _settings(self.config)
+        settings.pop("train")  # how it is carried out changes nothing
+        if self.start:
+            settings = {name: settings[name] for name in ("model", "data")}
+        plain = {
+            "model": self.model_sha256,
+            "data": self.data_sha256,
+            "dev": list(self.dev_sha256),
+            "settings": settings,
+            "start": self.start,
+            "postprocess": self.postprocess,
+        }
+        text = json.dumps(plain, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+    def described(self) -> dict[str, Any]:
+        """Return it in plain values; of the settings only those that are not the default."""
+        found = changes(_settings(TrainConfig()), _settings(self.config))
+        return {
+            "model_sha256": self.model_sha256,
+            "data_sha256": self.data_sha256,
+            "dev_sha256": list(self.dev_sha256),
+            "start": self.start,
+            "postprocess": self.postprocess,
+            "settings": {name: now for name, (_, now) in found.items()},
+        }
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Return settings in plain values, without this machine's paths."""
+    settings = to_dict(config)
+    settings["eval"]["dev"] = ",".join(Path(name).name for name in config.eval.sets)
+    return settings
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of results.
+
+    Attributes:
+        folder: where they are.
+        read_before: results by key, so that each file is read once.
+    """
+
+    folder: Path
+    read_before: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def path(self, key: str) -> Path:
+        """Return where a result is."""
+        return self.folder / f"{key}.json"
+
+    def find(self, key: str, tests: Collection[str] = ()) -> dict[str, Any] | None:
+        """Return a run's result if it is there and holds what ``tests`` names.
+
+        Raises:
+            ArtefactError: the file is damaged or of another kind.
+        """
+        if key not in self.read_before:
+            if not self.path(key).exists():
+                return None
+            self.read_before[key] = _checked(self.path(key), key)
+        result = self.read_before[key]
+        complete = "failed" in result or set(tests) <= set(result["tests"])
+        return result if complete else None
+
+    def write(self, key: str, result: Mapping[str, Any]) -> None:
+        """Keep a run's result, beside what an earlier repetition was measured on.
+
+        Raises:
+            ArtefactError: a file is there that is no result.
+            ResourceError: it cannot be written.
+        """
+        before = self.find(key)
+        whole = dict(result) if before is None or "failed" in result else _joined(before, result)
+        write_results(self.path(key), {"format": FORMAT, "key": key, **whole})
+        self.read_before.pop(key, None)
+
+
+def _joined(before: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result with what only an earlier one of the same run was measured on."""
+    again = {name.partition(" ")[0] for name in result["tests"]}  # one protocol each, the last one
+    kept = [name for name in before["tests"] if name.partition(" ")[0] not in again]
+    scores = {**before["scores"], **result["scores"]}
+    return {**before, **result, "scores": scores, "tests": [*kept, *result["tests"]]}
+
+
+def _checked(path: Path, key: str) -> dict[str, Any]:
+    found = read_results(path)
+    right = found.get("format") == FORMAT and found.get("key") == key
+    scores, tests, recipe = (found.get(name) for name in ("scores", "tests", "recipe"))
+    if not (
+        right
+        and isinstance(scores, dict)
+        and isinstance(tests, list)
+        and isinstance(recipe, dict)
+        and isinstance(found.get("seconds"), dict)
+    ):
+        raise ArtefactError(
+            f"{path} is not the result of a run; remove it, and the run is repeated"
+        )
+    return found

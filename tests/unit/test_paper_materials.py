@@ -1,0 +1,62 @@
+"""Training files of grids: made once, by what makes them elsewhere, refused where they must be."""
+
+import pytest
+
+from simcse.errors import DataError, ResourceError
+from simcse.io.examples import read_examples
+from simcse.paper import materials
+from simcse.paper.grid import Material
+from simcse.paper.materials import Materials, MissingError, corpus_sentences
+
+SENTENCES = [f"sentence {i} has words that are {i * 7} and {i * 3}" for i in range(30)]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(SENTENCES) + "\n")
+    return path
+
+
+def test_a_file_is_made_once_and_again_for_other_rows(corpus, tmp_path):
+    crop = Material(make="crop", rate=0.3)
+    made = Materials(tmp_path / "made").prepare(crop, corpus, 10)
+    rows = read_examples(made.path)
+    assert [row.anchor for row in rows] == SENTENCES[:10]
+    assert all(row.positive in row.anchor for row in rows)
+    before = made.path.stat().st_mtime_ns
+    again = Materials(tmp_path / "made").prepare(crop, corpus, 10)
+    assert (again, again.path.stat().st_mtime_ns) == (made, before)
+    other = Materials(tmp_path / "made").prepare(Material(make="crop", rate=0.2), corpus, 10)
+    more = Materials(tmp_path / "made").prepare(crop, corpus, None)
+    assert len({made.sha256, other.sha256, more.sha256}) == 3
+    elsewhere = Materials(tmp_path / "elsewhere").prepare(crop, corpus, 10)
+    assert elsewhere.sha256 == made.sha256
+
+
+def test_the_corpus_itself_is_not_copied(corpus, tmp_path):
+    made = Materials(tmp_path / "made").prepare(Material(), corpus, 10)
+    assert made.path == corpus
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_is_not_installed_is_missing(corpus, tmp_path, monkeypatch):
+    def absent(*_arguments):
+        raise ResourceError("WordNet is not installed: apt install wordnet-base")
+
+    monkeypatch.setattr(materials, "augmentation", absent)
+    with pytest.raises(MissingError, match="apt install wordnet-base"):
+        Materials(tmp_path / "made").prepare(Material(make="delete-one"), corpus, None)
+
+
+def test_pairs_are_not_augmented(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("one sentence\tanother\n")
+    with pytest.raises(DataError, match="expected one sentence a row"):
+        Materials(tmp_path / "made").prepare(Material(make="delete-one"), path, None)
+
+
+def test_a_layer_is_fitted_on_different_sentences(tmp_path):
+    path = tmp_path / "triplets.tsv"
+    path.write_text("a\tb\tc\na\td\te\nf\tg\th\n")
+    assert corpus_sentences(path, 2) == ["a", "b", "c", "d", "e"]
