@@ -2,7 +2,7 @@
 
 import pytest
 
-from simcse.errors import DataError, ResourceError
+from simcse.errors import ConfigError, DataError, ResourceError
 from simcse.io.examples import read_examples
 from simcse.paper import materials
 from simcse.paper.grid import Material
@@ -40,13 +40,38 @@ def test_the_corpus_itself_is_not_copied(corpus, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_what_is_not_installed_is_missing(corpus, tmp_path, monkeypatch):
+def test_labelled_rows_become_pairs_and_triplets(tmp_path):
+    path = tmp_path / "nli.tsv"
+    rows = [
+        f"{label}\tpremise {i}\t{label} {i}"
+        for i in range(4)
+        for label in ("entailment", "neutral", "contradiction")
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    made = Materials(tmp_path / "made")
+    neutral = made.prepare(Material(make="nli", positives="neutral"), path, 2)
+    assert [row.positive for row in read_examples(neutral.path)][:2] == ["neutral 0", "neutral 1"]
+    wanted = Material(make="nli", positives="entailment", hard_negatives=("contradiction",))
+    triplets = read_examples(made.prepare(wanted, path, None).path)
+    assert triplets[3].negatives == ("contradiction 3",)
+
+
+def test_a_shuffled_corpus_has_no_neighbours(corpus, tmp_path):
+    with pytest.raises(DataError, match="not in document order"):
+        Materials(tmp_path / "made").prepare(Material(make="neighbours", ahead=1), corpus, None)
+    assert not list((tmp_path / "made").glob("*.json"))
+
+
+def test_what_is_not_installed_or_named_is_missing(corpus, tmp_path, monkeypatch):
+    with pytest.raises(MissingError, match="name one by --masked-model"):
+        Materials(tmp_path / "made").prepare(Material(make="mlm", rate=0.1), corpus, None)
+
     def absent(*_arguments):
         raise ResourceError("WordNet is not installed: apt install wordnet-base")
 
     monkeypatch.setattr(materials, "augmentation", absent)
     with pytest.raises(MissingError, match="apt install wordnet-base"):
-        Materials(tmp_path / "made").prepare(Material(make="delete-one"), corpus, None)
+        Materials(tmp_path / "made").prepare(Material(make="synonym"), corpus, None)
 
 
 def test_pairs_are_not_augmented(tmp_path):
@@ -60,3 +85,18 @@ def test_a_layer_is_fitted_on_different_sentences(tmp_path):
     path = tmp_path / "triplets.tsv"
     path.write_text("a\tb\tc\na\td\te\nf\tg\th\n")
     assert corpus_sentences(path, 2) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"make": "neighbours"},
+        {"make": "crop", "ahead": 1},
+        {"make": "nli"},
+        {"positives": "neutral"},
+        {"hard_negatives": ("neutral",)},
+    ],
+)
+def test_material_says_what_it_needs(values):
+    with pytest.raises(ConfigError, match="goes with make"):
+        Material(**values)

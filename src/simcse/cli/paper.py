@@ -27,6 +27,11 @@ def grid_options(sentences: int | None) -> Callable[[Command], Command]:
                 "--fast", is_flag=True, help="SentEval's quick variant of the transfer tasks."
             ),
             click.option(
+                "--masked-model",
+                metavar="NAME",
+                help="Masked-language model, for rows that replace words by its predictions.",
+            ),
+            click.option(
                 "--rows",
                 multiple=True,
                 help="Only these rows: a name, or several parted by commas; may be repeated.",

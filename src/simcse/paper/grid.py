@@ -14,7 +14,7 @@ from simcse.train.settings import TrainConfig
 
 GRIDS = Path(__file__).with_name("tables")
 Figure = Literal["differences", "path", "plane", "density", "spectrum", "neighbours"]
-Make = Literal["rows", "crop", "delete", "delete-one"]
+Make = Literal["rows", "crop", "delete", "delete-one", "synonym", "mlm", "neighbours", "nli"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,28 @@ class Material:
 
     Attributes:
         make: ``rows`` takes the corpus as it is; the augmentations of `simcse.augment` pair each
-            sentence with a changed one.
+            sentence with a changed one; ``neighbours`` pairs it with one that follows
+            (`simcse.train.neighbours`); ``nli`` makes pairs or triplets of labelled rows
+            (`simcse.train.nli`).
         rate: share of the words that an augmentation changes.
+        ahead: for ``neighbours``, of how many sentences that follow one is drawn.
+        positives: for ``nli``, the label of the hypotheses that become positives, or ``all``.
+        hard_negatives: for ``nli``, the labels of those that become hard negatives.
     """
 
     make: Make = "rows"
     rate: float | None = None
+    ahead: int | None = None
+    positives: str | None = None
+    hard_negatives: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.ahead is not None) is not (self.make == "neighbours"):
+            raise ConfigError("data.ahead goes with make = neighbours, and it needs one")
+        if (self.positives is not None) is not (self.make == "nli"):
+            raise ConfigError("data.positives goes with make = nli, and it needs one")
+        if self.hard_negatives and self.make != "nli":
+            raise ConfigError("data.hard_negatives goes with make = nli")
 
 
 @dataclass(frozen=True)

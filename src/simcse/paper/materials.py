@@ -15,11 +15,14 @@ from simcse.augment import Augment, augmentation
 from simcse.errors import ConfigError, DataError, ResourceError, SimcseError, UsageError
 from simcse.io.copies import write_pairs
 from simcse.io.datasets import FETCH_HINT, data_folder
-from simcse.io.examples import stream_examples
+from simcse.io.examples import stream_examples, stream_labelled
 from simcse.io.files import Source, sha256_file
 from simcse.io.results import read_results, write_results
 from simcse.paper.grid import Grid, Material, Row
 from simcse.train.duplicates import chunks
+from simcse.train.neighbours import neighbour_pairs
+from simcse.train.nli import nli_rows
+from simcse.train.provenance import model_sha256
 
 SEED = 0  # of what is drawn: every seed of a row trains on the same file
 
@@ -75,10 +78,13 @@ def find_file(path: Path) -> Path:
 
 
 class Materials:
-    """Makes training files in a folder and remembers what was made."""
+    """Makes training files in a folder and remembers what was made.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    ``masked_model`` predicts the words of the augmentation ``mlm``.
+    """
+
+    def __init__(self, folder: Path, masked_model: str | None = None) -> None:
+        self.folder, self.masked_model = folder, masked_model
         self._hashes: dict[Path, str] = {}
 
     def prepare(self, material: Material, corpus: Path, sentences: int | None) -> Prepared:
@@ -97,12 +103,15 @@ class Materials:
         source = self.sha256(corpus)
         if material.make == "rows":
             return Prepared(corpus, corpus.name, source)
-        recipe = {**asdict(material), "corpus": source, "sentences": sentences}
+        limit = None if material.make == "nli" else sentences  # of all rows of a label, then
+        recipe = {**asdict(material), "corpus": source, "sentences": limit}
+        if material.make == "mlm" and self.masked_model is not None:
+            recipe["model"] = model_sha256(self.masked_model)
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
         path, known = self.folder / f"{material.make}-{key}.tsv", self.folder / f"{key}.json"
         if not (known.exists() and path.exists()):
             started = time.perf_counter()
-            write_pairs(path, self._augmented(material, islice(_sentences(corpus), sentences)))
+            write_pairs(path, self._rows(material, corpus, sentences))
             seconds = time.perf_counter() - started
             write_results(known, {"sha256": sha256_file(path), "seconds": seconds, **recipe})
         stored: dict[str, Any] = read_results(known)
@@ -114,18 +123,39 @@ class Materials:
             self._hashes[path] = sha256_file(path)
         return self._hashes[path]
 
-    def _augmented(self, material: Material, anchors: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def _rows(
+        self, material: Material, corpus: Path, sentences: int | None
+    ) -> Iterable[tuple[str, ...]]:
+        """Return the rows of a file to make."""
+        if material.make == "nli":
+            return nli_rows(
+                stream_labelled(Source(corpus)),
+                positives=material.positives or "",
+                hard_negatives=material.hard_negatives,
+                seed=SEED,
+            ).rows
+        if material.make == "neighbours":
+            pairs = neighbour_pairs(Source(corpus), ahead=material.ahead or 1, seed=SEED)
+            return islice(pairs, sentences)
+        return self._augmented(material, islice(_sentences(corpus), sentences))
+
+    def _augmented(self, material: Material, anchors: Iterable[str]) -> Iterator[tuple[str, ...]]:
         """Pair sentences with changed ones."""
+        masked = {"model": self.masked_model} if material.make == "mlm" else {}
+        if material.make == "mlm" and self.masked_model is None:
+            raise MissingError(
+                "no masked-language model: name one by --masked-model; `simcse pretrain` makes one"
+            )
         try:
-            change = augmentation(material.make, material.rate)
+            change = augmentation(material.make, material.rate, **masked)
         except ConfigError:
             raise
-        except SimcseError as error:  # an ingredient is not here
+        except SimcseError as error:  # WordNet, a package or the model is not here
             raise MissingError(str(error)) from error
         return _changed(anchors, change)
 
 
-def _changed(anchors: Iterable[str], change: Augment) -> Iterator[tuple[str, str]]:
+def _changed(anchors: Iterable[str], change: Augment) -> Iterator[tuple[str, ...]]:
     random = np.random.default_rng(SEED)
     for texts in chunks(anchors):
         yield from zip(texts, change(texts, random), strict=True)

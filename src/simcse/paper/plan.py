@@ -34,6 +34,7 @@ class Options:
         settings: nested, laid over the grid's and under each row's own.
         fast: SentEval's quick variant of the transfer tasks.
         keep: keep the models of finished runs.
+        masked_model: predicts the words of the augmentation ``mlm``.
     """
 
     backbone: str | None = None
@@ -44,6 +45,7 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
     fast: bool = False
     keep: bool = False
+    masked_model: str | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -169,9 +171,9 @@ class _Planner:
         return self.materials.prepare(row.data, corpus, self.options.sentences)
 
     def _steps(self, data: Prepared, config: TrainConfig) -> int:
-        known = (data.path, config.data)
+        known = (data.path, config.data, config.loss.form)
         if known not in self._counts:
-            examples: list[Example] = read_rows([data.path], config.data, ReadCounts())
+            examples: list[Example] = read_rows([data.path], config, ReadCounts())
             self._counts[known] = len(examples), any(each.negatives for each in examples)
         rows, keep_single = self._counts[known]
         return count_steps(rows, config.optim, keep_single=keep_single)

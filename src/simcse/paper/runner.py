@@ -70,7 +70,7 @@ def run_grid(
         write_text(work / ".gitignore", "*\n")  # results are committed, what made them is not
         search = _search(grid, options)
         tests = plan_tests(families(grid.wanted), options.protocol, search)
-        plan = plan_grid(grid, options, Materials(work / "data"))
+        plan = plan_grid(grid, options, Materials(work / "data", options.masked_model))
         values = plan_values(grid, plan, options)
         write_results(
             output / f"{grid.slug}{GRID}", {**values, "command": command, "versions": versions()}
