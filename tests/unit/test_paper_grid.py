@@ -59,6 +59,7 @@ def test_the_tables_have_the_papers_rows_and_figures():
     assert published("mlm") == [86.2, 85.7, 85.7, 85.1]
     assert published("mlm", "transfer_avg") == [85.8, 86.1, 86.2, 85.8]
     assert published("1")[:7] == [82.5, 77.8, 71.4, 63.6, 75.9, 72.2, 68.2]
+    assert published("1")[7:] == [75.9, 74.2, 77.4, 62.2]
     assert published("transfer", "transfer_avg") == [84.94, 85.81, 86.64, 86.51, 86.86]
     assert published("2") == [67.1, 68.9, 67.4, 68.8, 75.9, 73.1, 82.5, 80.7]
     assert published("4") == [81.8, 81.4, 78.7, 84.9, 82.9, 77.6, 81.9, 86.2, 85.0, 84.2]
@@ -96,6 +97,8 @@ def test_a_row_wins_over_what_was_typed_and_that_over_the_grid(write):
         ('corpus = "text.txt"', 'measures = ["sts_agv"]\ncorpus = "t"', "did you mean 'sts_avg'"),
         ('corpus = "text.txt"', "rows = []", "a row is a"),
         ('title = "Dropout"', "title = [", "mine.toml"),
+        ("settings.model.dropout = 0.0", "settings = 3", "settings is a section, got the value 3"),
+        ("published = 80", 'data = "crop"', "data is a section"),
         (SMALL, 'title = "x"', r"one \[\[row"),
     ],
 )

@@ -209,7 +209,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _grid(name: str, values: Mapping[str, Any]) -> Grid:
-    rows, settings = values.get("row", []), values.get("settings", {})
+    rows, settings = values.get("row", []), _settings(values)
     plain = {key: value for key, value in values.items() if key not in ("row", "settings")}
     if unknown := plain.keys() & {"name", "rows"}:
         raise ConfigError(f"unknown setting {min(unknown)!r}; a row is a [[row]]")
@@ -229,8 +229,15 @@ def _grid(name: str, values: Mapping[str, Any]) -> Grid:
     return grid
 
 
+def _settings(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings: Any = values.get("settings", {})
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"settings is a section, got the value {settings!r}")
+    return settings
+
+
 def _row(values: Mapping[str, Any], measure: str) -> Row:
-    settings, published = values.get("settings", {}), values.get("published", {})
+    settings, published = _settings(values), values.get("published", {})
     if not isinstance(published, Mapping):
         published = {measure: published}
     for name, score in published.items():

@@ -120,10 +120,10 @@ def plan_grid(grid: Grid, options: Options, materials: Materials) -> GridPlan:
         reasons = "\n".join(f"  {name}: {why}" for name, why in left_out.items())
         raise UsageError(f"no row of {grid.name} can be run:\n{reasons}")
     by_seed = [row[k] for k in range(options.seeds) for row in rows if k < len(row)]
-    return GridPlan(model, tuple(by_seed), left_out, test_names(grid, options))
+    return GridPlan(model, tuple(by_seed), left_out, tests_of(grid, options))
 
 
-def test_names(grid: Grid, options: Options) -> tuple[str, ...]:
+def tests_of(grid: Grid, options: Options) -> tuple[str, ...]:
     """Return what a finished run of the grid has been measured on, beside the dev set."""
     how = {"transfer": " (fast)" if options.fast else ""}
     how["neighbours"] = f" of {options.sentences or 'all'} rows"
