@@ -66,7 +66,7 @@ def test_what_is_not_installed_or_named_is_missing(corpus, tmp_path, monkeypatch
     with pytest.raises(MissingError, match="name one by --masked-model"):
         Materials(tmp_path / "made").prepare(Material(make="mlm", rate=0.1), corpus, None)
 
-    def absent(*_arguments):
+    def absent(*_arguments, **_options):
         raise ResourceError("WordNet is not installed: apt install wordnet-base")
 
     monkeypatch.setattr(materials, "augmentation", absent)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 BAR = 40  # characters of the longest
+CHANGED = 2000  # sentences augmented at once
 
 columns_option = click.option(
     "--columns", default="", help="As data.columns in training: names below a header, or numbers."
@@ -133,40 +134,60 @@ def sample(file: Path, rows: int, output: Path, columns: str, seed: int) -> None
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--how", required=True, help="crop, delete (words) or delete-one.")
-@click.option("--rate", type=float, help="Share of the words to take away; not for delete-one.")
+@click.option("--how", required=True, help="crop, delete (words), delete-one, synonym or mlm.")
+@click.option("--rate", type=float, help="Share of the words; not for delete-one.")
 @click.option("--output", required=True, type=NEW_FILE, help="File to write: .tsv or .tsv.gz.")
+@click.option(
+    "--wordnet",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of WordNet, for synonym; else WNSEARCHDIR or /usr/share/wordnet.",
+)
+@click.option("--model", metavar="NAME", help="Masked-language model, for mlm: folder or hub id.")
 @columns_option
 @seed_option
 def augment(
-    file: Path, how: str, rate: float | None, output: Path, columns: str, seed: int
+    file: Path,
+    how: str,
+    rate: float | None,
+    output: Path,
+    wordnet: Path | None,
+    model: str | None,
+    columns: str,
+    seed: int,
 ) -> None:
     """Pair each sentence with an augmentation of itself, to train on as positives.
 
     These are the discrete augmentations that the paper's table 1 compares with dropout alone.
-    Words are what whitespace parts; no sentence becomes empty.
+    Words are what whitespace parts; no sentence becomes empty. crop and delete take a share of
+    the words away. synonym replaces one word, or with --rate that share, by WordNet's synonyms
+    (English; `apt-get install wordnet-base`). mlm replaces words by what a masked-language model
+    predicts, such as one that `simcse pretrain` made.
 
     \b
     Examples:
       simcse data augment wiki.txt.gz --how crop --rate 0.1 --output crop10.tsv.gz
       simcse data augment wiki.txt.gz --how delete-one --output delete-one.tsv
+      simcse data augment wiki.txt.gz --how synonym --output synonym.tsv
+      simcse data augment wiki.txt.gz --how mlm --rate 0.15 --model runs/mlm/best --output mlm.tsv
     """
     import numpy as np
 
     from simcse.augment import augmentation
+    from simcse.cli.progress import counting_bar
     from simcse.io.copies import write_pairs
     from simcse.train.duplicates import chunks
 
-    change, random = augmentation(how, rate), np.random.default_rng(seed)
+    change = augmentation(how, rate, wordnet=wordnet, model=model)
+    random = np.random.default_rng(seed)
     anchors = (row.anchor for row in _reader(file, columns)())
-    written = write_pairs(
-        output,
-        (
-            pair
-            for sentences in chunks(anchors)
-            for pair in zip(sentences, change(sentences, random), strict=True)
-        ),
-    )
+    with counting_bar(how, None) as advance:
+
+        def pairs() -> Iterator[tuple[str, str]]:
+            for sentences in chunks(anchors, CHANGED):
+                yield from zip(sentences, change(sentences, random), strict=True)
+                advance(len(sentences))
+
+        written = write_pairs(output, pairs())
     click.echo(f"{output}: {written:,} pairs", err=True)
 
 

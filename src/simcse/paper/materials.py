@@ -141,13 +141,13 @@ class Materials:
 
     def _augmented(self, material: Material, anchors: Iterable[str]) -> Iterator[tuple[str, ...]]:
         """Pair sentences with changed ones."""
-        masked = {"model": self.masked_model} if material.make == "mlm" else {}
+        masked = self.masked_model if material.make == "mlm" else None
         if material.make == "mlm" and self.masked_model is None:
             raise MissingError(
                 "no masked-language model: name one by --masked-model; `simcse pretrain` makes one"
             )
         try:
-            change = augmentation(material.make, material.rate, **masked)
+            change = augmentation(material.make, material.rate, model=masked)
         except ConfigError:
             raise
         except SimcseError as error:  # WordNet, a package or the model is not here

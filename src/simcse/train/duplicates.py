@@ -16,10 +16,10 @@ Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
 
-def chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield items in lists of `CHUNK`."""
+def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield items in lists of ``size``."""
     items = iter(items)
-    while chunk := list(islice(items, CHUNK)):
+    while chunk := list(islice(items, size)):
         yield chunk
 
 
