@@ -89,6 +89,7 @@ class Tokenizer:
         max_length: limit in tokens, special tokens included.
         seen: sentences tokenised so far.
         truncated: how many of them were cut.
+        tokens: what they came to.
     """
 
     def __init__(self, tokenizer: Any, *, max_length: int) -> None:  # noqa: ANN401 - HF has no common type
@@ -96,6 +97,7 @@ class Tokenizer:
         self.max_length = max_length
         self.seen = 0
         self.truncated = 0
+        self.tokens = 0
 
     def ids(self, texts: Sequence[str], *, truncation: Truncation = "cut") -> list[list[int]]:
         """Tokenise sentences to id lists of at most `max_length`, special tokens included.
@@ -119,6 +121,7 @@ class Tokenizer:
                 rows[i] = row
         self.seen += len(rows)
         self.truncated += len(long)
+        self.tokens += sum(map(len, rows))
         return rows
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:

@@ -24,6 +24,7 @@ from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbours, nli
 from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
+from simcse.cli.pretrain import pretrain
 from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
 from simcse.cli.serve import serve
@@ -46,8 +47,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(quickstart, train, adapt, average, reproduce, evaluate, compare, postprocess, export),
-    *(encode, similarity, index, calibrate, serve, info, data, bench),
+    *(quickstart, train, adapt, pretrain, average, reproduce, evaluate, compare, postprocess),
+    *(export, encode, similarity, index, calibrate, serve, info, data, bench),
     *(paper, sweep),
 )
 for command in COMMANDS:

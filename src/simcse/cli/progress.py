@@ -71,13 +71,13 @@ class TrainProgress(_Live):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[rate]:.0f} sent/s"),
+            TextColumn("{task.fields[rate]:.0f} sent/s {task.fields[tokens]:.0f} tok/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[looks]}"),
             console=self.console,
         )
-        self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, looks="")
+        self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, tokens=0.0, looks="")
         self.loss: float | None = None
         self.best: str | None = None
 
@@ -108,8 +108,10 @@ class TrainProgress(_Live):
     def _step(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]
         self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
-        rate = event["sentences"] / event["seconds"]
-        self.bar.update(self.task, completed=event["step"], loss=self.loss, rate=rate)
+        rate, tokens = (event[name] / event["seconds"] for name in ("sentences", "tokens"))
+        self.bar.update(
+            self.task, completed=event["step"], loss=self.loss, rate=rate, tokens=tokens
+        )
 
     def _look(self, event: Mapping[str, Any]) -> None:
         hidden = ("event", "step", "best")

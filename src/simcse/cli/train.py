@@ -127,7 +127,7 @@ def train(
         return
     report = _one_run(start, files, output, config, resume=resume)
     if is_first_process():
-        click.echo(_summary(report, output))
+        click.echo(summary(report, output))
 
 
 def stored_settings(output: Path) -> dict[str, Any]:
@@ -230,7 +230,8 @@ def write_report(output: Path, *tables: "Table", title: str = "Training run") ->
     write_text(output / "report.html", page)
 
 
-def _summary(report: "TrainReport", output: Path) -> str:
+def summary(report: "TrainReport", output: Path) -> str:
+    """Say what a run came to."""
     cut = f", {report.truncated:,} sentences cut to the length limit" if report.truncated else ""
     lines = [f"{report.steps:,} steps in {report.seconds:.0f} s{cut}"]
     for name, before in report.start.items():

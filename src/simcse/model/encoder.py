@@ -15,6 +15,7 @@ from simcse.errors import TruncationWarning, UsageError
 from simcse.model.backbone import Backbone
 from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
 from simcse.model.head import ProjectionHead
+from simcse.model.mlm import MlmHead
 from simcse.model.pooling import SPECS, pool
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.progress import with_progress
@@ -41,7 +42,10 @@ class SentenceEncoder(nn.Module):
         settings: pooling, head policy, length limit, normalisation.
         postprocess: the layer fitted to the finished embeddings, or ``None``.
         provenance: where the weights come from, as stored in the model folder.
+        mlm_head: guesses masked words where training needs it, and is then saved, too.
     """
+
+    mlm_head: MlmHead | None
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class SentenceEncoder(nn.Module):
         self.head = ProjectionHead(backbone.width) if needs_new else head
         self.postprocess = postprocess
         self.provenance = dict(provenance or {})
+        self.mlm_head = None
         self.eval()
 
     @classmethod
@@ -99,6 +104,7 @@ class SentenceEncoder(nn.Module):
             self.head,
             self.provenance,
             self.postprocess,
+            self.mlm_head,
         )
         write_model(parts, Path(folder), dtype=dtype)
 

@@ -46,7 +46,7 @@ def _settings(encoder: SentenceEncoder) -> dict[str, object]:
 
 def _weights(encoder: SentenceEncoder) -> Iterator[tuple[str, Tensor]]:
     """Yield what an embedding is computed with, by name, in the order of the names."""
-    skipped = () if encoder.settings.head == "always" else ("head.",)
+    skipped = ("mlm_head.", *(() if encoder.settings.head == "always" else ("head.",)))
     for name, tensor in sorted(encoder.named_parameters()):
         if not name.startswith(skipped):
             yield name, tensor

@@ -25,6 +25,7 @@ from simcse.io.files import write_text
 from simcse.model import huggingface, modules
 from simcse.model.backbone import Backbone
 from simcse.model.head import ProjectionHead, head_from, read_head, write_head
+from simcse.model.mlm import MlmHead
 from simcse.model.names import REFERENCE, locate
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.settings import ModelSettings
@@ -50,6 +51,7 @@ class ModelParts:
         head: the projection head, where its weights are known.
         provenance: where the weights come from.
         postprocess: the layer fitted to the finished embeddings.
+        mlm_head: the masked-language-model head, only to be written; `read_mlm_head` reads it.
     """
 
     backbone: Backbone
@@ -58,6 +60,7 @@ class ModelParts:
     head: ProjectionHead | None
     provenance: dict[str, Any]
     postprocess: Layer | None = None
+    mlm_head: MlmHead | None = None
 
 
 def read_model(
@@ -118,13 +121,17 @@ def write_model(parts: ModelParts, folder: Path, *, dtype: StoredDtype = "fp32")
         raise UsageError("the projection head always applies, but there is none to write")
     if (parts.settings.postprocess == "none") is not (parts.postprocess is None):
         raise UsageError(f"postprocess is {parts.settings.postprocess}, the layer does not fit it")
-    stored = STORED_DTYPES[dtype]
+    stored, further, architecture = STORED_DTYPES[dtype], dict[str, torch.Tensor](), None
+    if parts.mlm_head is not None:
+        further, architecture = parts.mlm_head.for_checkpoint(parts.backbone.model)
     with atomic_folder(folder) as new:
         huggingface.write_backbone(
             parts.backbone.model,
             new,
             dtype=stored,
             all_layers=modules.needs_all_layers(parts.settings),
+            further=further,
+            architecture=architecture,
         )
         huggingface.write_tokenizer(parts.tokenizer.inner, new)
         layers = (parts.head, parts.postprocess)

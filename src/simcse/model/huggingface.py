@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from simcse.errors import ArtefactError
@@ -59,6 +59,15 @@ def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: A
     return model.eval()
 
 
+def masked_model(config: Any) -> Any:  # noqa: ANN401 - HF has no common type
+    """Return the masked-language model of an architecture, without weights; or ``None``."""
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"
+    with contextlib.suppress(ValueError), torch.device("meta"):  # what transformers raises for it
+        return AutoModelForMaskedLM.from_config(config)
+    return None
+
+
 def read_tokenizer(folder: Path, model: Any) -> Any:  # noqa: ANN401 - HF has no common type
     """Load the tokenizer of a folder and check that the model has a row for each of its tokens.
 
@@ -85,6 +94,7 @@ def write_backbone(
     dtype: torch.dtype,
     all_layers: bool,
     further: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    architecture: str | None = None,
 ) -> None:
     """Write configuration and weights as `AutoModel.from_pretrained` reads them.
 
@@ -94,15 +104,17 @@ def write_backbone(
         dtype: number format of the stored weights.
         all_layers: whether the model, read by other tools, gives all hidden states.
         further: weights that the model's class has and this one was loaded without.
+        architecture: the class instead, if it has this model inside and ``further`` around it.
     """
     config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
+    config.architectures = [architecture or type(model).__name__]
     config.dtype = dtype
     config.output_hidden_states = all_layers
     config.save_pretrained(folder)
+    prefix = f"{model.base_model_prefix}." if architecture else ""
     tensors = {
         name: value.to(dtype) if value.is_floating_point() else value
-        for name, value in {**model.state_dict(), **further}.items()
+        for name, value in {**model.state_dict(prefix=prefix), **further}.items()
     }
     write_safetensors(folder / WEIGHTS, tensors)
 

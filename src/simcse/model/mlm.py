@@ -2,23 +2,29 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from simcse.io.checkpoints import read_safetensors
+from simcse.model import huggingface
 from simcse.model.backbone import Backbone
 from simcse.model.dropout import draw, token_keys
 from simcse.text import TokenBatch
 
-# our name -> name in a Hugging Face checkpoint, by family
-_HEADS = (
-    {"dense": "cls.predictions.transform.dense", "norm": "cls.predictions.transform.LayerNorm"},
-    {"dense": "lm_head.dense", "norm": "lm_head.layer_norm"},  # RoBERTa, XLM-R, MPNet
-    {"dense": "vocab_transform", "norm": "vocab_layer_norm"},  # DistilBERT
+# Where Hugging Face checkpoints hold the dense layer, the layer norm and the bias, by family.
+_FAMILIES = (
+    (
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.bias",
+    ),
+    ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),  # RoBERTa, XLM-R, MPNet
+    ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),  # DistilBERT
 )
+_OURS = ("mlm.dense", "mlm.norm", "mlm.bias")  # where the architecture has another head
 _OLD_KINDS = {"weight": "gamma", "bias": "beta"}  # layer norms of google-bert's checkpoints
-_BIASES = ("cls.predictions.bias", "lm_head.bias", "vocab_projector.bias")
 
 
 def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
@@ -31,12 +37,19 @@ def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
         ArtefactError: the stored weights are damaged.
     """
     head = MlmHead(backbone)
-    if getattr(backbone.model.config, "hidden_act", "gelu") != "gelu":
-        return head, False  # its stored head was trained with another activation
     stored: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         stored |= read_safetensors(path)
     return head, head.load(stored)
+
+
+def _names(family: tuple[str, str, str]) -> dict[str, str]:
+    """Return a family's names by ours."""
+    dense, norm, bias = family
+    layers = {"dense": dense, "norm": norm}
+    kinds = ("weight", "bias")
+    named = {f"{ours}.{kind}": f"{name}.{kind}" for ours, name in layers.items() for kind in kinds}
+    return {**named, "bias": bias}
 
 
 class MlmHead(nn.Module):
@@ -44,11 +57,15 @@ class MlmHead(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
+        config = backbone.model.config
+        self.is_usual = getattr(config, "hidden_act", "gelu") == "gelu" and getattr(
+            config, "tie_word_embeddings", True
+        )  # else the architecture's own head computes something else
         table = backbone.model.get_input_embeddings().weight  # (V, E)
         self.dense = nn.Linear(backbone.width, table.shape[1])
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
-        eps = getattr(backbone.model.config, "layer_norm_eps", 1e-12)  # DistilBERT fixes it
+        eps = getattr(config, "layer_norm_eps", 1e-12)  # DistilBERT fixes it
         self.norm = nn.LayerNorm(table.shape[1], eps=eps)
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
@@ -59,18 +76,36 @@ class MlmHead(nn.Module):
 
     def load(self, stored: Mapping[str, Tensor]) -> bool:
         """Take over a checkpoint's MLM head; say whether it has one that fits."""
-        for names in _HEADS:
-            found = {
-                f"{ours}.{kind}": stored.get(f"{theirs}.{kind}", stored.get(f"{theirs}.{old}"))
-                for ours, theirs in names.items()
-                for kind, old in _OLD_KINDS.items()
-            }
-            found["bias"] = next((stored[name] for name in _BIASES if name in stored), None)
-            own = self.state_dict()
+        own = self.state_dict()
+        for family in (*(_FAMILIES if self.is_usual else ()), _OURS):
+            found = {name: _find(stored, theirs) for name, theirs in _names(family).items()}
             if all(x is not None and x.shape == own[name].shape for name, x in found.items()):
                 self.load_state_dict(found)
                 return True
         return False
+
+    def for_checkpoint(self, model: Any) -> tuple[dict[str, Tensor], str | None]:  # noqa: ANN401 - HF has no common type
+        """Return the weights by the names of a checkpoint.
+
+        Returns:
+            The weights, and transformers' class for masked-language models that reads them; it
+            is ``None``, and the names are ours, where its head is another one.
+        """
+        own = self.state_dict()
+        whole = huggingface.masked_model(model.config) if self.is_usual else None
+        theirs = {} if whole is None else whole.state_dict()
+        for family in _FAMILIES:
+            names = _names(family)
+            if all(
+                name in theirs and theirs[name].shape == own[n].shape for n, name in names.items()
+            ):
+                return {name: own[ours] for ours, name in names.items()}, type(whole).__name__
+        return {name: own[ours] for ours, name in _names(_OURS).items()}, None
+
+
+def _find(stored: Mapping[str, Tensor], name: str) -> Tensor | None:
+    layer, _, kind = name.rpartition(".")
+    return stored.get(name, stored.get(f"{layer}.{_OLD_KINDS[kind]}"))
 
 
 def mask_tokens(

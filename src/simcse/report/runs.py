@@ -17,6 +17,8 @@ MEASURES = {  # titles of what an "eval" row of the training log holds
     "mean_cosine": "Mean cosine of two sentences",
     "effective_rank": "Effective rank",
     "heldout_loss": "Held-out contrastive loss",
+    "heldout_mlm_loss": "Held-out masked-language-model loss",
+    "perplexity": "Held-out perplexity of masked tokens",
     "loss": "Training loss since the look before",
     "gradient_norm": "Gradient norm since the look before",
 }

@@ -1,10 +1,11 @@
 """Looking at a run without rated pairs: the loss on held-out rows, or the geometry of a few."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
-from simcse.errors import DataError
+from simcse.errors import DataError, UsageError
 from simcse.evaluate.geometry import alignment, mean_cosine, uniformity
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
@@ -14,6 +15,7 @@ from simcse.train.order import step_seed
 from simcse.train.validation import Metrics, Validate, Validation
 
 SHARE = 10  # at most one row in so many
+LARGEST = 700.0  # whose exponential is still a number
 GLANCED = 64  # rows whose geometry is watched where there is nothing else: a fraction of a step
 
 
@@ -45,10 +47,14 @@ def hold_out(
 def heldout_validation(rows: Sequence[Example], config: LossConfig, *, batch_size: int) -> Validate:
     """Validate by the contrastive loss of held-out rows, as they would be trained on.
 
+    Where the MLM term alone is trained, by that: see `mlm_validation`.
+
     Every look sees the same batches under the same dropout masks. Geometry is watched: a look
     that collapsed is never the best, whatever its loss.
     """
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    if config.contrastive_weight == 0:
+        return mlm_validation(batches, config)
     batches = [batch for batch in batches if len(batch) > 1]
 
     def validate(encoder: SentenceEncoder) -> Validation:
@@ -58,6 +64,24 @@ def heldout_validation(rows: Sequence[Example], config: LossConfig, *, batch_siz
         encoder.eval()
         loss = sum(losses) / sum(map(len, batches))
         return Validation(-loss, {"heldout_loss": loss, **_geometry(encoder, rows)})
+
+    return validate
+
+
+def mlm_validation(batches: Sequence[Sequence[Example]], config: LossConfig) -> Validate:
+    """Validate by the masked-language-model loss without dropout: the mean over masked tokens.
+
+    Every look masks the same tokens.
+    """
+
+    def validate(encoder: SentenceEncoder) -> Validation:
+        if encoder.mlm_head is None:
+            raise UsageError("the loss on masked words needs an encoder with an MLM head")
+        objective, head = Objective(encoder, config), encoder.mlm_head
+        measured = [objective.measure_mlm(batch, head, i) for i, batch in enumerate(batches)]
+        loss = sum(total for total, _ in measured) / max(1, sum(count for _, count in measured))
+        perplexity = math.exp(min(loss, LARGEST))
+        return Validation(-loss, {"heldout_mlm_loss": loss, "perplexity": perplexity})
 
     return validate
 

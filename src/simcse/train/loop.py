@@ -172,7 +172,10 @@ class Stepper:
             NumericError: the update is bad.
         """
         started = time.perf_counter()
-        sentences = sum(2 + len(row.negatives) for row in rows)
+        sentences = len(rows)
+        if self.config.loss.contrastive_weight > 0:
+            sentences = sum(2 + len(row.negatives) for row in rows)
+        tokens = self.objective.tokenizer.tokens
         torch.manual_seed(step_seed(self.config.seed, step, self.processes.rank))
         self.objective.train()
         loss = self.objective.backward(rows, step, collect=self.optimizer.collect)
@@ -199,6 +202,7 @@ class Stepper:
             "gradient_norm": norm,
             "lr": lr,
             "sentences": sentences,
+            "tokens": self.processes.total(self.objective.tokenizer.tokens - tokens),
             "seconds": time.perf_counter() - started,
         }
 

@@ -22,7 +22,7 @@ from simcse.loss import (
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
-from simcse.text import Tokenizer
+from simcse.text import TokenBatch, Tokenizer
 from simcse.train.classifier import PairClassifier
 from simcse.train.nli import LABELS
 from simcse.train.optim import CHUNK_TOKENS
@@ -43,6 +43,21 @@ class LossParts:
     total: Tensor
     contrastive: Tensor
     mlm: Tensor
+
+
+@dataclass(frozen=True)
+class _Masked:
+    """A piece of a batch, T tokens, some of them masked.
+
+    Attributes:
+        batch: what the model sees.
+        chosen: (T,) bool, the tokens to guess.
+        truth: (T,) the tokens as they were.
+    """
+
+    batch: TokenBatch
+    chosen: Tensor
+    truth: Tensor
 
 
 class Objective(nn.Module):
@@ -302,37 +317,51 @@ class Objective(nn.Module):
         rate = self._rate(0)
         if rate is not None:
             self.encoder.backbone.set_dropout(rate)
-        texts = [row.anchor for row in self.processes.share(rows)]
-        if not texts:  # the other processes wait for what this one adds: nothing
+        if not self.processes.share(rows):  # the others wait for what this one adds: nothing
             return self.processes.sum_values(torch.zeros(()) * self.processes.total(0))
+        pieces = self._mask(rows, key)
+        guesses = max(1, self.processes.total(sum(int(piece.chosen.sum()) for piece in pieces)))
+        total = torch.zeros((), device=self.encoder.device)
+        for piece in pieces:
+            # The mean of the batch, as a sum: it can be differentiated where nothing was masked.
+            loss = self._guess(piece, head) / guesses
+            torch.autograd.backward(self.config.mlm_weight * loss)
+            collect()
+            total += loss.detach()
+        return self.processes.sum_values(total)
+
+    @torch.no_grad()
+    def measure_mlm(self, rows: Sequence[Example], head: MlmHead, step: int) -> tuple[float, int]:
+        """Sum the cross-entropy of the tokens that step ``step`` masks, and count them."""
+        pieces = self._mask(rows, noise_key(self.seed, step, 1))
+        loss = sum(float(self._guess(piece, head)) for piece in pieces)
+        return loss, sum(int(piece.chosen.sum()) for piece in pieces)
+
+    def _mask(self, rows: Sequence[Example], key: int) -> list[_Masked]:
+        """Tokenise and mask this process's anchors, in pieces to encode."""
         tokenizer = self.tokenizer.inner
-        batch = self.tokenizer(texts).to(self.encoder.device)
+        batch = self.tokenizer([row.anchor for row in self.processes.share(rows)])
+        batch = batch.to(self.encoder.device)
         batch = replace(batch, order=batch.order + len(self.processes.before(rows)))
-        table = self.encoder.backbone.model.get_input_embeddings().weight  # (V, E)
         masked, chosen = mask_tokens(
             batch,
             rate=self.config.mlm_rate,
             mask_id=tokenizer.mask_token_id,
             special_ids=tokenizer.all_special_ids,
-            vocabulary=len(table),
+            vocabulary=self.encoder.backbone.model.get_input_embeddings().num_embeddings,
             key=key,
         )
-        guesses = max(1, self.processes.total(int(chosen.sum())))
         pieces = masked.split(self.chunk_tokens)
         sizes = [len(piece.input_ids) for piece in pieces]
-        total = torch.zeros((), device=batch.input_ids.device)
-        for piece, guessed, ids in zip(
-            pieces, torch.split(chosen, sizes), torch.split(batch.input_ids, sizes), strict=True
-        ):
-            hidden = self.encoder.backbone(piece)[0][guessed]  # (M, D)
-            logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
-            # The mean of the batch, as a sum: it can be differentiated where nothing was masked.
-            loss = nn.functional.cross_entropy(logits, ids[guessed], reduction="sum")
-            loss = loss / guesses
-            torch.autograd.backward(self.config.mlm_weight * loss)
-            collect()
-            total += loss.detach()
-        return self.processes.sum_values(total)
+        parts = (torch.split(each, sizes) for each in (chosen, batch.input_ids))
+        return [_Masked(*piece) for piece in zip(pieces, *parts, strict=True)]
+
+    def _guess(self, piece: _Masked, head: MlmHead) -> Tensor:
+        """Sum the cross-entropy of a piece's masked tokens; no other is scored."""
+        hidden = self.encoder.backbone(piece.batch)[0][piece.chosen]  # (M, D)
+        table = self.encoder.backbone.model.get_input_embeddings().weight  # (V, E)
+        logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
+        return nn.functional.cross_entropy(logits, piece.truth[piece.chosen], reduction="sum")
 
 
 def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:

@@ -38,6 +38,7 @@ from simcse.train.watch import Event, TrainReport
 
 LOG, SETTINGS = "log.jsonl", "settings.toml"
 BEST, LAST, LOOKS = "best", "last", "looks"
+START = "start"  # a model made for this run
 
 
 def _ignore(event: Event) -> None:
@@ -146,7 +147,9 @@ def refuse_used(output: Path, *, resume: bool) -> None:
         UsageError: it does.
         ResourceError: a run is going on there.
     """
-    used = output.is_dir() and any(path.name != LOCK for path in output.iterdir())
+    names = [path.name for path in output.iterdir()] if output.is_dir() else []
+    # the last is what a kill while the start was written leaves behind
+    used = any(not (name in (LOCK, START) or name.startswith(f".{START}.")) for name in names)
     known = (output / SETTINGS).exists()
     if used and known and not resume:
         with lock_folder(output):
@@ -286,10 +289,11 @@ def finished_report(log: Path) -> TrainReport | None:
 def find_mlm_head(
     encoder: SentenceEncoder, model: str, config: TrainConfig, observe: Callable[[Event], None]
 ) -> MlmHead | None:
-    """Return the MLM head the run needs, saying so where the start model has none stored."""
+    """Give the encoder the MLM head the run needs, saying so where none was stored; return it."""
     if config.loss.mlm_weight == 0:
         return None
     head, stored = read_mlm_head(encoder.backbone, locate(model))
+    encoder.mlm_head = head
     if not stored:
         text = f"{model} has no MLM head; a new one starts, tied to its input embeddings"
         observe({"event": "note", "text": text})
