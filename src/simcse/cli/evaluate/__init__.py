@@ -6,6 +6,7 @@ import click
 
 from simcse.cli.evaluate.everything import everything
 from simcse.cli.evaluate.geometry import geometry
+from simcse.cli.evaluate.isotropy import isotropy
 from simcse.cli.evaluate.known import check_known_answers
 from simcse.cli.evaluate.retrieval import retrieval
 from simcse.cli.evaluate.sts import sts
@@ -37,5 +38,5 @@ def evaluate(context: click.Context, known_answers: bool, data: Path | None) -> 
         click.echo(context.get_help())
 
 
-for command in (sts, transfer, geometry, retrieval, everything):
+for command in (sts, transfer, geometry, isotropy, retrieval, everything):
     evaluate.add_command(command)

@@ -38,7 +38,7 @@ def measuring_options(command: Command) -> Command:
         click.option(
             "--output",
             type=click.Path(path_type=Path),
-            callback=_can_be_written,
+            callback=can_be_written,
             help="Folder for results and report.",
         ),
         click.option(
@@ -57,7 +57,7 @@ def measuring_options(command: Command) -> Command:
     return command
 
 
-def _can_be_written(
+def can_be_written(
     _context: click.Context, _option: click.Parameter, output: Path | None
 ) -> Path | None:
     """Refuse a folder that cannot be written before hours of work, not after them."""
