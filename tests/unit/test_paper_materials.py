@@ -66,6 +66,10 @@ def test_what_is_not_installed_or_named_is_missing(corpus, tmp_path, monkeypatch
     with pytest.raises(MissingError, match="name one by --masked-model"):
         Materials(tmp_path / "made").prepare(Material(make="mlm", rate=0.1), corpus, None)
 
+    monkeypatch.setenv("WNSEARCHDIR", str(tmp_path))
+    with pytest.raises(MissingError, match="wordnet-base|synonyms"):
+        Materials(tmp_path / "made").prepare(Material(make="synonym"), corpus, None)
+
     def absent(*_arguments, **_options):
         raise ResourceError("WordNet is not installed: apt install wordnet-base")
 

@@ -24,6 +24,7 @@ from simcse.train.neighbours import neighbour_pairs
 from simcse.train.nli import nli_rows
 from simcse.train.provenance import model_sha256
 
+TOGETHER = 2000  # sentences changed at once
 SEED = 0  # of what is drawn: every seed of a row trains on the same file
 
 
@@ -157,7 +158,7 @@ class Materials:
 
 def _changed(anchors: Iterable[str], change: Augment) -> Iterator[tuple[str, ...]]:
     random = np.random.default_rng(SEED)
-    for texts in chunks(anchors):
+    for texts in chunks(anchors, TOGETHER):
         yield from zip(texts, change(texts, random), strict=True)
 
 
