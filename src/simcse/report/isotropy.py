@@ -57,9 +57,9 @@ def falling_table(runs: Mapping[str, Looks]) -> Table:
         Column("Training"),
         Column("Looks"),
         Column("Log-mean-exp at first", 4),
-        Column("at last", 4),
+        Column("Log-mean-exp at last", 4),
         Column("Largest eigenvalue at first", 2),
-        Column("at last, of it", 2),
+        Column("Largest eigenvalue at last", 2),
         Column("Looks at which it fell"),
         Column("It falls"),
     )
