@@ -280,7 +280,8 @@ def test_events_say_what_happened(tiny_encoder):
         "gradient_norm": pytest.approx(np.mean(record.of("step", "gradient_norm"))),
     }
     assert step.keys() == {
-        "event", "step", "loss", "contrastive", "mlm", "gradient_norm", "lr", "sentences", "seconds"
+        "event", "step", "loss", "contrastive", "mlm", "gradient_norm", "lr", "sentences", "tokens",
+        "seconds",
     }  # fmt: skip
     assert step["loss"] == pytest.approx(step["contrastive"] + 0.5 * step["mlm"])
     assert step["sentences"] == 6

@@ -1,6 +1,7 @@
 """Neighbouring sentences as positives, and which corpora have none."""
 
 import random
+from functools import partial
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_a_shuffled_corpus_is_refused_with_what_was_found(corpus):
 
 def test_a_part_that_is_shuffled_is_found_where_it_is(corpus, monkeypatch):
     monkeypatch.setattr(neighbours, "JUDGED", 100)
-    monkeypatch.setattr("simcse.train.duplicates.CHUNK", 400)
+    monkeypatch.setattr(neighbours, "chunks", partial(neighbours.chunks, size=400))
     lines = [line for document in documents(100) for line in document]
     ordered, rest = lines[:400], lines[400:]
     assert len(list(neighbour_pairs(corpus(lines)))) == 799
