@@ -13,7 +13,10 @@ from simcse.model.dropout import Noise, replace_dropout
 from simcse.model.linear import replace_linear
 from simcse.text import TokenBatch, pack
 
-ROW_SIZES = 64  # between two powers of two, as `rounded_up` takes it
+# Numbers of rows between two powers of two, as `rounded_up` takes them. oneDNN keeps its kernels
+# for each number it has met: with 64, texts of all lengths soon take half a gigabyte. A training's
+# batches are of nearly one size, and there every row of filler costs three products.
+ENCODING_ROW_SIZES, TRAINING_ROW_SIZES = 8, 64
 
 
 class Backbone(nn.Module):
@@ -102,7 +105,8 @@ class Backbone(nn.Module):
 
     def _packed_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
         count = len(batch.input_ids)
-        filler = attention.rounded_up(count, ROW_SIZES) - count  # tokens nobody attends to
+        sizes = TRAINING_ROW_SIZES if self.training else ENCODING_ROW_SIZES
+        filler = attention.rounded_up(count, sizes) - count  # tokens nobody attends to
         keys = self._token_keys(batch)
         if keys is not None:
             self.noise.rows = nn.functional.pad(keys, (0, filler)).unsqueeze(0)
