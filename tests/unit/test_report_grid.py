@@ -64,6 +64,12 @@ def test_without_published_scores_nothing_is_judged():
     assert found.verdict.startswith("nothing was published")
 
 
+def test_one_row_has_no_order():
+    found = compare_rows("x", rows(*AGREEING[:1]), place=PLACE)
+    assert found.agreement is None
+    assert found.verdict.startswith("no order to compare yet")
+
+
 def test_differences_are_paired_by_seed():
     ours = [[50.0, 52.0, 51.0, 49.0], [49.0, 51.5, 50.5, 47.0]]
     found = compare_rows("x", rows(*ours), place=PLACE).rows[1]

@@ -255,6 +255,8 @@ def _without_zero(row: RowOutcome) -> bool:
 
 def _verdict(found: Comparison) -> str:
     told = found.agreement
+    if told is None and any(each.row.published is not None for each in found.rows):
+        return "no order to compare yet: fewer than two rows that differ; ours alone is below."
     if told is None:
         return "nothing was published to compare the order of rows with; ours alone is below."
     tau = f"Kendall's tau {told.tau:.2f} over {told.rows} rows"
