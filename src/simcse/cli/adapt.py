@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simcse.cli.options import model_option
+from simcse.cli.options import model_option, resume_option, run_folder_option
 
 if TYPE_CHECKING:
     from simcse.evaluate.retrieval import RetrievalSet
@@ -18,12 +18,12 @@ FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("corpus", type=FILE)
-@click.option("--output", required=True, type=FILE, help="The run folder.")
+@run_folder_option
 @model_option
 @click.option("--pairs", type=FILE, help="Query and its document a row, to compare on.")
 @click.option("--groups", type=FILE, help="Two sentences of one meaning a row, to compare on.")
 @click.option("--columns", help="Where --pairs or --groups has them, such as 1,2.")
-@click.option("--resume", is_flag=True, help="Go on from the run folder's last checkpoint.")
+@resume_option
 @click.argument("settings", nargs=-1, metavar="[section.key=value]...")
 def adapt(
     corpus: Path,

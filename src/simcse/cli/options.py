@@ -1,6 +1,7 @@
 """Options that several commands share, each defined once."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +18,13 @@ model_option = click.option(
     show_default=True,
     metavar="NAME",
     help="A model folder, a bundled name or a hub id.",
+)
+
+run_folder_option = click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="The run folder."
+)
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on from the run folder's last checkpoint."
 )
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simcse.cli.options import resume_option, run_folder_option
+
 if TYPE_CHECKING:
     from simcse.model.new import NewModel
     from simcse.train.watch import TrainReport
@@ -23,7 +25,7 @@ SHAPE = ("layers", "width", "heads", "vocabulary", "subwords", "cased")
     metavar="FILE",
     help="Text, one sentence a line; may be given several times. Of a table the first column.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="The run folder.")
+@run_folder_option
 @click.option("--model", metavar="NAME", help="Train this model further: folder or hub id.")
 @click.option(
     "--size",
@@ -45,7 +47,7 @@ SHAPE = ("layers", "width", "heads", "vocabulary", "subwords", "cased")
 @click.option(
     "--config", "toml", type=click.Path(path_type=Path), help="Settings in TOML; overrides win."
 )
-@click.option("--resume", is_flag=True, help="Go on from the run folder's last checkpoint.")
+@resume_option
 @click.argument("settings", nargs=-1, metavar="[section.key=value]...")
 def pretrain(
     files: tuple[Path, ...],

@@ -1,6 +1,7 @@
 """Progress on stderr: a bar for things that are counted, and what a training run shows."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -30,15 +31,15 @@ def counting_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
         yield lambda count: bar.advance(task, count)
 
 
-class _Live:
+class _Live(ABC):
     """A bar that runs within a block and is told of events."""
 
     bar: Progress
 
     @property
+    @abstractmethod
     def shown(self) -> Mapping[str, Callable[[Mapping[str, Any]], None]]:
         """What is done for each kind of event."""
-        raise NotImplementedError
 
     def __enter__(self: Live) -> Live:
         self.bar.start()
@@ -57,6 +58,10 @@ class _Live:
         if event["event"] in self.shown:
             self.shown[event["event"]](event)
 
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line above the bar, as it is."""
+        self.bar.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
 
 class TrainProgress(_Live):
     """A bar with loss, sentences a second and ETA; a line for every look at the model.
@@ -65,7 +70,6 @@ class TrainProgress(_Live):
     """
 
     def __init__(self, title: str = "training") -> None:
-        self.console = Console(file=sys.stderr)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -75,7 +79,7 @@ class TrainProgress(_Live):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[looks]}"),
-            console=self.console,
+            console=Console(file=sys.stderr),
         )
         self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, tokens=0.0, looks="")
         self.loss: float | None = None
@@ -98,12 +102,10 @@ class TrainProgress(_Live):
         self.bar.update(self.task, total=event["steps"], completed=event.get("step", 0))
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        text = f"note: {event['text']}"
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.say(f"note: {event['text']}")
 
     def _warn(self, event: Mapping[str, Any]) -> None:
-        text = f"WARNING: {event['text']}"
-        self.console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
+        self.say(f"WARNING: {event['text']}", "bold red")
 
     def _step(self, event: Mapping[str, Any]) -> None:
         loss = event["loss"]
@@ -122,8 +124,7 @@ class TrainProgress(_Live):
         self.best = metrics[decisive] if event["best"] else self.best
         shown = "  ".join(f"{name} {value}" for name, value in metrics.items())
         mark = "  <- best so far" if event["best"] else ""
-        line = f"step {event['step']:>6}  {shown}{mark}"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.say(f"step {event['step']:>6}  {shown}{mark}")
         best = f" (best {self.best})" if self.best else ""
         self.bar.update(self.task, looks=f"{decisive} {metrics[decisive]}{best}")
 
@@ -135,7 +136,6 @@ class GridProgress(_Live):
     """
 
     def __init__(self, title: str) -> None:
-        self.console = Console(file=sys.stderr)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -143,7 +143,7 @@ class GridProgress(_Live):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[now]}"),
-            console=self.console,
+            console=Console(file=sys.stderr),
             speed_estimate_period=3600,  # encoding and training differ: a short look misleads
         )
         self.title, self.sizes = title, list[tuple[float, float]]()
@@ -166,8 +166,7 @@ class GridProgress(_Live):
 
     def _grid(self, event: Mapping[str, Any]) -> None:
         self.sizes = [tuple(size) for size in event["sizes"]]
-        text = f"{self.title}: {len(self.sizes)} runs to do, {event['there']} are there already"
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.say(f"{self.title}: {len(self.sizes)} runs to do, {event['there']} are there already")
         self.bar.update(self.task, total=sum(map(sum, self.sizes)))
 
     def _run(self, event: Mapping[str, Any]) -> None:
@@ -192,8 +191,7 @@ class GridProgress(_Live):
         self._show(0.0, "")
 
     def _warn(self, event: Mapping[str, Any]) -> None:
-        text = f"{self.row}: {event['text']}"
-        self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self.say(f"{self.row}: {event['text']}", "yellow")
 
     def _show(self, within: float, now: str) -> None:
         before = sum(map(sum, self.sizes[: self.done]))

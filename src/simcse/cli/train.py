@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simcse.cli.options import resume_option, run_folder_option
+
 if TYPE_CHECKING:
     from simcse.report.tables import Table
     from simcse.train.settings import TrainConfig
@@ -59,7 +61,7 @@ Settings (section.key=value) and their defaults:
     metavar="FILE",
     help="Training file; may be given several times.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="The run folder.")
+@run_folder_option
 @click.option("--preset", metavar="NAME", help="A recipe of the paper, as unsup-bert-base.")
 @click.option(
     "--config",
@@ -67,7 +69,7 @@ Settings (section.key=value) and their defaults:
     type=click.Path(path_type=Path),
     help="Settings in TOML; overrides win over it, it wins over the preset.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the run folder's last checkpoint.")
+@resume_option
 @click.option("--seeds", type=click.IntRange(1), help="Train so many seeds, from `seed` upwards.")
 @click.option(
     "--against",

@@ -167,14 +167,9 @@ class TrainConfig:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
         classifies = self.loss.form == "classifier"
-        single = [
-            *(
-                n
-                for n in ("fixed_mask", "dropout_free_negatives", "queue")
-                if getattr(self.loss, n)
-            ),
-            *(["form=classifier"] if classifies else []),
-        ]
+        names = ("fixed_mask", "dropout_free_negatives", "queue")
+        single = [name for name in names if getattr(self.loss, name)]
+        single += ["form=classifier"] if classifies else []
         if single and self.model.towers == 2:
             raise ConfigError(f"loss.{single[0]} is made for one encoder; model.towers is 2")
         if classifies and "heldout" in self.eval.sets:

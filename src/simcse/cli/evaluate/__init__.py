@@ -9,6 +9,7 @@ from simcse.cli.evaluate.geometry import geometry
 from simcse.cli.evaluate.isotropy import isotropy
 from simcse.cli.evaluate.known import check_known_answers
 from simcse.cli.evaluate.retrieval import retrieval
+from simcse.cli.evaluate.shared import data_option
 from simcse.cli.evaluate.sts import sts
 from simcse.cli.evaluate.transfer import transfer
 
@@ -19,7 +20,7 @@ from simcse.cli.evaluate.transfer import transfer
     is_flag=True,
     help="Measure all-MiniLM-L6-v2 and compare each task with what it is known to score.",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the known data sets.")
+@data_option
 @click.pass_context
 def evaluate(context: click.Context, known_answers: bool, data: Path | None) -> None:
     """Measure models on known tasks.

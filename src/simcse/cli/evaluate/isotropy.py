@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.evaluate.shared import can_be_written
+from simcse.cli.evaluate.shared import data_option, report_option
 from simcse.cli.options import load_encoder, loading_options, precision_option
 from simcse.cli.output import format_option, show, show_all
 
@@ -36,13 +36,8 @@ TEMPERATURE = 0.05
     show_default=True,
     help="Of STS-B, whose sentences are measured.",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the known data sets.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    callback=can_be_written,
-    help="Folder for results and report.",
-)
+@data_option
+@report_option
 @precision_option("fp32")
 @loading_options
 @format_option

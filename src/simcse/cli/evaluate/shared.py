@@ -23,40 +23,6 @@ STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
 
 
-def measuring_options(command: Command) -> Command:
-    """Add what every measuring command takes."""
-    for option in (
-        format_option,
-        loading_options,
-        precision_option("fp32"),
-        click.option(
-            "--cache/--no-cache",
-            default=True,
-            show_default=True,
-            help="Keep embeddings by model fingerprint under ~/.cache/simcse/embeddings.",
-        ),
-        click.option(
-            "--output",
-            type=click.Path(path_type=Path),
-            callback=can_be_written,
-            help="Folder for results and report.",
-        ),
-        click.option(
-            "--data", type=click.Path(path_type=Path), help="Folder of the known data sets."
-        ),
-        click.option(
-            "--encoder",
-            "functions",
-            multiple=True,
-            metavar="MODULE:FUNCTION",
-            help="Also measure a Python callable that maps a list of sentences to an array.",
-        ),
-        click.argument("models", nargs=-1, metavar="[MODEL]..."),
-    ):
-        command = option(command)
-    return command
-
-
 def can_be_written(
     _context: click.Context, _option: click.Parameter, output: Path | None
 ) -> Path | None:
@@ -71,6 +37,44 @@ def can_be_written(
                 raise ResourceError(f"cannot write {output}: {folder} is read-only")
             break
     return output
+
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the known data sets."
+)
+report_option = click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    callback=can_be_written,
+    help="Folder for results and report.",
+)
+
+
+def measuring_options(command: Command) -> Command:
+    """Add what every measuring command takes."""
+    for option in (
+        format_option,
+        loading_options,
+        precision_option("fp32"),
+        click.option(
+            "--cache/--no-cache",
+            default=True,
+            show_default=True,
+            help="Keep embeddings by model fingerprint under ~/.cache/simcse/embeddings.",
+        ),
+        report_option,
+        data_option,
+        click.option(
+            "--encoder",
+            "functions",
+            multiple=True,
+            metavar="MODULE:FUNCTION",
+            help="Also measure a Python callable that maps a list of sentences to an array.",
+        ),
+        click.argument("models", nargs=-1, metavar="[MODEL]..."),
+    ):
+        command = option(command)
+    return command
 
 
 def split_tasks(names: str, known: tuple[str, ...]) -> list[str]:
