@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse, PlainTextResponse
 
 import simcse
@@ -76,10 +76,11 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(_embedding_routes(service))
-    app.include_router(_index_routes(service))
-    app.include_router(_view_routes(service, views.evaluated_models(results)))
-    app.include_router(_operation_routes(service))
+    app.router.route_class = StrictRoute
+    _add_embedding_routes(app, service)
+    _add_index_routes(app, service)
+    _add_view_routes(app, service, views.evaluated_models(results))
+    _add_operation_routes(app, service)
     _add_page(app)
     errors.install(app)
     # Outside of what FastAPI puts around an application, so that a refusal costs next to nothing.
@@ -93,8 +94,8 @@ def create_app(
     return app
 
 
-def _embedding_routes(service: Service) -> APIRouter:
-    router = APIRouter(route_class=StrictRoute, tags=["embeddings"], responses=FAILURES)
+def _add_embedding_routes(app: FastAPI, service: Service) -> None:
+    told: dict[str, Any] = {"tags": ["embeddings"], "responses": FAILURES}
     encoder = service.encoder
     model = schemas.Model(
         id=service.name,
@@ -105,18 +106,18 @@ def _embedding_routes(service: Service) -> APIRouter:
         fingerprint=service.stamp.fingerprint,
     )
 
-    @router.get("/v1/models", response_model=schemas.ModelList)
+    @app.get("/v1/models", response_model=schemas.ModelList, **told)
     async def models() -> schemas.ModelList:
         """List the models of this server; there is one."""
         return schemas.ModelList(data=[model])
 
-    @router.get("/v1/models/{model_id:path}", response_model=schemas.Model)
+    @app.get("/v1/models/{model_id:path}", response_model=schemas.Model, **told)
     async def one_model(model_id: str) -> schemas.Model:
         """Describe a model."""
         _check_model(service, model_id)
         return model
 
-    @router.post("/v1/embeddings", response_model=schemas.EmbeddingResponse)
+    @app.post("/v1/embeddings", response_model=schemas.EmbeddingResponse, **told)
     async def embeddings(body: schemas.EmbeddingRequest, request: Request) -> Response:
         """Embed texts or token ids, as OpenAI's API does; unit length if the model says so."""
         _check_model(service, body.model)
@@ -128,7 +129,7 @@ def _embedding_routes(service: Service) -> APIRouter:
         embedded = replace(embedded, vectors=encoder.cut(embedded.vectors, body.dimensions))
         return _embedding_response(embedded, service.name, body.encoding_format)
 
-    @router.post("/v1/similarity", response_model=schemas.SimilarityResponse)
+    @app.post("/v1/similarity", response_model=schemas.SimilarityResponse, **told)
     async def similarity(body: schemas.SimilarityRequest, request: Request) -> Response:
         """Compare texts: the cosine of each of ``first`` with each of ``second``."""
         second = body.first if body.second is None else body.second
@@ -144,13 +145,11 @@ def _embedding_routes(service: Service) -> APIRouter:
         scores = np.clip(left @ right.T, -1, 1)
         return _json({"scores": scores.tolist(), "usage": _usage(embedded)}, embedded)
 
-    return router
 
+def _add_index_routes(app: FastAPI, service: Service) -> None:
+    told: dict[str, Any] = {"tags": ["index"], "responses": FAILURES}
 
-def _index_routes(service: Service) -> APIRouter:
-    router = APIRouter(route_class=StrictRoute, tags=["index"], responses=FAILURES)
-
-    @router.post("/v1/search", response_model=schemas.SearchResponse)
+    @app.post("/v1/search", response_model=schemas.SearchResponse, **told)
     async def search(body: schemas.SearchRequest, request: Request) -> Response:
         """Find the nearest rows of the index by cosine; none is left out unasked."""
         index = service.require_index()
@@ -167,7 +166,7 @@ def _index_routes(service: Service) -> APIRouter:
 
         return await _unless_gone(request, work())
 
-    @router.post("/v1/index/add", response_model=schemas.AddResponse)
+    @app.post("/v1/index/add", response_model=schemas.AddResponse, **told)
     async def add(body: schemas.AddRequest) -> Response:
         """Add rows, durably before the answer; a row replaces the one of the same id."""
         index = service.require_index()
@@ -178,7 +177,7 @@ def _index_routes(service: Service) -> APIRouter:
         answer = {"added": done.added, "updated": done.updated, "rows": len(index)}
         return _json({**answer, "generation": index.version}, embedded)
 
-    @router.get("/v1/index", response_model=schemas.IndexInfo)
+    @app.get("/v1/index", response_model=schemas.IndexInfo, **told)
     async def info() -> schemas.IndexInfo:
         """Describe the index: its rows, how it searches, the fields to filter on."""
         index = service.require_index()
@@ -193,14 +192,12 @@ def _index_routes(service: Service) -> APIRouter:
             writable=service.settings.writable,
         )
 
-    return router
 
-
-def _view_routes(service: Service, models: list[dict[str, Any]]) -> APIRouter:
-    router = APIRouter(tags=["views"], responses=FAILURES)
+def _add_view_routes(app: FastAPI, service: Service, models: list[dict[str, Any]]) -> None:
+    told: dict[str, Any] = {"tags": ["views"], "responses": FAILURES}
     drawn: dict[int, dict[str, Any]] = {}  # the map of one generation
 
-    @router.get("/v1/index/map", response_model=schemas.IndexMap)
+    @app.get("/v1/index/map", response_model=schemas.IndexMap, **told)
     async def index_map() -> JSONResponse:
         """Project the rows, or an even sample of them, onto a plane."""
         index = service.require_index()
@@ -211,23 +208,22 @@ def _view_routes(service: Service, models: list[dict[str, Any]]) -> APIRouter:
             drawn[number] = found
         return JSONResponse(drawn[number])
 
-    @router.get("/v1/models-plane", response_model=schemas.Plane)
+    @app.get("/v1/models-plane", response_model=schemas.Plane, **told)
     async def plane() -> JSONResponse:
         """Place evaluated models by alignment and uniformity (``--results``)."""
         return JSONResponse({"models": models})
 
-    return router
 
+def _add_operation_routes(app: FastAPI, service: Service) -> None:
+    failures = {status: FAILURES[status] for status in (500, 503)}
+    told: dict[str, Any] = {"tags": ["operation"], "responses": failures}
 
-def _operation_routes(service: Service) -> APIRouter:
-    router = APIRouter(tags=["operation"], responses={500: FAILURES[500], 503: FAILURES[503]})
-
-    @router.get("/health", response_model=schemas.State)
+    @app.get("/health", response_model=schemas.State, **told)
     async def health() -> schemas.State:
         """Say that the process answers."""
         return schemas.State(status="ok")
 
-    @router.get("/ready", response_model=schemas.State)
+    @app.get("/ready", response_model=schemas.State, **told)
     async def ready() -> schemas.State:
         """Say whether requests should be sent here; embeds a sentence whose vector is known."""
         problem = await service.problem()
@@ -235,12 +231,12 @@ def _operation_routes(service: Service) -> APIRouter:
             raise ApiError(503, problem, code="not_ready", headers={"Retry-After": "1"})
         return schemas.State(status="ready")
 
-    @router.get("/metrics", response_class=PlainTextResponse, responses={401: FAILURES[401]})
+    told["responses"] = {**failures, 401: FAILURES[401]}
+
+    @app.get("/metrics", response_class=PlainTextResponse, **told)
     async def metrics() -> str:
         """Return counters and histograms as Prometheus reads them."""
         return service.metrics.text()
-
-    return router
 
 
 def _add_page(app: FastAPI) -> None:
@@ -269,21 +265,25 @@ async def _embed_input(service: Service, body: schemas.EmbeddingRequest) -> Embe
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await ``work``, but give it up when the client hangs up."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(request))
+    waiting, is_gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        if waiting:  # always: only a task can await
+            waiting.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ApiError(499, "the client hung up")
+        return await work
+    except asyncio.CancelledError:
+        if is_gone:
+            raise ApiError(499, "the client hung up") from None
+        raise
     finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 def _check_model(service: Service, name: str) -> None:

@@ -1,8 +1,10 @@
 """Counters and histograms in Prometheus' text format."""
 
 import threading
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import accumulate
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOKENS = (16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
@@ -48,9 +50,7 @@ class Metrics:
         limits = BUCKETS[name]
         with self._lock:
             counts = self._spread.setdefault(name, [0.0] * (len(limits) + 2))
-            for at, limit in enumerate(limits):
-                counts[at] += value <= limit
-            counts[-2] += 1
+            counts[bisect_left(limits, value)] += 1
             counts[-1] += value
 
     def text(self) -> str:
@@ -77,17 +77,17 @@ def _simple(values: Mapping[tuple[str, Labels], float], kind: str) -> list[str]:
 
 def _histogram(name: str, counts: list[float]) -> str:
     limits = [f"{limit:g}" for limit in BUCKETS[name]]
+    up_to = list(accumulate(counts[:-1]))
     buckets = [
         f'simcse_{name}_bucket{{le="{limit}"}} {count:g}'
-        for limit, count in zip([*limits, "+Inf"], counts, strict=False)
+        for limit, count in zip([*limits, "+Inf"], up_to, strict=True)
     ]
-    total, end = counts[-1], counts[-2]
     return "\n".join(
         [
             _head(name, "histogram"),
             *buckets,
-            f"simcse_{name}_sum {total!r}",
-            f"simcse_{name}_count {end:g}",
+            f"simcse_{name}_sum {counts[-1]!r}",
+            f"simcse_{name}_count {up_to[-1]:g}",
         ]
     )
 

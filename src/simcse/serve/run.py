@@ -8,7 +8,6 @@ import sys
 import time
 from functools import partial
 from types import FrameType
-from typing import Any
 
 import torch
 import uvicorn
@@ -102,12 +101,11 @@ class _JsonLines(logging.Formatter):
     """Our own records are JSON already; uvicorn's become an event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        own = record.name == log.name
-        facts: dict[str, Any] = json.loads(record.getMessage()) if own else {}
-        if not own:
-            facts = {"event": record.getMessage().partition("\n")[0]}
+        message = record.getMessage()
+        if record.name != log.name:
+            message = json.dumps({"event": message.partition("\n")[0]})
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return json.dumps({"time": stamp, "level": record.levelname.lower(), **facts})
+        return f'{{"time": "{stamp}", "level": "{record.levelname.lower()}", {message[1:]}'
 
 
 def _log_to_stderr() -> None:
