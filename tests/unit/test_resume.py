@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 
+from simcse.config import to_dict
 from simcse.errors import ArtefactError, ConfigError, DataError, ResourceError, StoppedError
 from simcse.io.examples import Example
 from simcse.io.locks import lock_folder
@@ -286,6 +287,14 @@ BEFORE = {
 def test_t9_a_changed_run_is_refused_with_the_difference(section, name, value, error, message):
     now = {**BEFORE, section: {**BEFORE[section], name: value}} if section else {**BEFORE, name: 2}
     with pytest.raises(error, match=message):
+        refuse_changes(BEFORE, now)
+
+
+def test_a_setting_that_came_later_was_at_its_default():
+    now = {**BEFORE, "loss": {**to_dict(TrainConfig())["loss"]}}
+    assert refuse_changes(BEFORE, now) == []
+    now["loss"]["temperature"] = 0.07
+    with pytest.raises(ConfigError, match=r"loss.temperature: 0.05 at its start, 0.07 now"):
         refuse_changes(BEFORE, now)
 
 

@@ -101,6 +101,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Refuse to go on under other settings or with other data than the run began with.
 
+    A setting that a description does not have, as it was not there yet, is at its default.
+
     Returns:
         What differs in the surroundings, such as versions or threads, which may change the
         last bits of the result.
@@ -109,7 +111,8 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
         DataError: the training data or the dev set is another; the message shows the hashes.
         ConfigError: a setting, the start model or the number of processes is another.
     """
-    found = changes(before, now)
+    defaults = flat(to_dict(TrainConfig()))
+    found = changes({**defaults, **flat(before)}, {**defaults, **flat(now)})
     refused = {
         name: values
         for name, values in found.items()
