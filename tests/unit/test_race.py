@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse.bench import encode, train
+from simcse.bench import encode, exported, train
 from simcse.bench.outcome import agreements, race_results, race_table
 from simcse.bench.race import Contestant, Timing, race, ratios
 from simcse.bench.roofline import Roofline
@@ -137,6 +137,25 @@ def test_peers_encode_the_same_embeddings(tiny_model_folder: Path, sentences: li
     theirs = encode.sentence_transformers(str(tiny_model_folder), sentences, **options)()
     assert np.shape(ours) == np.shape(theirs)
     assert encode.lowest_cosine(ours, theirs) > 0.99999
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_other_runtimes_encode_the_same_embeddings(
+    tiny_model_folder: Path, sentences: list[str], runtime: str
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    model, options = str(tiny_model_folder), {"max_length": 16, "repeats": 2}
+    ours = encode.ours(model, sentences, precision="fp32", **options)()
+    exact = {**options, "runtime": runtime, "dtype": "fp32", "compared": encode.COMPARED}
+    theirs = exported.encode(model, sentences, **exact)()
+    assert np.shape(ours) == np.shape(theirs)
+    assert encode.lowest_cosine(ours, theirs) > 0.99999
+
+
+def test_a_model_that_cannot_be_exported_is_left_out(sentences: list[str]) -> None:
+    options = {"max_length": 16, "repeats": 1, "runtime": "onnx", "dtype": "fp32", "compared": 1}
+    with pytest.raises(ResourceError, match="nowhere"):
+        exported.encode("nowhere", sentences, **options)
 
 
 def test_peers_take_the_same_step(tiny_model_folder: Path, sentences: list[str]) -> None:

@@ -35,9 +35,24 @@ def contestants(
             "sentence_transformers",
             {"dtype": "bfloat16", "batch": 128},
         ),
-        ("OpenVINO, default", "openvino", {}),
     ]
-    return [Contestant(name, f"{__name__}:{how}", {**task, **more}) for name, how, more in named]
+    runtimes = [
+        ("OpenVINO, bf16", "openvino", "bf16"),
+        ("OpenVINO, int8", "openvino", "int8"),
+        ("ONNX Runtime, fp32", "onnx", "fp32"),
+        ("ONNX Runtime, int8", "onnx", "int8"),
+    ]
+    return [
+        *(Contestant(name, f"{__name__}:{how}", {**task, **more}) for name, how, more in named),
+        *(
+            Contestant(
+                name,
+                "simcse.bench.exported:encode",
+                {**task, "runtime": runtime, "dtype": dtype, "compared": COMPARED},
+            )
+            for name, runtime, dtype in runtimes
+        ),
+    ]
 
 
 def ours(
@@ -69,42 +84,6 @@ def sentence_transformers(
         embedded = encoder.encode(list(sentences), batch_size=batch, convert_to_tensor=True)
         rows: np.ndarray = embedded.float().numpy()
         return rows
-
-    return _repeated(encode, repeats)
-
-
-def openvino(
-    model: str, sentences: Sequence[str], *, max_length: int, repeats: int, batch: int = 64
-) -> Work:
-    """Encode with OpenVINO at its default precision for this processor, longest sentences first.
-
-    Raises:
-        UsageError: the model does not pool by the mean of its last layer.
-    """
-    import openvino
-
-    encoder = mean_encoder(model, max_length)
-    example = {
-        "input_ids": torch.ones(2, 8, dtype=torch.int64),
-        "attention_mask": torch.ones(2, 8, dtype=torch.int64),
-    }
-    compiled = openvino.compile_model(
-        openvino.convert_model(encoder.backbone.model, example_input=example), "CPU"
-    )
-
-    def encode() -> np.ndarray:
-        rows = encoder.tokenizer.ids(sentences)
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        vectors = np.empty((len(rows), encoder.dimensions), np.float32)
-        for start in range(0, len(rows), batch):
-            picked = order[start : start + batch]
-            ids = np.zeros((len(picked), len(rows[picked[0]])), np.int64)
-            for line, i in zip(ids, picked, strict=True):
-                line[: len(rows[i])] = rows[i]
-            mask = (ids != 0).astype(np.int64)
-            hidden = compiled({"input_ids": ids, "attention_mask": mask})[0]  # (B, L, D)
-            vectors[picked] = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-        return vectors
 
     return _repeated(encode, repeats)
 

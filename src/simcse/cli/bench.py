@@ -79,7 +79,7 @@ def bench_encode(
     repeats: int,
     **race: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
-    """Encode sentences: ours, sentence-transformers, OpenVINO.
+    """Encode sentences: ours, sentence-transformers, OpenVINO, ONNX Runtime.
 
     Agreement is the lowest cosine to our own embeddings; below 0.999 the work is not the same.
     """

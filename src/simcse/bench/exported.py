@@ -1,0 +1,95 @@
+"""Encoding by our exports in other runtimes; nothing of torch is loaded beside them."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from simcse.errors import ResourceError
+
+BATCH = 64  # sentences at once, of like length
+Graph = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def encode(
+    model: str,
+    sentences: Sequence[str],
+    *,
+    max_length: int,
+    repeats: int,
+    runtime: str,
+    dtype: str,
+    compared: int,
+) -> Callable[[], list[list[float]]]:
+    """Encode with a runtime, longest sentences first.
+
+    Args:
+        model: is exported by a process of its own.
+        sentences: N of them.
+        max_length: limit in tokens.
+        repeats: how often they are encoded in a unit of work.
+        runtime: ``onnx`` or ``openvino``.
+        dtype: ``fp32``, ``int8`` (dynamic, a scale for each channel), or with OpenVINO ``bf16``.
+        compared: rows of (N, D) that the work gives back.
+
+    Raises:
+        ResourceError: the model cannot be exported.
+    """
+    from tokenizers import Tokenizer
+
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / "export"
+        stored = "int8" if dtype == "int8" else "fp32"
+        told = ["--to", "onnx", "--dtype", stored, "--max-length", str(max_length), "--floor", "0"]
+        few = Path(home) / "few.txt"  # the race itself tells how well they agree
+        few.write_text("\n".join(sentences[:8]), encoding="utf-8")
+        told += ["--sentences", str(few)]
+        command = [sys.executable, "-m", "simcse", "export", model, *told, "--output", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ResourceError(f"{model} cannot be exported: {done.stderr.strip()}")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts and pads
+        graph = _LOADERS[runtime](folder / "model.onnx", dtype)
+    order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))
+
+    def encode_all() -> np.ndarray:
+        parts = []
+        for start in range(0, len(order), BATCH):
+            texts = [sentences[i] for i in order[start : start + BATCH]]
+            rows = tokenizer.encode_batch(texts)
+            ids = np.array([row.ids for row in rows])
+            mask = np.array([row.attention_mask for row in rows])
+            parts.append(graph({"input_ids": ids, "attention_mask": mask}))
+        return np.concatenate(parts)[np.argsort(order)]
+
+    def work() -> list[list[float]]:
+        for _ in range(repeats - 1):
+            encode_all()
+        vectors: list[list[float]] = encode_all()[:compared].tolist()
+        return vectors
+
+    return work
+
+
+def _load_onnx(path: Path, _dtype: str) -> Graph:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda inputs: np.asarray(session.run(None, dict(inputs))[0])
+
+
+def _load_openvino(path: Path, dtype: str) -> Graph:
+    import openvino
+
+    hint = "bf16" if dtype == "bf16" else "f32"
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return lambda inputs: np.asarray(compiled(dict(inputs))[0])
+
+
+_LOADERS: Mapping[str, Callable[[Path, str], Graph]] = {
+    "onnx": _load_onnx,
+    "openvino": _load_openvino,
+}
