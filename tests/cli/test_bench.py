@@ -15,14 +15,15 @@ def entered(monkeypatch: pytest.MonkeyPatch) -> list[Contestant]:
     """The contestants of a race that takes no time: peers take twice as long, one is missing."""
     seen: list[Contestant] = []
 
-    def race(contestants, *, rounds, observe):
+    def race(contestants, *, rounds, target=None, observe):
         seen.extend(contestants)
         first, *others, last = contestants
         result = [[1.0, 0.0]] if "encode" in first.factory else 0.5
+        scores = () if target is None else (50.0, 60.0, target)
         observe("racing")
         return [
-            Timing(first.name, (1.0,) * rounds, 100.0, result),
-            *(Timing(other.name, (2.0,) * rounds, 150.0, result) for other in others),
+            Timing(first.name, (1.0,) * rounds, 100.0, result, scores[1:]),
+            *(Timing(other.name, (2.0,) * rounds, 150.0, result, scores) for other in others),
             Timing(last.name, missing="No module named 'peer'"),
         ]
 
@@ -48,7 +49,9 @@ def test_a_race_is_shown_and_written(
     assert written["contestants"][entered[1].name]["ratios"] == [2.0] * 5
     assert written["contestants"][entered[-1].name] == {"missing": "No module named 'peer'"}
     assert written["roofline"]["rate"] == 1e12
-    assert entered[0].arguments["sentences"] == ["a cat", "a dog", "the man", "the dog"]
+    told = entered[0].arguments
+    given = told["sentences"] if work[0] == "encode" else [row[0] for row in told["rows"]]
+    assert given == ["a cat", "a dog", "the man", "the dog"]
 
 
 def test_without_a_file_it_takes_what_python_carries(simcse, entered: list[Contestant]) -> None:
@@ -62,3 +65,24 @@ def test_too_few_sentences_for_a_batch(simcse, tmp_path: Path) -> None:
     result = simcse("bench", "train", "--input", tmp_path / "lines.txt")
     assert result.code == 2
     assert "one batch takes 64 sentences, there are 1" in result.err
+
+
+def test_time_to_quality_is_shown_and_written(
+    simcse, entered: list[Contestant], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.tsv").write_text("a cat\ta pet\ta car\nthe dog\tthe pet\tthe bus\n")
+    output = tmp_path / "race.json"
+    arguments = ["--model", tiny_model_folder, "--input", tmp_path / "rows.tsv", "--batch", "2"]
+    result = simcse("bench", "quality", *arguments, "--target", "61", "--output", output)
+    assert result.code == 0, result.err
+    assert entered[0].arguments["rows"] == [
+        ["a cat", "a pet", "a car"],
+        ["the dog", "the pet", "the bus"],
+    ]
+    assert "3.00" in result.out  # 3 rounds of 2 seconds beside 2 rounds of 1
+    written = json.loads(output.read_text())
+    assert (written["target"], written["lr"]) == (61.0, 2e-4)
+    assert written["contestants"][entered[1].name]["scores"] == [50.0, 60.0, 61.0]
+    few = simcse("bench", "quality", "--input", tmp_path / "rows.tsv")
+    assert few.code == 2
+    assert "one batch takes 64 rows, there are 2" in few.err

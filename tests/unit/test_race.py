@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse.bench import encode, exported, train
+from simcse.bench import encode, exported, quality, train
 from simcse.bench.outcome import agreements, race_results, race_table
 from simcse.bench.race import Contestant, Timing, race, ratios
 from simcse.bench.roofline import Roofline
 from simcse.errors import ResourceError, UsageError
+from simcse.io.sts import read_sts
 from simcse.model.settings import ModelSettings
 from simcse.report.tables import to_markdown
 
@@ -39,6 +40,16 @@ def refusing(**_):
     from simcse.errors import UsageError
     raise UsageError("not with this model")
 
+class pupil:
+    def __init__(self, log, name, gain):
+        self.log, self.name, self.gain, self.level = pathlib.Path(log), name, gain, 0.0
+    def __call__(self):
+        with self.log.open("a") as file:
+            file.write(self.name)
+        self.level += self.gain
+    def score(self):
+        return self.level
+
 def sleeper(seconds, weight):
     def work():
         time.sleep(seconds)
@@ -55,8 +66,8 @@ def contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "log"
 
 
-def of_test(shown: str, function: str, **arguments: object) -> Contestant:
-    return Contestant(shown, f"contestants_of_this_test:{function}", arguments)
+def of_test(shown: str, function: str, warm_up: int = 2, **arguments: object) -> Contestant:
+    return Contestant(shown, f"contestants_of_this_test:{function}", arguments, warm_up)
 
 
 def test_contestants_work_in_turns_after_warming_up(contestants: Path) -> None:
@@ -158,23 +169,82 @@ def test_a_model_that_cannot_be_exported_is_left_out(sentences: list[str]) -> No
         exported.encode("nowhere", sentences, **options)
 
 
-def test_peers_take_the_same_step(tiny_model_folder: Path, sentences: list[str]) -> None:
-    """At dropout 0 two encodings are equal, and so are the losses, step after step."""
-    options = {"batch": 4, "max_length": 16, "dropout": 0.0}
-    folder = str(tiny_model_folder)
-    ours = train.ours(folder, sentences, precision="fp32", **options)
-    steps = [ours() for _ in range(4)]
-    reference = train.reference(folder, sentences, **options)
-    assert [reference() for _ in range(4)] == pytest.approx(steps, rel=1e-4)
-    theirs = train.sentence_transformers(folder, sentences, **options)
-    assert [theirs() for _ in range(4)] == pytest.approx(steps, rel=0.1)  # bf16
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_peers_take_the_same_step(
+    tiny_model_folder: Path, sentences: list[str], columns: int
+) -> None:
+    """At dropout 0 losses are equal, step after step: of sentences, pairs and hard negatives."""
+    folder, options = str(tiny_model_folder), {"max_length": 16, "dropout": 0.0, "lr": 1e-4}
+    rows = [[*sentences[i:], *sentences[:i]][:columns] for i in range(8)]
+
+    def losses(trainee: train.Trainee) -> list[float]:
+        return [trainee.update(rows[start : start + 4]) for start in (0, 4, 0, 4)]
+
+    steps = losses(train.ours(folder, precision="fp32", **options))
+    assert losses(train.reference(folder, **options)) == pytest.approx(steps, rel=1e-4)
+    assert losses(train.sentence_transformers(folder, **options)) == pytest.approx(steps, rel=0.1)
     assert len({round(step, 4) for step in steps}) > 1
+
+
+@pytest.mark.parametrize("how", train.TRAINEES)
+def test_a_trainee_s_embeddings_are_those_of_its_model_now(
+    tiny_model_folder: Path, sentences: list[str], how: str
+) -> None:
+    more = {"precision": "fp32"} if how == "ours" else {}
+    options = {"max_length": 32, "dropout": 0.0, "lr": 1e-2, **more}
+    trainee = train.TRAINEES[how](str(tiny_model_folder), **options)
+    start = encode.mean_encoder(str(tiny_model_folder), 32).encode(sentences)
+    before = trainee.encode(sentences)
+    assert encode.lowest_cosine(start, before) > 0.99999
+    trainee.update([[sentence] for sentence in sentences[:4]])
+    assert encode.lowest_cosine(before, trainee.encode(sentences)) < 0.999
+
+
+def test_who_has_reached_the_target_rests(contestants: Path) -> None:
+    fast, slow = (
+        of_test(name, "pupil", warm_up=0, log=str(contestants), name=name[0], gain=gain)
+        for name, gain in (("fast", 2.0), ("slow", 1.0))
+    )
+    timings = race([fast, slow], rounds=9, target=4.0)
+    assert contestants.read_text() == "fsfsss"
+    assert [timing.scores for timing in timings] == [(2.0, 4.0), (1.0, 2.0, 3.0, 4.0)]
+    first, second = timings
+    assert quality.seconds_to(second, 3.0) == sum(second.seconds[:3])
+    assert quality.seconds_to(first, 5.0) is None
+    table = to_markdown(quality.quality_table(timings, 4.0, steps=10))
+    assert "| fast " in table
+    ratio = sum(second.seconds) / sum(first.seconds)
+    assert f"{ratio:.2f}" in table
+
+
+def test_a_lesson_takes_its_steps(
+    tiny_model_folder: Path,
+    sentences: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = [("a", float(i), text, f"the {text}") for i, text in enumerate(["man", "dog", "cat"])]
+    path = tmp_path / "dev.tsv"
+    path.write_text("".join("\t".join(map(str, pair)) + "\n" for pair in pairs))
+    task = read_sts(path)
+    monkeypatch.setattr(quality, "load_sts_task", lambda name: task)
+    rows = [[sentence] for sentence in sentences]
+    (entered, *_) = quality.contestants(
+        str(tiny_model_folder), rows, batch=2, steps=3, max_length=32, lr=1e-3
+    )
+    assert entered.warm_up == 0
+    lesson = quality.Lesson(**entered.arguments)
+    before = lesson.trainee.encode(sentences)
+    lesson()
+    assert encode.lowest_cosine(before, lesson.trainee.encode(sentences)) < 0.99999
+    assert -100 <= lesson.score() <= 100
 
 
 def test_every_contestant_can_be_told_to_a_worker() -> None:
     entered = [
         *encode.contestants("mini", ["a"], max_length=8, repeats=1),
         *train.contestants("mini", ["a"], batch=2, max_length=8, dropout=None),
+        *quality.contestants("mini", [["a"]], batch=2, steps=1, max_length=8, lr=1e-4),
     ]
     for contestant in entered:
         module, function = contestant.factory.split(":")

@@ -60,6 +60,7 @@ def race_results(timings: Sequence[Timing], agreement: Sequence[float | None]) -
             "ratios": ratios(baseline, timing),
             "peak_mib": timing.peak_mib,
             "agreement": agrees,
+            **({"scores": timing.scores} if timing.scores else {}),
         }
     return results
 

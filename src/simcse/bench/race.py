@@ -6,6 +6,7 @@ round means something; a process each is what makes peak memory comparable.
 
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -25,11 +26,13 @@ class Contestant:
         factory: ``module:function``; called with ``arguments`` it returns a function that does
             one unit of work and returns numbers by which contestants are compared.
         arguments: plain values.
+        warm_up: units of work before the first round; the first one's result is kept.
     """
 
     name: str
     factory: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    warm_up: int = 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Timing:
         seconds: of each round.
         peak_mib: the highest memory its process ever held, where the system says it.
         result: what its first unit of work gave.
+        scores: after each round, of work that has a score.
         missing: why it did not start; then the rest is empty.
     """
 
@@ -48,6 +52,7 @@ class Timing:
     seconds: tuple[float, ...] = ()
     peak_mib: float | None = None
     result: Any = None
+    scores: tuple[float | None, ...] = ()
     missing: str | None = None
 
     @property
@@ -65,6 +70,7 @@ def race(
     contestants: Sequence[Contestant],
     *,
     rounds: int,
+    target: float = math.inf,
     observe: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
     """Let contestants work in turns.
@@ -72,6 +78,7 @@ def race(
     Args:
         contestants: each warms up in its own process before the first round.
         rounds: turns of each.
+        target: who reaches this score takes no more turns.
         observe: is told what happens next.
 
     Raises:
@@ -84,8 +91,9 @@ def race(
             workers.append(_Worker(contestant))
         for turn in range(rounds):
             for worker in workers:
-                observe(f"round {turn + 1} of {rounds}: {worker.contestant.name}")
-                worker.go()
+                if not worker.reaches(target):
+                    observe(f"round {turn + 1} of {rounds}: {worker.contestant.name}")
+                    worker.go()
         return [worker.timing() for worker in workers]
     finally:
         for worker in workers:
@@ -104,9 +112,14 @@ class _Worker:
             text=True,
             encoding="utf-8",
         )
-        task = {"factory": contestant.factory, "arguments": dict(contestant.arguments)}
+        task = {
+            "factory": contestant.factory,
+            "arguments": dict(contestant.arguments),
+            "warm_up": contestant.warm_up,
+        }
         self.ready = self._ask(task)
         self.seconds: list[float] = []
+        self.scores: list[float | None] = []
         self.peak_mib: float | None = None
 
     def go(self) -> None:
@@ -115,6 +128,12 @@ class _Worker:
             answer = self._ask("go")
             self.seconds.append(answer["seconds"])
             self.peak_mib = answer["peak_mib"]
+            if "score" in answer:
+                self.scores.append(answer["score"])
+
+    def reaches(self, target: float) -> bool:
+        """Whether its last score is ``target`` or better."""
+        return any(score is not None and score >= target for score in self.scores[-1:])
 
     def timing(self) -> Timing:
         """Sum its rounds up."""
@@ -123,6 +142,7 @@ class _Worker:
             tuple(self.seconds),
             self.peak_mib,
             self.ready.get("result"),
+            tuple(self.scores),
             self.ready.get("missing"),
         )
 

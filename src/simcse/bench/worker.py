@@ -13,8 +13,6 @@ from typing import Any, TextIO
 
 from simcse.errors import SimcseError
 
-WARM_UP = 2  # units of work; the first one's result is kept
-
 
 def main() -> None:
     """Serve one contestant until stdin ends."""
@@ -28,13 +26,15 @@ def main() -> None:
     except (ImportError, SimcseError) as error:
         _say(answers, {"missing": str(error)})
         return
-    results = [work() for _ in range(WARM_UP)]
-    _say(answers, {"result": results[0]})
+    results = [work() for _ in range(task["warm_up"])]
+    _say(answers, {"result": results[0] if results else None})
     for _ in sys.stdin:
         started = time.perf_counter()
         work()
-        seconds = time.perf_counter() - started
-        _say(answers, {"seconds": seconds, "peak_mib": _peak_mib()})
+        answer = {"seconds": time.perf_counter() - started, "peak_mib": _peak_mib()}
+        if hasattr(work, "score"):  # not part of the work
+            answer["score"] = work.score()
+        _say(answers, answer)
 
 
 def _peak_mib() -> float | None:

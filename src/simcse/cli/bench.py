@@ -56,6 +56,7 @@ def bench() -> None:
       simcse bench encode --input sentences.txt
       simcse bench encode --sentences 1 --repeats 100
       simcse bench train --output bench.json
+      simcse bench quality --model start --input triplets.tsv --target 70
     """
 
 
@@ -124,6 +125,60 @@ def bench_train(
     passes = 2 * 3 * batch / len(texts)  # forward and backward, on its share of the sentences
     products = {"sentences": texts, "max_length": max_length, "passes": passes}
     _race(title, contestants, _difference, {"model": model, **products}, **race)
+
+
+@bench.command("quality")
+@race_options
+@click.option(
+    "--target", type=float, default=70.0, show_default=True, help="STS-B dev, Spearman x100."
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=10, show_default=True, help="Between two looks."
+)
+@click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Rows a step.")
+@click.option("--lr", type=float, default=2e-4, show_default=True, help="Learning rate.")
+def bench_quality(
+    model: str,
+    source: Path | None,
+    sentences: int,
+    max_length: int,
+    target: float,
+    steps: int,
+    batch: int,
+    lr: float,
+    rounds: int,
+    output: Path | None,
+    form: str,
+) -> None:
+    """Train until STS-B dev reaches a score: ours, the 2021 code's step, sentence-transformers'.
+
+    Contestants see the same rows of --input, text or pairs or triplets, in the same order, at a
+    constant learning rate. Looking at STS-B dev is not counted, starting up is. A round is the
+    steps between two looks; who is there rests, and after --rounds it is over.
+    """
+    from simcse.bench import quality
+    from simcse.bench.outcome import race_results
+    from simcse.bench.race import race
+    from simcse.io.examples import read_examples
+    from simcse.io.results import write_results
+    from simcse.report.versions import versions
+
+    rows: Sequence[Sequence[str]]
+    if source is None:
+        rows = [[text] for text in _sentences(None, sentences)]
+    else:
+        examples = read_examples(source, limit=sentences)
+        rows = [[e.anchor, *([e.positive] if e.positive else ()), *e.negatives] for e in examples]
+    if len(rows) < batch:
+        raise click.UsageError(f"one batch takes {batch} rows, there are {len(rows)}")
+    options: dict[str, Any] = {"batch": batch, "steps": steps, "max_length": max_length, "lr": lr}
+    contestants = quality.contestants(model, rows, **options)
+    timings = race(contestants, rounds=rounds, target=target, observe=_tell)
+    show(quality.quality_table(timings, target, steps), form)
+    if output is not None:
+        found = {"title": "Time to quality", "target": target, **options, "versions": versions()}
+        results = race_results(timings, [None] * len(timings))
+        write_results(output, {**found, "contestants": results})
 
 
 def _difference(ours: float, theirs: float) -> float:
