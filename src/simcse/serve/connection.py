@@ -1,7 +1,6 @@
 """One connection of the server: slow, endless and hasty clients do not hold up the others."""
 
 import asyncio
-import json
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -96,10 +95,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with an error body like every other."""
-        body = json.dumps(ApiError(400, msg).body()).encode()
-        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(head.encode() + body)
+        self.transport.write(ApiError(400, msg).sent((b"connection", b"close")))
         self.transport.close()
 
     def overloaded(self) -> bytes | None:

@@ -54,6 +54,13 @@ class ApiError(HTTPException):
         """Return the whole response."""
         return JSONResponse(self.body(), self.status_code, self.headers)
 
+    def sent(self, *headers: tuple[bytes, bytes]) -> bytes:
+        """Return the whole response, with these headers too, as a connection sends it."""
+        response, reason = self.response(), HTTPStatus(self.status_code).phrase
+        lines = [b"HTTP/1.1 %d %s" % (self.status_code, reason.encode())]
+        lines += [b"%s: %s" % pair for pair in (*response.raw_headers, *headers)]
+        return b"\r\n".join([*lines, b"", response.body])
+
 
 def to_api_error(error: Exception) -> ApiError:
     """Say what a failure of the library is over HTTP."""

@@ -151,11 +151,9 @@ class Gate:
         error = self.overload(body_bytes, self.inside)
         if error is None:
             return None
-        request_id, response = new_id(), error.response()
+        request_id = new_id()
         self.note(request_id, method, "other", error.status_code, 0.0)
-        told = [*response.raw_headers, *HEADERS, (b"x-request-id", request_id.encode())]
-        head = b"".join(b"%s: %s\r\n" % pair for pair in told)
-        return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (head, response.body)
+        return error.sent(*HEADERS, (b"x-request-id", request_id.encode()))
 
     def note(
         self,
