@@ -157,14 +157,14 @@ def test_other_runtimes_encode_the_same_embeddings(
     pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     model, options = str(tiny_model_folder), {"max_length": 16, "repeats": 2}
     ours = encode.ours(model, sentences, precision="fp32", **options)()
-    exact = {**options, "runtime": runtime, "dtype": "fp32", "compared": encode.COMPARED}
+    exact = {**options, "runtime": runtime, "dtype": "fp32"}
     theirs = exported.encode(model, sentences, **exact)()
     assert np.shape(ours) == np.shape(theirs)
     assert encode.lowest_cosine(ours, theirs) > 0.99999
 
 
 def test_a_model_that_cannot_be_exported_is_left_out(sentences: list[str]) -> None:
-    options = {"max_length": 16, "repeats": 1, "runtime": "onnx", "dtype": "fp32", "compared": 1}
+    options = {"max_length": 16, "repeats": 1, "runtime": "onnx", "dtype": "fp32"}
     with pytest.raises(ResourceError, match="nowhere"):
         exported.encode("nowhere", sentences, **options)
 

@@ -1,19 +1,17 @@
 """Encoding: contestants that turn the same sentences into the same embeddings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from simcse.bench.exported import Work, repeated
 from simcse.bench.race import Contestant
 from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.names import locate
 from simcse.model.precision import Precision
-
-COMPARED = 100  # sentences whose embeddings are handed back
-Work = Callable[[], list[list[float]]]
 
 
 def contestants(
@@ -48,7 +46,7 @@ def contestants(
             Contestant(
                 name,
                 "simcse.bench.exported:encode",
-                {**task, "runtime": runtime, "dtype": dtype, "compared": COMPARED},
+                {**task, "runtime": runtime, "dtype": dtype},
             )
             for name, runtime, dtype in runtimes
         ),
@@ -60,7 +58,7 @@ def ours(
 ) -> Work:
     """Encode with `SentenceEncoder`."""
     encoder = SentenceEncoder.load(model, precision=precision, changes={"max_length": max_length})
-    return _repeated(lambda: encoder.encode(sentences, truncation="cut"), repeats)
+    return repeated(lambda: encoder.encode(sentences, truncation="cut"), repeats)
 
 
 def sentence_transformers(
@@ -85,7 +83,7 @@ def sentence_transformers(
         rows: np.ndarray = embedded.float().numpy()
         return rows
 
-    return _repeated(encode, repeats)
+    return repeated(encode, repeats)
 
 
 def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
@@ -103,13 +101,3 @@ def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
 def lowest_cosine(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
     """Lowest cosine between the embeddings that two contestants gave one sentence."""
     return float(cosine(first, second).min())
-
-
-def _repeated(encode: Callable[[], np.ndarray], repeats: int) -> Work:
-    def work() -> list[list[float]]:
-        for _ in range(repeats - 1):
-            encode()
-        rows: list[list[float]] = encode()[:COMPARED].tolist()
-        return rows
-
-    return work

@@ -11,6 +11,8 @@ import numpy as np
 from simcse.errors import ResourceError
 
 BATCH = 64  # sentences at once, of like length
+COMPARED = 100  # sentences whose embeddings are handed back
+Work = Callable[[], list[list[float]]]
 Graph = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
@@ -22,8 +24,7 @@ def encode(
     repeats: int,
     runtime: str,
     dtype: str,
-    compared: int,
-) -> Callable[[], list[list[float]]]:
+) -> Work:
     """Encode with a runtime, longest sentences first.
 
     Args:
@@ -33,7 +34,6 @@ def encode(
         repeats: how often they are encoded in a unit of work.
         runtime: ``onnx`` or ``openvino``.
         dtype: ``fp32``, ``int8`` (dynamic, a scale for each channel), or with OpenVINO ``bf16``.
-        compared: rows of (N, D) that the work gives back.
 
     Raises:
         ResourceError: the model cannot be exported.
@@ -65,11 +65,17 @@ def encode(
             parts.append(graph({"input_ids": ids, "attention_mask": mask}))
         return np.concatenate(parts)[np.argsort(order)]
 
+    return repeated(encode_all, repeats)
+
+
+def repeated(encode_all: Callable[[], np.ndarray], repeats: int) -> Work:
+    """Make a unit of work of encoding so many times: it gives the first `COMPARED` rows."""
+
     def work() -> list[list[float]]:
         for _ in range(repeats - 1):
             encode_all()
-        vectors: list[list[float]] = encode_all()[:compared].tolist()
-        return vectors
+        rows: list[list[float]] = encode_all()[:COMPARED].tolist()
+        return rows
 
     return work
 
