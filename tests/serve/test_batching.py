@@ -87,6 +87,9 @@ def test_s13_requests_on_their_way_to_the_queue_count_as_waiting(batcher, model)
     batcher.check_room(3, inside=3)  # 1 computed, 2 of 3 tokens coming, and 3 more: 10
     with pytest.raises(Overloaded):
         batcher.check_room(3, inside=4)
+    batcher.check_room(3, inside=2, waited=0.25)
+    with pytest.raises(Overloaded):
+        batcher.check_room(3, inside=2, waited=0.35)
     model.open.set()
     assert len(held.result(timeout=30)) == 1
 

@@ -18,7 +18,7 @@ class Clock:
     """An event loop as far as a connection needs one: time passes when the test says so."""
 
     def __init__(self):
-        self.now, self.waiting, self.tasks = 100.0, [], []
+        self.now, self.waiting, self.soon, self.tasks = 100.0, [], [], []
 
     def time(self):
         return self.now
@@ -27,6 +27,9 @@ class Clock:
         handle = Handle(self.now + seconds, callback)
         self.waiting.append(handle)
         return handle
+
+    def call_soon(self, callback, *arguments):
+        self.soon.append((callback, arguments))
 
     def create_task(self, coroutine, **_):
         coroutine.close()
@@ -38,6 +41,9 @@ class Clock:
 
     def wait(self, seconds):
         until = self.now + seconds
+        for callback, arguments in self.soon:  # and what they add
+            callback(*arguments)
+        self.soon.clear()
         while due := [h for h in self.waiting if not h.cancelled and h.at <= until]:
             first = min(due, key=lambda handle: handle.at)
             self.waiting.remove(first)
@@ -83,8 +89,8 @@ class FakeGate:
     def __init__(self):
         self.full, self.inside, self.asked = True, 0, []
 
-    def refusal_unread(self, method, body_bytes):
-        self.asked.append((method, body_bytes))
+    def refusal_unread(self, method, body_bytes, waited):
+        self.asked.append((method, body_bytes, waited))
         return REFUSAL if self.full and method == "POST" else None
 
 
@@ -105,7 +111,7 @@ def opened():
 def test_s13_a_request_is_refused_by_its_headers_and_its_body_passed_over(opened):
     connection, gate, clock, transport = opened
     connection.data_received(HEAD + b"{")
-    assert (transport.sent, gate.asked, gate.inside) == (REFUSAL, [("POST", 9)], 0)
+    assert (transport.sent, gate.asked, gate.inside) == (REFUSAL, [("POST", 9, 0)], 0)
     clock.wait(1)
     connection.data_received(b"12345678")
     gate.full = False
@@ -117,17 +123,22 @@ def test_s13_a_request_is_refused_by_its_headers_and_its_body_passed_over(opened
 
 
 def test_a_refused_client_that_does_not_wait_is_heard_later_each_time(opened):
-    connection, _, clock, transport = opened
+    """What it sent meanwhile has waited that long, and is admitted as such."""
+    connection, gate, clock, transport = opened
     least, most = module.DEAF_SECONDS
-    for expected in (least, 2 * least, 4 * least, most, most):
+    waited = 0.0
+    for expected in (least, 2 * least, 4 * least, 8 * least, most, most):
         connection.data_received(HEAD + b"123456789")
+        assert gate.asked[-1] == ("POST", 9, waited)
         assert not transport.reading
         clock.wait(expected - 0.001)
         assert not transport.reading
         clock.wait(0.001)
         assert transport.reading
-    clock.wait(2 * most)  # it waits now
+        waited = expected
+    clock.wait(0.001)  # nothing was waiting
     connection.data_received(HEAD + b"123456789")
+    assert gate.asked[-1] == ("POST", 9, 0)
     clock.wait(least)
     assert transport.reading
     assert not transport.closed

@@ -112,13 +112,14 @@ class Batcher:
             self._ready.notify()
         return job.future
 
-    def check_room(self, tokens: int, inside: int) -> None:
+    def check_room(self, tokens: int, inside: int, waited: float = 0.0) -> None:
         """Refuse a request at once, before it is read, if it would wait too long.
 
         Args:
             tokens: it has about.
             inside: requests that have come and are not answered; those of them that are not here
                 yet are taken to be like this one.
+            waited: seconds it has waited already.
 
         Raises:
             Overloaded: see `submit`.
@@ -126,7 +127,7 @@ class Batcher:
         with self._ready:
             coming = max(0, inside - len(self._jobs) - self._computing)
             if coming or self._jobs:  # else it is taken, whatever a guess of its size says
-                self._admit(tokens, coming * tokens)
+                self._admit(tokens, coming * tokens, waited)
 
     @property
     def is_busy(self) -> bool:
@@ -140,13 +141,13 @@ class Batcher:
             self._ready.notify()
         self.thread.join()
 
-    def _admit(self, tokens: int, coming: int = 0) -> None:
+    def _admit(self, tokens: int, coming: int = 0, waited: float = 0.0) -> None:
         """Refuse more than can be done in time; a request that finds nobody waiting is taken."""
         waits = [job.waiting_tokens for job in self._jobs]
         waiting = sum(waits) + coming
         # Requests take turns: before this one is through, each other has had at most as much.
         ahead = self._running + sum([min(tokens, wait) for wait in waits]) + coming
-        expected = (ahead + tokens) / self.rate
+        expected = waited + (ahead + tokens) / self.rate
         if waiting + tokens > self.queue_tokens or (waiting and expected > self.max_wait):
             raise Overloaded(min(30.0, max(1.0, waiting / self.rate)))
 

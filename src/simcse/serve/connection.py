@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from simcse.serve.errors import ApiError
 from simcse.serve.gate import MAX_HEADER_BYTES, Gate
 
-DEAF_SECONDS = (0.05, 0.25)  # a refused client is not listened to: at first, if it does not wait
+DEAF_SECONDS = (0.05, 0.5)  # a refused client is not listened to: at first, if it does not wait
 
 
 class Connection(HttpToolsProtocol):
@@ -25,7 +25,7 @@ class Connection(HttpToolsProtocol):
     refused = False  # the request now arriving is answered already
     is_inside = False  # a request has come and is not answered
     deaf = 0.0  # seconds it was not listened to when last refused
-    listened = 0.0  # when that ended
+    is_hasty = False  # what is read now was sent while it was not listened to
 
     def __init__(self, gate: Gate, header_seconds: float, **given: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(**given)
@@ -102,7 +102,8 @@ class Connection(HttpToolsProtocol):
         """Return the answer to a request that would wait too long."""
         length = dict(self.headers).get(b"content-length", b"0")
         method = self.parser.get_method().decode("ascii")
-        return self.gate.refusal_unread(method, int(length) if length.isdigit() else 0)
+        waited = self.deaf if self.is_hasty else 0.0  # at most
+        return self.gate.refusal_unread(method, int(length) if length.isdigit() else 0, waited)
 
     def leave(self) -> None:
         """Count a request no longer."""
@@ -114,16 +115,20 @@ class Connection(HttpToolsProtocol):
         self.refused = True
         self.transport.write(answer)
         least, most = DEAF_SECONDS
-        is_hasty = self.loop.time() - self.listened < self.deaf
-        self.deaf = min(2 * self.deaf, most) if is_hasty else least
+        self.deaf = min(2 * self.deaf, most) if self.is_hasty else least
         self.flow.pause_reading()
         self.loop.call_later(self.deaf, self.listen)
         self.hurry()
 
     def listen(self) -> None:
         """Hear the next request."""
-        self.listened = self.loop.time()
+        self.is_hasty = True
         self.flow.resume_reading()
+        self.loop.call_soon(self.loop.call_soon, self.calm)  # after sockets were read once
+
+    def calm(self) -> None:
+        """Note that nothing was waiting."""
+        self.is_hasty = False
 
     def hurry(self) -> None:
         """Close the connection unless what is awaited comes soon."""

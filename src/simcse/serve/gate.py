@@ -121,7 +121,7 @@ class Gate:
         settings: ServeConfig,
         metrics: Metrics,
         draining: Callable[[], bool],
-        overload: Callable[[int, int], ApiError | None],
+        overload: Callable[[int, int, float], ApiError | None],
     ) -> None:
         self.app = app
         self.settings = settings
@@ -141,14 +141,15 @@ class Gate:
             await self.turns.take()
         await exchange.run()
 
-    def refusal_unread(self, method: str, body_bytes: int) -> bytes | None:
+    def refusal_unread(self, method: str, body_bytes: int, waited: float = 0.0) -> bytes | None:
         """Return the whole response to a request that is refused by its length alone, if it is.
 
-        So little is done for it that what was accepted does not suffer.
+        So little is done for it that what was accepted does not suffer. It may have ``waited`` some
+        seconds before its headers were read.
         """
         if method != "POST" or body_bytes > self.settings.body_bytes:
             return None
-        error = self.overload(body_bytes, self.inside)
+        error = self.overload(body_bytes, self.inside, waited)
         if error is None:
             return None
         request_id = new_id()

@@ -116,15 +116,16 @@ class Service:
         same = np.allclose(found, self.known, atol=1e-2 * np.abs(self.known).max())
         return None if same else "a known sentence has another embedding than at the start"
 
-    def overload(self, body_bytes: int, inside: int) -> ApiError | None:
+    def overload(self, body_bytes: int, inside: int, waited: float) -> ApiError | None:
         """Return the refusal of a request not read yet, if it would wait too long.
 
         Args:
             body_bytes: length of its body.
             inside: requests that have come and are not answered.
+            waited: seconds it has waited already.
         """
         try:
-            self.batcher.check_room(max(1, body_bytes // BYTES_PER_TOKEN), inside)
+            self.batcher.check_room(max(1, body_bytes // BYTES_PER_TOKEN), inside, waited)
         except Overloaded as error:
             return to_api_error(error)
         return None
