@@ -18,7 +18,7 @@ def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float 
         agreement: how close each one's result is to the first one's.
     """
     started = [(t, a) for t, a in zip(timings, agreement, strict=True) if t.missing is None]
-    baseline = _baseline(timings)
+    baseline = find_baseline(timings)
     rows = []
     for timing, agrees in started:
         faster = ratios(baseline, timing)
@@ -49,7 +49,7 @@ def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float 
 
 def race_results(timings: Sequence[Timing], agreement: Sequence[float | None]) -> dict[str, Any]:
     """Return every round of every contestant as plain values."""
-    baseline = _baseline(timings)
+    baseline = find_baseline(timings)
     results: dict[str, Any] = {}
     for timing, agrees in zip(timings, agreement, strict=True):
         if timing.missing is not None:
@@ -70,11 +70,16 @@ def agreements(
     compare: Callable[[Any, Any], float],
 ) -> list[float | None]:
     """Compare each contestant's result with the first one's; ``None`` where there is none."""
-    first = _baseline(timings).result
+    first = find_baseline(timings).result
     return [None if t.missing is not None else compare(first, t.result) for t in timings]
 
 
-def _baseline(timings: Sequence[Timing]) -> Timing:
+def find_baseline(timings: Sequence[Timing]) -> Timing:
+    """Return the first contestant's timing.
+
+    Raises:
+        ResourceError: it did not start.
+    """
     if timings[0].missing is not None:
         raise ResourceError(f"{timings[0].name} did not start: {timings[0].missing}")
     return timings[0]

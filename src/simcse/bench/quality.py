@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simcse.bench.outcome import find_baseline
 from simcse.bench.race import Contestant, Timing
 from simcse.bench.train import CONTESTANTS, TRAINEES, Row, batches
 from simcse.evaluate.sts import evaluate_sts
@@ -68,10 +69,11 @@ def seconds_to(timing: Timing, target: float) -> float | None:
 
 def quality_table(timings: Sequence[Timing], target: float, steps: int) -> Table:
     """Set contestants below each other; the ratio is to the first one's seconds."""
-    started = [timing for timing in timings if timing.missing is None]
-    first = seconds_to(started[0], target)
+    first = seconds_to(find_baseline(timings), target)
     rows = []
-    for timing in started:
+    for timing in timings:
+        if timing.missing is not None:
+            continue
         seconds = seconds_to(timing, target)
         ratio = None if first is None or seconds is None else seconds / first
         taken = steps * len(timing.seconds)

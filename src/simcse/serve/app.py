@@ -231,9 +231,9 @@ def _add_operation_routes(app: FastAPI, service: Service) -> None:
             raise ApiError(503, problem, code="not_ready", headers={"Retry-After": "1"})
         return schemas.State(status="ready")
 
-    told["responses"] = {**failures, 401: FAILURES[401]}
+    keyed = {**told, "responses": {**failures, 401: FAILURES[401]}}
 
-    @app.get("/metrics", response_class=PlainTextResponse, **told)
+    @app.get("/metrics", response_class=PlainTextResponse, **keyed)
     async def metrics() -> str:
         """Return counters and histograms as Prometheus reads them."""
         return service.metrics.text()

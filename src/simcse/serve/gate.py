@@ -103,7 +103,8 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
-        while self.waiting and (turn := self.waiting.popleft()):
+        while self.waiting:
+            turn = self.waiting.popleft()
             if not turn.done():  # the client is still there
                 turn.set_result(None)
                 asyncio.get_running_loop().call_soon(self._pass_on)
