@@ -1,6 +1,7 @@
 """Packed attention against one sentence at a time in plain softmax."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -46,12 +47,12 @@ def run(
     return output
 
 
-def looped(qkv: list[Tensor], window: int | None) -> Tensor:
+def looped(qkv: list[Tensor], window: int | None, *, lengths: Sequence[int] = LENGTHS) -> Tensor:
     """One head, one query token at a time: softmax over its own sentence's tokens in reach."""
     query, key, value = (x[0].double() for x in qkv)  # (H, T, Dh)
     output = torch.zeros(query.shape[1], query.shape[0], query.shape[2], dtype=torch.float64)
     start = 0
-    for length in LENGTHS:
+    for length in lengths:
         for head in range(query.shape[0]):
             for i in range(start, start + length):
                 seen = [
@@ -72,6 +73,32 @@ def test_attention_equals_loops(window: int | None, gradient: bool) -> None:
     output = run(make_qkv(gradient=gradient), window=window)
     expected = looped(make_qkv(), window)
     torch.testing.assert_close(output.detach().double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("filler", [0, 3])
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 4, 100])
+def test_one_sentence_attends_where_it_stands(
+    window: int | None, gradient: bool, filler: int
+) -> None:
+    qkv = [x[:, :, -17:].detach() for x in make_qkv()]
+    expected = looped(qkv, window, lengths=[17])
+    padded = [
+        nn.functional.pad(x, (0, 0, 0, filler), value=9.0).requires_grad_(gradient) for x in qkv
+    ]
+    layout = lay_out([17], torch.device("cpu"))
+    assert layout.lone
+    output = run(padded, layout, window=window).detach().double()
+    torch.testing.assert_close(output[:, :17], expected, atol=1e-6, rtol=1e-5)
+    assert output.shape[1] == 17 + filler
+    assert (output[:, 17:] == 0).all()
+
+
+def test_queries_keys_and_values_may_be_views_of_one_product() -> None:
+    joined = torch.cat([x.transpose(1, 2) for x in make_qkv()], dim=-2)  # (1, T, 3 H, Dh)
+    views = [x.transpose(1, 2) for x in joined.chunk(3, dim=2)]
+    assert not any(x[0].transpose(0, 1).is_contiguous() for x in views)
+    assert torch.equal(run(views), run(make_qkv()))
 
 
 def test_gradient_stays_in_the_sentence() -> None:

@@ -85,6 +85,30 @@ def test_a_changed_weight_is_laid_out_again(layer: Linear) -> None:
     check()
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_layers_multiplied_together_are_those_multiplied_alone(biased: bool) -> None:
+    torch.manual_seed(0)
+    three = nn.ModuleList(nn.Linear(32, 48, bias=biased) for _ in range(3)).bfloat16()
+    replace_linear(three)
+    first, *others = three
+    values = bf16(5, 32)
+
+    def check() -> None:
+        with torch.inference_mode():
+            together = first.forward_with(values, others)
+        for product, layer in zip(together, three, strict=True):
+            alone = nn.functional.linear(values, layer.weight, layer.bias)
+            torch.testing.assert_close(product, alone, atol=0.02, rtol=0.01)
+
+    check()
+    with torch.no_grad():
+        others[1].weight.mul_(2)
+    check()
+    if biased:
+        others[0].bias.data = bf16(48)
+    check()
+
+
 @needs_onednn
 def test_nothing_is_laid_out_where_it_does_not_pay_or_cannot_be(layer: Linear) -> None:
     values = bf16(5, 32)

@@ -58,25 +58,35 @@ class Layout:
     biases: tuple[Tensor, ...]
     noise: Noise
     keys: tuple[Tensor, ...]
-    _by_head: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _by_head: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
+    @property
+    def lone(self) -> bool:
+        """Whether the one sentence stands as it came, so that nothing has to be moved."""
+        return len(self.blocks) == 1 and self.blocks[0] == (1, len(self.places))
+
+    def by_head(self, heads: int, step: int | None = None) -> tuple[Tensor, Tensor]:
         """Say where rows of (T * H, Dh) go when each block holds (b, H, L) of them.
+
+        Args:
+            heads: H.
+            step: rows from one token to the next, if they are more than H.
 
         Returns:
             (P * H,) the row at each spot, and (P, H) the spot of each place and head.
         """
-        if heads not in self._by_head:
+        step = step or heads
+        if (heads, step) not in self._by_head:
             of_head = torch.arange(heads, device=self.tokens.device)
             rows, spots, first = [], [], 0
             for tokens, (count, length) in _pieces(self.tokens, self.blocks):
-                placed = tokens.view(count, 1, length) * heads + of_head[:, None]
+                placed = tokens.view(count, 1, length) * step + of_head[:, None]
                 rows.append(placed.flatten())
                 spot = torch.arange(placed.numel(), device=placed.device).view_as(placed)
                 spots.append((spot + first).transpose(1, 2).reshape(-1, heads))
                 first += placed.numel()
-            self._by_head[heads] = torch.cat(rows), torch.cat(spots)
-        return self._by_head[heads]
+            self._by_head[heads, step] = torch.cat(rows), torch.cat(spots)
+        return self._by_head[heads, step]
 
     def split(self, spots: Tensor, heads: int) -> list[Tensor]:
         """Cut spots (P * H, Dh) into views (b * H, L, Dh), one a block."""
@@ -85,9 +95,17 @@ class Layout:
         return [piece.view(-1, length, piece.shape[-1]) for piece, (_, length) in pieces]
 
     def place(self, rows: Tensor) -> Tensor:
-        """Bring rows of tokens (T or more, H, Dh) to their spots (P * H, Dh)."""
-        by_head = rows.reshape(-1, rows.shape[-1])
-        return by_head.index_select(0, self.by_head(rows.shape[1])[0])
+        """Bring rows of tokens (T or more, H, Dh) to their spots (P * H, Dh).
+
+        Queries, keys and values out of one product have each other's rows between them.
+        """
+        count, heads, size = rows.shape
+        between, across, within = rows.stride()
+        if (across, within) != (size, 1) or between % size:
+            rows, between = rows.contiguous(), heads * size
+        step = between // size
+        by_head = rows.as_strided(((count - 1) * step + heads, size), (size, 1))
+        return by_head.index_select(0, self.by_head(heads, step)[0])
 
     def take_back(self, spots: Tensor, count: int, heads: int) -> Tensor:
         """Bring spots (P * H, Dh) to ``count`` rows (., H, Dh); those after the T tokens are 0."""
@@ -110,6 +128,8 @@ def lay_out(
         noise: what dropout draws from.
         keys: (T,) the tokens' keys of it.
     """
+    if len(lengths) == 1 and keys is None:
+        return _stay(lengths[0], device, noise or Noise())
     counts = Counter(-(-length // STEP) * STEP for length in lengths)
     blocks = tuple((rounded_up(count, BLOCK_SIZES), size) for size, count in counts.items())
     held: list[int] = []  # tokens of each sentence, empty ones among them
@@ -136,6 +156,13 @@ def lay_out(
         if keys is None
         else tuple(piece.view(block) for piece, block in _pieces(keys[tokens], blocks)),
     )
+
+
+def _stay(length: int, device: torch.device, noise: Noise) -> Layout:
+    """Leave one sentence where it is."""
+    tokens = torch.arange(length, device=device)
+    all_seen = torch.zeros(1, 1, 1, length, device=device)
+    return Layout(((1, length),), tokens, tokens, tokens[:0], (all_seen,), noise, ())
 
 
 def _taken(placed: Tensor, source: Tensor, count: int) -> Tensor:
@@ -188,11 +215,11 @@ def packed_attention(
     if dropout > 0 or query.requires_grad:
         mixed = _Attention.apply(q, k, v, layout, biases, scaling, dropout)  # type: ignore[no-untyped-call]
     else:
-        mixed = _attend(q, k, v, layout, biases, scaling)
+        mixed = attend(q, k, v, layout, biases, scaling)
     return mixed.unsqueeze(0), None  # (1, T, H, Dh)
 
 
-def _attend(
+def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -202,6 +229,8 @@ def _attend(
 ) -> Tensor:
     """Attention by torch's fused kernel, for rows of tokens (T, H, Dh)."""
     count, heads, size = query.shape
+    if layout.lone:
+        return _attend_alone(query, key, value, len(layout.places), biases[0], scaling)
     placed = (layout.split(layout.place(x), heads) for x in (query, key, value))
     mixed = []
     for q, k, v, bias in zip(*placed, biases, strict=True):
@@ -210,6 +239,18 @@ def _attend(
         mixed.append(attended.transpose(1, 2).reshape(-1, heads, size))
     places = mixed[0] if len(mixed) == 1 else torch.cat(mixed)  # (P, H, Dh)
     return _taken(places, layout.places, count)
+
+
+def _attend_alone(
+    query: Tensor, key: Tensor, value: Tensor, length: int, bias: Tensor, scaling: float
+) -> Tensor:
+    """Do what `attend` does for one sentence of ``length`` tokens, with filler behind it or not."""
+    q, k, v = (x[:length].transpose(0, 1).unsqueeze(0) for x in (query, key, value))
+    narrowed = bias if bias.shape[2] > 1 else None  # else every token sees every other
+    attended = nn.functional.scaled_dot_product_attention(q, k, v, narrowed, scale=scaling)
+    rows = attended[0].transpose(0, 1)  # (length, H, Dh)
+    filler = len(query) - length
+    return nn.functional.pad(rows, (0, 0, 0, 0, 0, filler)) if filler else rows
 
 
 class _Attention(torch.autograd.Function):

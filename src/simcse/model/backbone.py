@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from simcse.errors import UsageError
-from simcse.model import attention
+from simcse.model import attention, layers
 from simcse.model.dropout import Noise, replace_dropout
 from simcse.model.linear import replace_linear
 from simcse.text import TokenBatch, pack
@@ -35,7 +35,12 @@ class Backbone(nn.Module):
         self._padded_attention: str = model.config._attn_implementation
         attention.register()
         replace_linear(model)
+        self.train(model.training)
+        self._direct = False  # encodes by `layers`, past transformers' modules
         self.packed = _takes_packed(model) and self._packs_exactly()
+        if self.packed and layers.known(model):
+            self._direct = True
+            self._direct = self._packs_exactly()
 
     @property
     def width(self) -> int:
@@ -103,7 +108,7 @@ class Backbone(nn.Module):
                 module._forward_hooks.clear()
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
 
-    def _packed_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
+    def _packed_states(self, batch: TokenBatch, wanted: Sequence[int]) -> list[Tensor]:
         count = len(batch.input_ids)
         sizes = TRAINING_ROW_SIZES if self.training else ENCODING_ROW_SIZES
         filler = attention.rounded_up(count, sizes) - count  # tokens nobody attends to
@@ -111,13 +116,28 @@ class Backbone(nn.Module):
         if keys is not None:
             self.noise.rows = nn.functional.pad(keys, (0, filler)).unsqueeze(0)
         device = batch.input_ids.device
+        layout = attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys)
         positions = batch.positions + _first_position(self.model)  # (T,)
+        ids, positions = (nn.functional.pad(x, (0, filler)) for x in (batch.input_ids, positions))
+        if self._direct and self._encodes():
+            all_states = enumerate(layers.run(self.model, ids, positions, layout))
+            numbers = [number % (self.layer_count + 1) for number in wanted]
+            kept = {number: states for number, states in all_states if number in numbers}
+            return [kept[number][:count] for number in numbers]
         inputs = {
-            "input_ids": nn.functional.pad(batch.input_ids, (0, filler)).unsqueeze(0),
-            "position_ids": nn.functional.pad(positions, (0, filler)).unsqueeze(0),
-            "layout": attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys),
+            "input_ids": ids.unsqueeze(0),
+            "position_ids": positions.unsqueeze(0),
+            "layout": layout,
         }
-        return [states[0, :count] for states in self._run(attention.PACKED, inputs, layers)]
+        return [states[0, :count] for states in self._run(attention.PACKED, inputs, wanted)]
+
+    def _encodes(self) -> bool:
+        """Whether nothing but embeddings is wanted: no dropout, no gradient, no autocast."""
+        return (
+            torch.is_inference_mode_enabled()
+            and not self.training
+            and not torch.is_autocast_enabled(next(self.model.parameters()).device.type)
+        )
 
     def _padded_states(self, batch: TokenBatch, layers: Sequence[int]) -> list[Tensor]:
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
@@ -150,16 +170,16 @@ class Backbone(nn.Module):
         states = (*output.hidden_states[:-1], output.last_hidden_state)
         return [states[layer] for layer in layers]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _packs_exactly(self) -> bool:
         """Try whether packing two sentences gives what running them padded gives."""
         vocabulary = int(self.model.config.vocab_size)
         batch = pack([[i % vocabulary for i in range(3, 3 + n)] for n in (5, 9)])
         batch = batch.to(next(self.model.parameters()).device)
-        was_training = self.model.training
-        self.model.eval()
+        was_training = self.training
+        self.eval()
         packed, padded = self._packed_states(batch, (-1,)), self._padded_states(batch, (-1,))
-        self.model.train(was_training)
+        self.train(was_training)
         return torch.allclose(packed[0], padded[0], atol=1e-4)
 
 

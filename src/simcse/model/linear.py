@@ -6,6 +6,7 @@ first, and the gradient of the weight does without transposing the wide side, wh
 rate. In fp32 none of this is faster.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,26 @@ ROWS = 2048  # what oneDNN is told to lay weights out for; other numbers of rows
 
 @dataclass(frozen=True)
 class _Packed:
-    """A weight as oneDNN wants it, and by what to see that it is still that weight's."""
+    """Weights, one below the other, as oneDNN wants them, and by what to see a change."""
 
-    source: Tensor  # keeps the memory from being used again
-    version: int
+    sources: tuple[Tensor, ...]  # keeps the memory from being used again
+    versions: tuple[int, ...]
     blocks: Tensor
 
-    def fits(self, weight: Tensor) -> bool:
-        """Whether the weight has not been changed or replaced since."""
-        same = self.source.data_ptr() == weight.data_ptr()
-        return same and self.version == weight._version
+    @classmethod
+    def of(cls, weights: Sequence[Tensor]) -> "_Packed":
+        """Lay weights out."""
+        sources = tuple(weight.detach() for weight in weights)
+        joined = sources[0] if len(sources) == 1 else torch.cat(sources)
+        blocks = torch.ops.mkldnn._reorder_linear_weight(joined, ROWS)
+        return cls(sources, tuple(source._version for source in sources), blocks)
+
+    def fits(self, weights: Sequence[Tensor]) -> bool:
+        """Whether no weight has been changed or replaced since."""
+        return len(weights) == len(self.sources) and all(
+            source.data_ptr() == weight.data_ptr() and version == weight._version
+            for source, version, weight in zip(self.sources, self.versions, weights, strict=True)
+        )
 
 
 class Linear(nn.Linear):
@@ -47,6 +58,17 @@ class Linear(nn.Linear):
             return product
         return nn.functional.linear(input, self.weight, self.bias)
 
+    def forward_with(self, input: Tensor, others: "Sequence[Linear]") -> list[Tensor]:  # noqa: A002 - as torch's
+        """Multiply with other layers of this one's size, too: a list of (..., out).
+
+        Where it is `fast` that is one product, and what comes back are views of it.
+        """
+        layers = (self, *others)
+        if not all(layer.bias is not None and layer.fast(input) for layer in layers):
+            return [layer.forward(input) for layer in layers]
+        bias = torch.cat([layer.bias for layer in layers])
+        return list(_multiply(input, self._blocks(*others), bias).chunk(len(layers), dim=-1))
+
     def fast(self, input: Tensor) -> bool:  # noqa: A002 - as torch's
         """Whether the product can take an activation along."""
         return torch.is_inference_mode_enabled() and self._suits(input)
@@ -60,12 +82,11 @@ class Linear(nn.Linear):
             and not self.weight.is_inference()  # which does not tell when it changes
         )
 
-    def _blocks(self) -> Tensor:
-        """Return the weight as oneDNN wants it, laid out anew if it has changed."""
-        if self._packed is None or not self._packed.fits(self.weight):
-            weight = self.weight.detach()
-            blocks = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
-            self._packed = _Packed(weight, weight._version, blocks)
+    def _blocks(self, *others: "Linear") -> Tensor:
+        """Return the weights as oneDNN wants them, laid out anew if one of them has changed."""
+        weights = [self.weight, *(other.weight for other in others)]
+        if self._packed is None or not self._packed.fits(weights):
+            self._packed = _Packed.of(weights)
         return self._packed.blocks
 
     def __getstate__(self) -> dict[str, object]:  # neither copied nor pickled
