@@ -67,7 +67,7 @@ def write_pages(folder: Path, *, quote: bool = False) -> list[GridReport]:
     reports = [grid_report(each, quote=quote) for each in grids]
     for each, report in zip(grids, reports, strict=True):
         _write(folder, each.grid.slug, report.title, report.sections())
-    made = "Made by `simcse paper` and `simcse sweep`; not edited by hand."
+    made = "Made by simcse paper and simcse sweep; not edited by hand."
     named = zip(grids, reports, strict=True)
     links = [Link(report.title, each.grid.slug) for each, report in named]
     sections = [Section("", [made, *links]), Section("Verdicts", [index_table(grids, reports)])]
