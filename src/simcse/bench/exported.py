@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from simcse.errors import ResourceError
+from simcse.model.recipes import in_batches
 
-BATCH = 64  # sentences at once, of like length
+BATCH = 64  # sentences at once
 COMPARED = 100  # sentences whose embeddings are handed back
 Work = Callable[[], list[list[float]]]
 Graph = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -53,19 +54,15 @@ def encode(
             raise ResourceError(f"{model} cannot be exported: {done.stderr.strip()}")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts and pads
         graph = _LOADERS[runtime](folder / "model.onnx", dtype)
-    order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))
 
-    def encode_all() -> np.ndarray:
-        parts = []
-        for start in range(0, len(order), BATCH):
-            texts = [sentences[i] for i in order[start : start + BATCH]]
-            rows = tokenizer.encode_batch(texts)
-            ids = np.array([row.ids for row in rows])
-            mask = np.array([row.attention_mask for row in rows])
-            parts.append(graph({"input_ids": ids, "attention_mask": mask}))
-        return np.concatenate(parts)[np.argsort(order)]
+    def encode_some(texts: Sequence[str]) -> np.ndarray:
+        rows = tokenizer.encode_batch(list(texts))
+        ids = np.array([row.ids for row in rows])
+        mask = np.array([row.attention_mask for row in rows])
+        return graph({"input_ids": ids, "attention_mask": mask})
 
-    return repeated(encode_all, repeats)
+    encode_all = in_batches(encode_some, BATCH)
+    return repeated(lambda: encode_all(sentences), repeats)
 
 
 def repeated(encode_all: Callable[[], np.ndarray], repeats: int) -> Work:

@@ -45,7 +45,6 @@ NEEDS: Mapping[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
-BATCH = 32  # sentences an exported model is given at once
 LARGEST_ONNX = 1 << 30  # bytes of weights in one file; protobuf's own limit is twice that
 MODEL = "model.onnx"
 
@@ -120,7 +119,7 @@ def export_model(
         write_text(new / "README.md", _readme(encoder, to, code, options))
         with quiet():
             shared = {"core": _openvino_core()} if to == "openvino" else {}
-            encode = in_batches(code(str(new), **options, **shared))
+            encode = recipes.in_batches(code(str(new), **options, **shared))
             found = compare(
                 lambda texts: encoder.encode(texts, truncation="cut"), encode, sentences
             )
@@ -149,7 +148,7 @@ def foreign_encode(encoder: SentenceEncoder, name: str) -> Encode | None:
     _require(to)
     code, options = _recipe(encoder, to)
     with quiet():
-        return in_batches(code(str(folder), **options))
+        return recipes.in_batches(code(str(folder), **options))
 
 
 def compare(first: Encode, second: Encode, sentences: Sequence[str]) -> Agreement:
@@ -166,20 +165,6 @@ def compare(first: Encode, second: Encode, sentences: Sequence[str]) -> Agreemen
         cosines = (left * right).sum(1) / (lengths[0] * lengths[1])
         off = np.abs(lengths[1] / lengths[0] - 1)
     return Agreement(len(left), float(cosines.min()), float(cosines.mean()), float(off.max()))
-
-
-def in_batches(encode: Encode) -> Encode:
-    """Let an encoder see its sentences sorted by length, `BATCH` at a time."""
-
-    def encode_all(texts: Sequence[str]) -> np.ndarray:
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        rows = [
-            encode([texts[i] for i in order[start : start + BATCH]])
-            for start in range(0, len(order), BATCH)
-        ]
-        return np.concatenate(rows)[np.argsort(order)]
-
-    return encode_all
 
 
 def _require(to: Format) -> None:

@@ -1,6 +1,7 @@
 """How an exported folder is used without this package: one function a format.
 
-The README of an export shows the very function that it was verified by.
+The README of an export shows the very function that it was verified by. Importing this loads
+neither torch nor a runtime.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,24 @@ import numpy as np
 
 if TYPE_CHECKING:
     import openvino
+
+BATCH = 32  # sentences an exported model is given at once
+
+
+def in_batches(
+    encode: Callable[[Sequence[str]], np.ndarray], batch: int = BATCH
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """Let an encoder see its sentences sorted by length, the longest first, ``batch`` at a time."""
+
+    def encode_all(texts: Sequence[str]) -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        rows = [
+            encode([texts[i] for i in order[start : start + batch]])
+            for start in range(0, len(order), batch)
+        ]
+        return np.concatenate(rows)[np.argsort(order)]
+
+    return encode_all
 
 
 def load_sentence_transformers(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
