@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from simcse.cli.progress import GridProgress
 from simcse.io.locks import lock_folder
 from simcse.train.run import train_run
 
@@ -295,3 +296,13 @@ def test_nearest_sentences_are_named_by_line_and_quoted_only_if_asked(
     assert found not in page.read_text()
     assert simcse("paper", "report", output, "--quote").code == 0
     assert found in page.read_text()
+
+
+@pytest.mark.parametrize(("sizes", "shown"), [([], 100.0), ([(3.0, 1.0), (3.0, 1.0)], 0.0)])
+def test_the_bar_of_a_grid_is_full_where_nothing_is_to_do(
+    sizes: list[tuple[float, float]], shown: float
+) -> None:
+    progress = GridProgress("table-1")
+    progress({"event": "grid", "there": 2 - len(sizes), "sizes": sizes})
+    (task,) = progress.bar.tasks
+    assert task.percentage == shown

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simcse.errors import ConfigError, DataError
 from simcse.io.datasets import data_folder
-from simcse.io.examples import Example, read_examples
+from simcse.io.examples import Example, as_pair, read_examples
 from simcse.io.files import ReadCounts, clean_text
 
 TRIPLET = Example("a", "p", ("n",))
@@ -256,3 +256,11 @@ def test_real_triplets_and_labelled_pairs():
     assert all(len(example.negatives) == 1 for example in triplets)
     labelled = read_examples(folder / "nli_labelled.tsv.gz", columns=["2", "3"])
     assert len(labelled) == 199_590
+
+
+def test_a_pair_is_anchor_and_positive_and_a_single_sentence_is_named_by_its_line(read, tmp_path):
+    (triplet,) = read("a.tsv", "a\tp\tn\n")
+    assert as_pair(triplet, tmp_path / "a.tsv") == ("a", "p")
+    _, alone = read("b.txt", "first\nsecond\n")
+    with pytest.raises(DataError, match=r"b\.txt:2: expected pairs, got one sentence"):
+        as_pair(alone, tmp_path / "b.txt")

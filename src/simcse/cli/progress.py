@@ -167,7 +167,8 @@ class GridProgress(_Live):
     def _grid(self, event: Mapping[str, Any]) -> None:
         self.sizes = [tuple(size) for size in event["sizes"]]
         self.say(f"{self.title}: {len(self.sizes)} runs to do, {event['there']} are there already")
-        self.bar.update(self.task, total=sum(map(sum, self.sizes)))
+        total = sum(map(sum, self.sizes))
+        self.bar.update(self.task, total=total or 1, completed=0 if total else 1, now="")
 
     def _run(self, event: Mapping[str, Any]) -> None:
         self.row = f"{event['row']}, seed {event['seed']}"

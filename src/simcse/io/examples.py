@@ -112,6 +112,17 @@ def stream_examples(source: Source, columns: Sequence[str] = ()) -> Iterator[Exa
     return _examples_of_rows(source, columns)
 
 
+def as_pair(row: Example, path: Path) -> tuple[str, str]:
+    """Return a row's anchor and positive.
+
+    Raises:
+        DataError: it has one sentence only.
+    """
+    if row.positive is None:
+        raise DataError(f"{path}:{row.line}: expected pairs, got one sentence")
+    return row.anchor, row.positive
+
+
 def stream_labelled(source: Source, columns: Sequence[str] = ()) -> Iterator[Example]:
     """Yield the labelled pairs of one file lazily: a label, a premise and a hypothesis a row.
 

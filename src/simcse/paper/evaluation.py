@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import DataError
 from simcse.evaluate import Encode
 from simcse.evaluate.classifier import FULL, Protocol
 from simcse.evaluate.embeddings import embed_once
@@ -19,7 +18,7 @@ from simcse.evaluate.sts import STS_TASKS, sts_average
 from simcse.evaluate.transfer import TRANSFER_TASKS, transfer_average
 from simcse.evaluate.vectors import unit
 from simcse.io.datasets import load_sts_task, load_transfer_task
-from simcse.io.examples import stream_examples
+from simcse.io.examples import as_pair, stream_examples
 from simcse.io.files import Source
 from simcse.model.encoder import SentenceEncoder
 from simcse.paper.materials import corpus_sentences
@@ -66,9 +65,7 @@ def read_search(path: Path, queries: Sequence[str], limit: int | None) -> Search
     pairs: list[tuple[str, str]] = []
     places: dict[str, tuple[int, int]] = {}
     for row in islice(stream_examples(Source(path)), limit):
-        if row.positive is None:
-            raise DataError(f"{path}:{row.line}: expected pairs, got one sentence")
-        pairs.append((row.anchor, row.positive))
+        pairs.append(as_pair(row, path))
         for column, text in enumerate(pairs[-1], 1):
             places.setdefault(text, (row.line, column))
     asked = groups_set(path.name, pairs)

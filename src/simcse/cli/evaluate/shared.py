@@ -92,14 +92,10 @@ def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> lis
     Raises:
         DataError: the file cannot be read, or a row has one sentence only.
     """
-    from simcse.errors import DataError
-    from simcse.io.examples import read_examples
+    from simcse.io.examples import as_pair, read_examples
 
-    examples = read_examples(path, columns=columns.split(",") if columns else (), limit=limit)
-    found = [(each.anchor, each.positive) for each in examples if each.positive is not None]
-    if len(found) != len(examples):
-        raise DataError(f"{path}: expected pairs, got rows of one sentence")
-    return found
+    rows = read_examples(path, columns=columns.split(",") if columns else (), limit=limit)
+    return [as_pair(row, path) for row in rows]
 
 
 def measure(
