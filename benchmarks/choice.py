@@ -11,8 +11,10 @@ measured before are taken from the JSON file, so an interrupted call goes on.
 import functools
 import itertools
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from simcse import SentenceEncoder
 from simcse.evaluate.sts import evaluate_sts
@@ -20,14 +22,16 @@ from simcse.io.datasets import load_sts_task
 from simcse.io.log import read_log
 from simcse.io.results import read_results, write_results
 from simcse.io.settings import read_toml
+from simcse.model.precision import Precision
 from simcse.report.seeds import compare_seeds, differences_table, seeds_table
 from simcse.report.tables import to_markdown
 from simcse.report.versions import versions
 from simcse.train.run import finished_report
 
 TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-test", "sickr-test")
-PRECISION = "bf16"
-WAYS = {
+PRECISION: Precision = "bf16"
+Look = Mapping[str, Any]
+WAYS: Mapping[str, Callable[[Sequence[Look]], Look]] = {
     "STS-B dev": lambda looks: max(looks, key=lambda look: look["stsb_dev"]),
     "held-out loss": lambda looks: min(looks, key=lambda look: look["heldout_loss"]),
     "the last step": lambda looks: looks[-1],
@@ -41,7 +45,7 @@ def score(model: Path) -> dict[str, float | None]:
     return {name: evaluate_sts(encode, load_sts_task(name)).spearman() for name in TASKS}
 
 
-def chosen_looks(run: Path) -> dict[str, dict[str, float]]:
+def chosen_looks(run: Path) -> dict[str, Look]:
     """Return the look that each way of choosing keeps."""
     looks = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
     return {way: choose(looks) for way, choose in WAYS.items()}
@@ -75,7 +79,9 @@ def main(folder: str, output: str, tests: str = "") -> None:
         print(f"\nFirst: the last step. Second: {way}\n\n{to_markdown(differences_table(pairs))}")
 
 
-def _runs(looks: dict, scores: dict, way: str) -> dict[int, dict[str, dict[str, float]]]:
+def _runs(
+    looks: Mapping[int, Any], scores: Mapping[str, Any], way: str
+) -> dict[int, dict[str, dict[str, float]]]:
     runs = {}
     for seed, chosen in looks.items():
         look = chosen[way]

@@ -15,7 +15,7 @@ import torch
 
 from simcse.bench.outcome import agreements, race_results
 from simcse.bench.race import Contestant, race, ratios
-from simcse.bench.train import ours
+from simcse.bench.train import steps
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
 from simcse.report.versions import versions
@@ -26,8 +26,9 @@ ROUNDS, BATCH, BATCHES, MAX_LENGTH = 15, 64, 20, 32
 def step(model: str, sentences: Sequence[str], *, deterministic: bool) -> Callable[[], float]:
     """Take a step of unsupervised training as `simcse bench train` does."""
     torch.use_deterministic_algorithms(deterministic)
-    shape = {"batch": BATCH, "max_length": MAX_LENGTH, "dropout": None}
-    return ours(model, sentences, precision="auto", **shape)
+    rows = [[sentence] for sentence in sentences]
+    more = {"precision": "auto"}
+    return steps("ours", more, model, rows, batch=BATCH, max_length=MAX_LENGTH, dropout=None)
 
 
 def main(model: str, source: str, output: str) -> None:

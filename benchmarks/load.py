@@ -229,7 +229,7 @@ def goals(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Compare with RELIABILITY.md's load goals; each is a ratio or a time, and its limit."""
 
     def median(load: str, side: str, *keys: str) -> float:
-        values = []
+        values: list[float] = []
         for measured in report["loads"][load][side]:
             for key in keys:
                 measured = measured[key]

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from simcse.index.approximate import Kind
 from simcse.index.embedded import EmbeddedIndex
 from simcse.index.places import create_index, is_address, open_index
 from simcse.index.protocol import VectorIndex
@@ -33,7 +34,7 @@ from simcse.model.fingerprint import stamp
 
 COMMIT_ROWS = 32_768
 QUERIES = 200
-KINDS = {"folder": ("exact", "hnsw"), "postgres": ("exact", "hnsw")}
+KINDS: dict[str, tuple[Kind, ...]] = {"folder": ("exact", "hnsw"), "postgres": ("exact", "hnsw")}
 
 
 def encode(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -118,7 +119,8 @@ def perturbed(vectors: np.ndarray) -> np.ndarray:
     random = np.random.default_rng(0)
     chosen = vectors[np.sort(random.choice(len(vectors), QUERIES, replace=False))]
     noise = random.normal(size=chosen.shape) / np.sqrt(chosen.shape[1])
-    return (chosen + 0.5 * noise * np.linalg.norm(chosen, axis=1, keepdims=True)).astype(np.float32)
+    moved: np.ndarray = chosen + 0.5 * noise * np.linalg.norm(chosen, axis=1, keepdims=True)
+    return moved.astype(np.float32)
 
 
 def search(index: VectorIndex, queries: np.ndarray) -> tuple[dict[str, float], list[list[str]]]:

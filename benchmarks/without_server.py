@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SENTENCE = "The orchestra rehearsed the second movement twice before the hall was opened at noon."
@@ -51,7 +51,7 @@ def main(model: str, index: str) -> None:
     flat = faiss.IndexFlatIP(encoder.dimensions)
     for block in EmbeddedIndex.open(Path(index)).snapshot.blocks:
         flat.add(np.asarray(block))
-    work = {
+    work: dict[str, Callable[[], object]] = {
         "encode": lambda: encoder.encode([SENTENCE]),
         "search": lambda: flat.search(encoder.encode([SENTENCE]), 10),
     }
