@@ -62,6 +62,11 @@ def test_nli_becomes_pairs_or_triplets(simcse, tmp_path):
     assert "left out: 14 premises without contradiction" in outcome.err
     assert f"{output}: 6 rows of 4 texts" in outcome.err
     assert read_examples(output)[0].negatives == ("contradiction 2", "neutral 2")
+    outcome = simcse("data", "nli", labelled, *hard, "--every", "--output", output)
+    assert outcome.code == 0, outcome.err
+    assert "14 rows without contradiction" in outcome.err
+    assert f"{output}: 20 rows of 2 or 3 or 4 texts" in outcome.err
+    assert {len(row.negatives) for row in read_examples(output)} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

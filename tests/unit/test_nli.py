@@ -63,6 +63,24 @@ def test_a_premise_with_all_that_is_asked_gives_one_row_drawn_from_its_own(hard)
     assert found.lacking == {label: lacking[label] for label in wanted}
 
 
+def test_every_positive_gives_a_row_with_the_hard_negatives_its_premise_has():
+    hard = ("contradiction", "neutral")
+    drawn = set()
+    for seed in range(40):
+        found = nli_rows(ROWS, positives="entailment", hard_negatives=hard, every=True, seed=seed)
+        assert [row[:2] for row in found.rows] == [("p", "e1"), ("p", "e2"), ("r", "e3")]
+        drawn |= set(found.rows)
+    assert drawn == {
+        ("p", "e1", "c1", "n2"),
+        ("p", "e2", "c1", "n2"),
+        ("r", "e3", "c2"),
+        ("r", "e3", "c3"),
+    }
+    assert found.lacking == {"neutral": 1}  # r
+    with pytest.raises(ConfigError, match="a row anyway"):
+        nli_rows(ROWS, positives="entailment", every=True)
+
+
 @pytest.mark.parametrize(
     ("positives", "hard", "message"),
     [

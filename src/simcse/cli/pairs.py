@@ -57,20 +57,32 @@ def neighbours(corpus: Path, ahead: int, output: Path, column: str, seed: int) -
     metavar="LABELS",
     help="Labels of the hypotheses that become hard negatives, comma-separated.",
 )
+@click.option(
+    "--every",
+    is_flag=True,
+    help="A row for each positive, with the hard negatives that its premise has.",
+)
 @click.option("--output", required=True, type=NEW_FILE, help="File to write: .tsv or .tsv.gz.")
 @columns_option
 @seed_option
 def nli(
-    labelled: Path, positives: str, hard_negatives: str, output: Path, columns: str, seed: int
+    labelled: Path,
+    positives: str,
+    hard_negatives: str,
+    every: bool,
+    output: Path,
+    columns: str,
+    seed: int,
 ) -> None:
     """Make pairs or triplets out of labelled premises and hypotheses.
 
     LABELLED holds a label (entailment, neutral, contradiction), a premise and a hypothesis a row;
     rows that SNLI labels "-" are passed over. Without hard negatives each row with the label
     asked for is a pair. With them rows are matched by premise: each premise that has hypotheses
-    of all labels asked for gives one row, and of several hypotheses one is drawn.
+    of all labels asked for gives one row, and of several hypotheses one is drawn. With --every
+    each positive gives a row, with one hard negative of each label that its premise has.
 
-    These are the training sets of the paper's tables 4 and 7.
+    Without --every these are the training sets of the paper's tables 4 and 7.
 
     \b
     Examples:
@@ -78,7 +90,7 @@ def nli(
       simcse data nli nli.tsv.gz --positives entailment --hard-negatives contradiction \\
           --output triplets.tsv.gz
       simcse data nli nli.tsv.gz --positives entailment \\
-          --hard-negatives contradiction,neutral --output two.tsv.gz
+          --hard-negatives contradiction,neutral --every --output all.tsv.gz
     """
     from simcse.io.copies import write_pairs
     from simcse.io.examples import stream_labelled
@@ -89,12 +101,15 @@ def nli(
         stream_labelled(Source(labelled), parse_columns(columns)),
         positives=positives,
         hard_negatives=() if hard_negatives == "none" else hard_negatives.split(","),
+        every=every,
         seed=seed,
     )
-    kind = "pairs" if hard_negatives == "none" else f"rows of {len(found.rows[0])} texts"
+    sizes = sorted({len(row) for row in found.rows})
+    kind = "pairs" if sizes == [2] else f"rows of {' or '.join(map(str, sizes))} texts"
     written = write_pairs(output, found.rows)
     read = ", ".join(f"{count:,} {label}" for label, count in sorted(found.labels.items()))
     click.echo(f"read: {read}; {found.premises:,} premises", err=True)
     for label, count in sorted(found.lacking.items()):
-        click.echo(f"left out: {count:,} premises without {label}", err=True)
+        told = f"{count:,} rows" if every else f"left out: {count:,} premises"
+        click.echo(f"{told} without {label}", err=True)
     click.echo(f"{output}: {written:,} {kind}", err=True)

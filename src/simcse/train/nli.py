@@ -20,7 +20,8 @@ class NliRows:
         rows: premise, positive, and a hard negative of each label that was asked for.
         labels: rows read, by label.
         premises: different ones that were read.
-        lacking: premises left out because they lack a hypothesis of a label, by that label.
+        lacking: by label, premises left out because they lack a hypothesis of it; with ``every``
+            rows that do without.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -34,27 +35,33 @@ def nli_rows(
     *,
     positives: str,
     hard_negatives: Sequence[str] = (),
+    every: bool = False,
     seed: int = 0,
 ) -> NliRows:
     """Make the supervised training sets of Gao et al. 2021, tables 4 and 7.
 
     Without hard negatives each row with the label ``positives`` (``all``: any) is a pair, in the
     order read. With them rows are matched by their premise, word for word: each premise that has
-    a hypothesis of every label asked for gives one row, of several hypotheses one is drawn. A
+    a hypothesis of every label asked for gives one row, of several hypotheses one is drawn. With
+    ``every`` each positive gives a row, with one drawn of each label that its premise has. A
     hypothesis that has several labels for one premise is left out there.
 
     Args:
         examples: rows with labels, from `simcse.io.examples.stream_labelled`; all are held.
         positives: one of `LABELS`, or ``all``.
         hard_negatives: others of `LABELS`, in the order of the columns.
+        every: a row for each positive, whatever hard negatives there are.
         seed: of the draws.
 
     Raises:
-        ConfigError: a label is positive and hard negative, or none of `LABELS`.
+        ConfigError: a label is positive and hard negative, or none of `LABELS`; or ``every`` is
+            asked for without hard negatives.
         DataError: a row has another label (``file:line``), or no row comes out.
     """
     wanted = LABELS if positives == "all" else (positives,)
     _check(wanted, hard_negatives)
+    if every and not hard_negatives:
+        raise ConfigError("every positive is a row anyway where no hard negatives are asked for")
     labels: Counter[str] = Counter()
     pairs: list[tuple[str, ...]] = []
     premises: dict[str, dict[str, str]] = {}  # premise -> hypothesis -> label, UNDECIDED if several
@@ -70,7 +77,8 @@ def nli_rows(
         known[hypothesis] = label if known.get(hypothesis, label) == label else UNDECIDED
     lacking: Counter[str] = Counter()
     if hard_negatives:
-        pairs = list(_matched(premises, (positives, *hard_negatives), lacking, seed))
+        match = _each_positive if every else _matched
+        pairs = list(match(premises, (positives, *hard_negatives), lacking, seed))
     if not pairs:
         asked = ", ".join((positives, *hard_negatives))
         raise DataError(
@@ -97,7 +105,26 @@ def _matched(
     """Yield each premise that has hypotheses of all labels ``wanted``, with one of each."""
     draw = random.Random(seed)
     for premise, known in premises.items():
-        found = [[text for text, label in known.items() if label == name] for name in wanted]
-        lacking.update(name for name, texts in zip(wanted, found, strict=True) if not texts)
-        if all(found):
-            yield (premise, *map(draw.choice, found))
+        found = _by_label(known, wanted)
+        lacking.update(name for name, texts in found.items() if not texts)
+        if all(found.values()):
+            yield (premise, *map(draw.choice, found.values()))
+
+
+def _each_positive(
+    premises: Mapping[str, Mapping[str, str]],
+    wanted: Sequence[str],
+    lacking: Counter[str],
+    seed: int,
+) -> Iterator[tuple[str, ...]]:
+    """Yield each hypothesis of the first label, with one of each other label that is there."""
+    draw = random.Random(seed)
+    for premise, known in premises.items():
+        found = _by_label(known, wanted)
+        for positive in found.pop(wanted[0]):
+            lacking.update(name for name, texts in found.items() if not texts)
+            yield (premise, positive, *(draw.choice(texts) for texts in found.values() if texts))
+
+
+def _by_label(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, list[str]]:
+    return {name: [text for text, label in known.items() if label == name] for name in wanted}
