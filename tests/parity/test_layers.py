@@ -143,6 +143,18 @@ def test_other_architectures_go_through_transformers(config: Any, runs: list[int
     assert not runs
 
 
+def test_projections_of_another_kind_go_through_transformers(runs: list[int]) -> None:
+    class Quantised(nn.Linear):
+        pass
+
+    model = make_model(KIN["bert"])
+    model.encoder.layer[2].attention.self.key.__class__ = Quantised
+    backbone = Backbone(model)
+    with torch.inference_mode():
+        backbone(pack(SENTENCES))
+    assert not runs
+
+
 @pytest.mark.parametrize("part", ["attention.self", "output"])
 def test_a_layer_that_only_looks_like_berts_goes_through_transformers(
     part: str, runs: list[int]

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from simcse.model.attention import Layout, attend
+from simcse.model.linear import Linear
 
 KIN = ("BertLayer", "CamembertLayer", "ElectraLayer", "RobertaLayer", "XLMRobertaLayer")
 
@@ -17,7 +18,14 @@ KIN = ("BertLayer", "CamembertLayer", "ElectraLayer", "RobertaLayer", "XLMRobert
 def known(model: Any) -> bool:  # noqa: ANN401 - HF has no common type
     """Whether all layers are built like BERT's; what they compute is still to be compared."""
     layers = getattr(getattr(model, "encoder", None), "layer", ())
-    return bool(layers) and all(type(layer).__name__ in KIN for layer in layers)
+    return bool(layers) and all(
+        type(layer).__name__ in KIN and _has_own_linear(layer.attention.self) for layer in layers
+    )
+
+
+def _has_own_linear(module: Any) -> bool:  # noqa: ANN401
+    """Whether the projections are ours: a quantised model has others."""
+    return all(isinstance(part, Linear) for part in (module.query, module.key, module.value))
 
 
 def run(model: Any, ids: Tensor, positions: Tensor, layout: Layout) -> Iterator[Tensor]:  # noqa: ANN401
