@@ -1,6 +1,6 @@
 """Speed and memory of the bundled models beside other small encoders, in turns.
 
-From this folder, after ``pip install --no-deps wordllama``, with any file of sentences:
+From this folder, after ``pip install --no-deps wordllama toml``, with any file of sentences:
 
     python models.py wiki.txt all-MiniLM-L6-v2 results/models.json [--sentences 1000] [--rounds 5]
 

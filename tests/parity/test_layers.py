@@ -58,7 +58,7 @@ def plain_states(model: nn.Module, sentence: list[int]) -> list[Tensor]:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grow by one entry whenever `layers.run` is used."""
     seen: list[int] = []
     original = layers.run
