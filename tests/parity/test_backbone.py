@@ -1,15 +1,13 @@
 """Our vectors against a plain Hugging Face forward pass, one sentence at a time."""
 
-import copy
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
-    AutoModel,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -27,16 +25,8 @@ from simcse.model.huggingface import read_backbone, write_backbone
 from simcse.model.pooling import POOLINGS
 from simcse.model.settings import ModelSettings
 from simcse.text import Tokenizer, pack
+from transformers_models import SIZES, make_model, plain_states
 
-SIZES = {
-    "vocab_size": 90,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,
-}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 CONFIGS = {
     "bert": BertConfig(**SIZES),
@@ -69,39 +59,27 @@ PADDED = {"mpnet", "deberta-v2"}  # relative positions: not the attention interf
 LENGTHS = (7, 3, 30, 3, 12, 30, 1, 5)
 
 
+def to_ids(text: str) -> list[int]:
+    return [int(word) for word in text.split()]
+
+
 class IdsTokenizer:
     """Stands in for a Hugging Face tokenizer: texts are token ids already, as words."""
 
     def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
-
-
-def make_model(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    model = AutoModel.from_config(copy.deepcopy(CONFIGS[name])).eval()
-    for module in model.modules():  # norms and biases start at 1 and 0, which would hide mistakes
-        for parameter in module.parameters(recurse=False):
-            if parameter.dim() == 1:
-                nn.init.normal_(parameter, mean=parameter.detach().mean().item(), std=0.1)
-    return model
+        return {"input_ids": [to_ids(text) for text in texts]}
 
 
 def make_encoder(name: str, **settings: object) -> SentenceEncoder:
     tokenizer = Tokenizer(IdsTokenizer(), max_length=64)
-    return SentenceEncoder(Backbone(make_model(name)), tokenizer, ModelSettings(**settings))
+    return SentenceEncoder(
+        Backbone(make_model(CONFIGS[name])), tokenizer, ModelSettings(**settings)
+    )
 
 
 def make_texts() -> list[str]:
     generator = random.Random(0)
     return [" ".join(str(generator.randrange(5, 90)) for _ in range(n)) for n in LENGTHS]
-
-
-@torch.no_grad()
-def plain_states(model: nn.Module, text: str) -> list[Tensor]:
-    """Hidden states (L, D) of all layers, from a model that never met our code."""
-    ids = torch.tensor([[int(word) for word in text.split()]])
-    output = model(input_ids=ids, output_hidden_states=True)
-    return [state[0] for state in output.hidden_states]
 
 
 def plain_pool(states: list[Tensor], pooling: str) -> Tensor:
@@ -117,13 +95,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_which_architectures_run_packed(name: str) -> None:
-    assert Backbone(make_model(name)).packed is (name not in PADDED)
+    assert Backbone(make_model(CONFIGS[name])).packed is (name not in PADDED)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_vectors_equal_a_plain_forward(name: str, pooling: str) -> None:
-    texts, model = make_texts(), make_model(name)
-    expected = [plain_pool(plain_states(model, text), pooling).numpy() for text in texts]
+    texts, model = make_texts(), make_model(CONFIGS[name])
+    expected = [plain_pool(plain_states(model, to_ids(text)), pooling).numpy() for text in texts]
     vectors = make_encoder(name, pooling=pooling).encode(texts)
     np.testing.assert_allclose(vectors, np.stack(expected), atol=1e-5)
     assert np.abs(vectors).mean() > 0.05
@@ -168,7 +146,7 @@ def test_bf16_keeps_the_direction(name: str) -> None:
 
 
 def test_bf16_leaves_rotary_frequencies_alone() -> None:
-    backbone = Backbone(make_model("modernbert"))
+    backbone = Backbone(make_model(CONFIGS["modernbert"]))
     before = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
     backbone.set_compute(torch.bfloat16)
     assert before
@@ -186,21 +164,21 @@ def test_fp32_comes_back_after_bf16() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_kept_layers_give_that_hidden_state(name: str, count: int) -> None:
-    text, model = make_texts()[4], make_model(name)
-    backbone = Backbone(make_model(name))
+    text, model = make_texts()[4], make_model(CONFIGS[name])
+    backbone = Backbone(make_model(CONFIGS[name]))
     backbone.keep_layers(count)
     batch = pack([[int(word) for word in text.split()]])
     with torch.no_grad():
         (state,) = backbone(batch)
     assert backbone.layer_count == count
-    expected = plain_states(model, text)[count]
+    expected = plain_states(model, to_ids(text))[count]
     if name == "modernbert" and count < 3:  # its last layer is followed by one more norm
         expected = model.final_norm(expected).detach()
     torch.testing.assert_close(state, expected, atol=1e-5, rtol=0)
 
 
 def test_a_cut_model_is_saved_and_read(name: str, tmp_path: Path) -> None:
-    model, text = make_model(name), make_texts()[4]
+    model, text = make_model(CONFIGS[name]), make_texts()[4]
     backbone = Backbone(model)
     backbone.keep_layers(2)
     write_backbone(model, tmp_path, dtype=torch.float32, all_layers=False)
@@ -212,13 +190,13 @@ def test_a_cut_model_is_saved_and_read(name: str, tmp_path: Path) -> None:
 
 
 def test_layers_that_are_not_there_are_refused() -> None:
-    backbone = Backbone(make_model("bert"))
+    backbone = Backbone(make_model(CONFIGS["bert"]))
     with pytest.raises(UsageError, match="layers must be 1 to 3, got 4"):
         backbone.keep_layers(4)
 
 
 def test_positions() -> None:
-    limits = {name: Backbone(make_model(name)).max_positions for name in CONFIGS}
+    limits = {name: Backbone(make_model(CONFIGS[name])).max_positions for name in CONFIGS}
     assert limits["bert"] == 64
     assert limits["roberta"] == limits["mpnet"] == 62  # two rows are below the first position
     assert limits["modernbert"] is None

@@ -1,6 +1,5 @@
 """BERT's kin encoded past transformers' modules against transformers' own forward."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoModel,
     BertConfig,
     CamembertConfig,
     DistilBertConfig,
@@ -20,16 +18,8 @@ from transformers import (
 from simcse.model import layers
 from simcse.model.backbone import Backbone
 from simcse.text import pack
+from transformers_models import SIZES, make_model, plain_states
 
-SIZES = {
-    "vocab_size": 90,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,
-}
 KIN = {
     "bert": BertConfig(**SIZES),
     "bert with relu": BertConfig(**SIZES, hidden_act="relu"),
@@ -40,21 +30,6 @@ KIN = {
 }
 SENTENCES = [[5 + i % 80 for i in range(n)] for n in (7, 3, 30, 3, 17, 1)]
 EVERY_STATE = (0, 1, 2, -1)
-
-
-def make_model(config: Any) -> nn.Module:
-    torch.manual_seed(0)
-    model = AutoModel.from_config(copy.deepcopy(config)).eval()
-    for parameter in model.parameters():  # norms and biases start at 1 and 0, which hides mistakes
-        if parameter.dim() == 1:
-            nn.init.normal_(parameter, mean=parameter.detach().mean().item(), std=0.1)
-    return model
-
-
-@torch.no_grad()
-def plain_states(model: nn.Module, sentence: list[int]) -> list[Tensor]:
-    output = model(input_ids=torch.tensor([sentence]), output_hidden_states=True)
-    return [state[0] for state in output.hidden_states]
 
 
 @pytest.fixture
