@@ -74,9 +74,6 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # of the contestants' processes
     texts = list(itertools.islice(read_sentences(asked.source), asked.sentences))
     found = race(contestants(asked.other, texts, asked.repeats), rounds=asked.rounds, observe=print)
-    for timing in found:
-        if timing.missing is not None:
-            print(f"left out: {timing.name}: {timing.missing}")
     alone: list[float | None] = [None] * len(found)
     title = f"Encode {len(texts):,} sentences of at most {MAX_LENGTH} tokens"
     print(to_markdown(race_table(title, found, alone)))

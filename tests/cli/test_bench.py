@@ -42,7 +42,6 @@ def test_a_race_is_shown_and_written(
     result = simcse("bench", *arguments, "--output", output)
     assert result.code == 0, result.err
     assert "2.00" in result.out
-    assert f"left out: {entered[-1].name}: No module named 'peer'" in result.err
     assert "GFLOP in linear layers" in result.err
     written = json.loads(output.read_text())
     assert written["rounds"] == 5
@@ -79,7 +78,6 @@ def test_time_to_quality_is_shown_and_written(
         ["a cat", "a pet", "a car"],
         ["the dog", "the pet", "the bus"],
     ]
-    assert f"left out: {entered[-1].name}: No module named 'peer'" in result.err
     assert "3.00" in result.out  # 3 rounds of 2 seconds beside 2 rounds of 1
     written = json.loads(output.read_text())
     assert (written["target"], written["lr"]) == (61.0, 2e-4)

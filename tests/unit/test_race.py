@@ -105,8 +105,10 @@ def test_a_contestant_that_dies_is_named(contestants: Path) -> None:
 
 def test_a_contestant_that_cannot_do_the_work_is_left_out(contestants: Path) -> None:
     able = of_test("able", "writer", name="a", log=str(contestants))
-    _, refusing = race([able, of_test("-", "refusing", name="-")], rounds=1)
+    told: list[str] = []
+    _, refusing = race([able, of_test("-", "refusing", name="-")], rounds=1, observe=told.append)
     assert refusing.missing == "not with this model"
+    assert "left out: -: not with this model" in told
 
 
 def test_peers_that_pool_otherwise_are_refused(make_encoder, tmp_path: Path) -> None:

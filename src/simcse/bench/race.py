@@ -79,7 +79,7 @@ def race(
         contestants: each warms up in its own process before the first round.
         rounds: turns of each.
         target: who reaches this score takes no more turns.
-        observe: is told what happens next.
+        observe: is told what happens next, and who did not start and why.
 
     Raises:
         ResourceError: a contestant's process ended early.
@@ -88,7 +88,9 @@ def race(
     try:
         for contestant in contestants:
             observe(f"warming up {contestant.name}")
-            workers.append(_Worker(contestant))
+            workers.append(worker := _Worker(contestant))
+            if "missing" in worker.ready:
+                observe(f"left out: {contestant.name}: {worker.ready['missing']}")
         for turn in range(rounds):
             for worker in workers:
                 if not worker.reaches(target):

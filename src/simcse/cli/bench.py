@@ -12,7 +12,7 @@ from simcse.cli.options import Command, model_option
 from simcse.cli.output import format_option, show
 
 if TYPE_CHECKING:
-    from simcse.bench.race import Contestant, Timing
+    from simcse.bench.race import Contestant
 
 OPTIONS = (
     model_option,
@@ -158,6 +158,7 @@ def bench_quality(
     """
     from simcse.bench import quality
     from simcse.bench.outcome import race_results
+    from simcse.bench.race import race
     from simcse.io.examples import read_examples
     from simcse.io.results import write_results
     from simcse.report.versions import versions
@@ -172,7 +173,7 @@ def bench_quality(
         raise click.UsageError(f"one batch takes {batch} rows, there are {len(rows)}")
     options: dict[str, Any] = {"batch": batch, "steps": steps, "max_length": max_length, "lr": lr}
     contestants = quality.contestants(model, rows, **options)
-    timings = _timings(contestants, rounds=rounds, target=target)
+    timings = race(contestants, rounds=rounds, target=target, observe=_tell)
     show(quality.quality_table(timings, target, steps), form)
     if output is not None:
         found = {"title": "Time to quality", "target": target, **options, "versions": versions()}
@@ -196,11 +197,12 @@ def _race(
 ) -> None:
     """Run a race, show it and write it; ``products`` are the work's, for `roofline`."""
     from simcse.bench.outcome import agreements, race_results, race_table
+    from simcse.bench.race import race
     from simcse.bench.roofline import roofline
     from simcse.io.results import write_results
     from simcse.report.versions import versions
 
-    timings = _timings(contestants, rounds=rounds)
+    timings = race(contestants, rounds=rounds, observe=_tell)
     agreement = agreements(timings, compare)
     show(race_table(title, timings, agreement), form)
     floor = roofline(**products, seconds=timings[0].median)
@@ -209,17 +211,6 @@ def _race(
         found: dict[str, Any] = {"title": title, "versions": versions(), "rounds": rounds}
         found["roofline"] = dataclasses.asdict(floor)
         write_results(output, {**found, "contestants": race_results(timings, agreement)})
-
-
-def _timings(contestants: "Sequence[Contestant]", **options: Any) -> "list[Timing]":  # noqa: ANN401 - the race's
-    """Let contestants race, and say who did not start."""
-    from simcse.bench.race import race
-
-    timings = race(contestants, **options, observe=_tell)
-    for timing in timings:
-        if timing.missing is not None:
-            _tell(f"left out: {timing.name}: {timing.missing}")
-    return timings
 
 
 def _sentences(source: Path | None, count: int) -> list[str]:
