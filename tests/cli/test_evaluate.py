@@ -1,6 +1,7 @@
 """``simcse evaluate sts``: tables, formats, report; and the known answers on the real sets."""
 
 import json
+from functools import partial
 from importlib.resources import files
 
 import pytest
@@ -12,7 +13,10 @@ from simcse.evaluate.known import (
     TRANSFER_ANSWERS,
     TRANSFER_TOLERANCE,
 )
-from simcse.evaluate.sts import STS_TASKS
+from simcse.evaluate.sts import STS_TASKS, evaluate_sts
+from simcse.io.datasets import load_sts_task
+from simcse.model.encoder import SentenceEncoder
+from simcse.model.settings import ModelSettings
 from simcse.report.comparison import TITLES
 
 
@@ -34,6 +38,25 @@ def test_models_side_by_side_as_a_table_json_and_a_report(
     assert "<img" in (tmp_path / "out" / "report.html").read_text()
     rows = json.loads(simcse(*common, "--format", "json").out)
     assert rows[0] == rows[1]
+
+
+def test_fewer_dimensions_are_measured(simcse, make_encoder, small_data, tmp_path):
+    settings = ModelSettings("mean", max_length=32, normalize=True, matryoshka=(2,))
+    make_encoder(settings).save(tmp_path / "model")
+    common = ("evaluate", "sts", tmp_path / "model", "--tasks", "sts12", "--data", small_data)
+    outcome = simcse(*common, "--dimensions", "2", "--format", "json")
+    assert outcome.code == 0, outcome.err
+    encoder = SentenceEncoder.load(tmp_path / "model", precision="fp32")
+    task = load_sts_task("sts12", folder=small_data)
+    scores = [
+        evaluate_sts(partial(encoder.encode, dimensions=size), task).spearman()
+        for size in (2, None)
+    ]
+    assert json.loads(outcome.out)[0]["STS12"] == pytest.approx(scores[0], abs=0.01)
+    assert scores[0] != pytest.approx(scores[1], abs=0.1)
+    refused = simcse(*common, "--dimensions", "7")
+    assert refused.code == 2
+    assert "not 7" in refused.err
 
 
 @pytest.mark.parametrize(("form", "mark"), [("markdown", "| Model"), ("latex", r"\toprule")])

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.indexing import PLACE, load_with_stamp, open_index, say_cut
-from simcse.cli.options import load_encoder, loading_options, model_option, precision_option
+from simcse.cli.options import (
+    dimensions_option,
+    load_encoder,
+    loading_options,
+    model_option,
+    precision_option,
+)
 from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
@@ -62,11 +68,7 @@ WRITING = "another process is filling {folder}: {holder}"
     help="To a folder: rows of a part, which is what a crash may cost.",
 )
 @click.option("--index", "place", type=PLACE, help="To a folder: then add the parts to this index.")
-@click.option(
-    "--dimensions",
-    type=click.IntRange(min=1),
-    help="Keep so many, where the model was trained for it (loss.matryoshka).",
-)
+@dimensions_option
 @precision_option("auto")
 @loading_options
 def encode(

@@ -54,6 +54,13 @@ def precision_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+dimensions_option = click.option(
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="Keep so many, where the model was trained for it (loss.matryoshka).",
+)
+
+
 def load_encoder(
     name: str,
     *,

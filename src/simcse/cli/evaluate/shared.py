@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import Command, load_encoder, loading_options, precision_option
+from simcse.cli.options import (
+    Command,
+    dimensions_option,
+    load_encoder,
+    loading_options,
+    precision_option,
+)
 from simcse.cli.output import format_option, show, show_all
 
 if TYPE_CHECKING:
@@ -55,6 +61,7 @@ def measuring_options(command: Command) -> Command:
     for option in (
         format_option,
         loading_options,
+        dimensions_option,
         precision_option("fp32"),
         click.option(
             "--cache/--no-cache",
@@ -104,12 +111,16 @@ def measure(
     functions: tuple[str, ...],
     *,
     cache: bool,
+    dimensions: int | None = None,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> list["ModelEvaluation"]:
-    """Measure every model and callable by one plan; without any it is the bundled model."""
+    """Measure every model and callable by one plan; without any it is the bundled model.
+
+    ``dimensions`` cuts the embeddings of the models; those of callables stay as they are.
+    """
     names = models or (() if functions else ("mini",))
     callables = {name: _import(name) for name in functions}  # a misspelt one fails at once
-    evaluations = [_measure_model(name, plan, cache, loading) for name in names]
+    evaluations = [_measure_model(name, plan, cache, dimensions, loading) for name in names]
     return evaluations + [_measure_function(name, callables[name], plan) for name in functions]
 
 
@@ -144,13 +155,14 @@ def write_evaluation(evaluation: "Evaluation", output: Path) -> None:
 
 
 def _measure_model(
-    name: str, plan: "Plan", cache: bool, loading: dict[str, Any]
+    name: str, plan: "Plan", cache: bool, dimensions: int | None, loading: dict[str, Any]
 ) -> "ModelEvaluation":
     from simcse.evaluate.measure import measure_model
     from simcse.io.embedding_cache import EmbeddingCache
     from simcse.model.fingerprint import fingerprint
 
     encoder = load_encoder(name, **loading)
+    encoder.check_size(dimensions)
     bare = encoder.without_postprocess()
     base = fingerprint(bare)
     # The fingerprint is that of the model, in whatever precision; its embeddings are not.
@@ -160,7 +172,7 @@ def _measure_model(
             name,
             partial(bare.encode, truncation="cut"),  # what was cut is told below, once
             plan,
-            refine=encoder.refine,
+            refine=lambda vectors: encoder.cut(encoder.refine(vectors), dimensions),
             cache=EmbeddingCache(f"{base}-{numbers}") if cache else None,
             report=report,
         )
@@ -168,7 +180,8 @@ def _measure_model(
     if tokenizer.truncated:
         limit = f"{tokenizer.max_length} tokens"
         click.echo(f"{name}: {tokenizer.truncated:,} sentences cut to {limit}", err=True)
-    told = {name: value for name, value in loading.items() if value is not None}
+    asked = {**loading, "dimensions": dimensions}
+    told = {name: value for name, value in asked.items() if value is not None}
     return replace(found, settings={**asdict(encoder.settings), **told}, base=base)
 
 
