@@ -1,0 +1,117 @@
+"""What `simcse adapt` does for three corpora: labelled pairs that it never sees, before and after.
+
+    python adaptation.py mini results/adaptation.json [--rows 6400] [--seeds 3] [--runs FOLDER]
+
+Questions are to find their duplicates, captions those of the same image (both of the shared data),
+summary lines of Python's docstrings their bodies. Prints Markdown. Runs that were cut off go on.
+"""
+
+import argparse
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simcse.config import build, merge
+from simcse.evaluate.retrieval import RetrievalSet, groups, groups_set, pairs_set
+from simcse.io.datasets import data_folder
+from simcse.io.examples import as_pair, read_examples
+from simcse.io.log import read_log
+from simcse.io.results import write_results
+from simcse.quickstart.prose import build_corpus, read_docstrings, read_topics
+from simcse.report.tables import Column, Table, to_markdown
+from simcse.report.versions import versions
+from simcse.train import adapt as adapting
+from simcse.train.settings import TrainConfig
+
+HELD_OUT = 1_500  # groups of one meaning whose pairs are ranked
+
+
+def of_pairs(name: str, rows: int) -> tuple[list[str], RetrievalSet]:
+    """Split a file of pairs: sentences to train on, and groups none of whose sentences is there."""
+    path = data_folder() / "pairs" / name
+    pairs = [as_pair(row, path) for row in read_examples(path)]
+    texts: dict[str, int] = {}
+    links = [tuple(texts.setdefault(text, len(texts)) for text in pair) for pair in pairs]
+    group = [members[0] for members in groups([(a, b) for a, b in links], count=len(texts))]
+    draw = random.Random(0)
+    held_out = set(draw.sample(sorted(set(group)), HELD_OUT))
+    corpus = [text for text, row in texts.items() if group[row] not in held_out]
+    test = [pair for pair, (first, _) in zip(pairs, links, strict=True) if group[first] in held_out]
+    return draw.sample(corpus, rows), groups_set(name, test)
+
+
+def of_docstrings(rows: int) -> tuple[list[str], RetrievalSet]:
+    """Take the prose that Python carries, as the quickstart does."""
+    corpus = build_corpus(read_topics(), read_docstrings(), limit=rows)
+    test = [(pair.summary, pair.body) for pair in corpus.test]
+    return [sentence.text for sentence in corpus.sentences], pairs_set("docstrings", test)
+
+
+def adapt(
+    model: str, corpus: Sequence[str], asked: RetrievalSet, folder: Path, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Adapt once; what it came to, for the results file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "corpus.txt"
+    text.write_text("".join(f"{' '.join(line.split())}\n" for line in corpus), encoding="utf-8")
+    config = build(TrainConfig, merge(adapting.SETTINGS, settings))
+    run = folder / f"seed-{config.seed}"
+    resume = run.exists()
+    found = adapting.adapt(model, [text], run, config, pairs=asked, resume=resume)
+    steps = [event for event in read_log(run / "log.jsonl") if event["event"] == "step"]
+    return {
+        "seed": config.seed,
+        "rows": len(corpus),
+        "queries": len(asked.queries),
+        "best_step": found.training.best_step,
+        "seconds": sum(step["seconds"] for step in steps),
+        "pairs": dataclasses.asdict(found.pairs) if found.pairs else None,
+        "refused": found.refusal,
+    }
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> Table:
+    """A row a run."""
+    titles = ("Corpus", "Seed", "Before", "After", "Difference", "From", "To", "Handed over")
+    columns = tuple(Column(title, 2 if 1 < i < 7 else 0) for i, title in enumerate(titles))
+    rows = []
+    for corpus, runs in found.items():
+        for run in runs:
+            pairs = run["pairs"]
+            before, after = pairs["first"], pairs["second"]
+            change = (before, after, after - before, pairs["low"], pairs["high"])
+            rows.append((corpus, run["seed"], *change, "no" if run["refused"] else "yes"))
+    return Table("Mean reciprocal rank x100 of held-out pairs", columns, tuple(rows))
+
+
+def main() -> None:
+    """Adapt to each corpus with each seed, and write every run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--rows", type=int, default=6400, help="sentences trained on")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("adaptation"))
+    parser.add_argument("--threads", type=int, default=None)
+    asked = parser.parse_args()
+    corpora = {
+        "duplicate questions": of_pairs("quora_duplicates.tsv.gz", asked.rows),
+        "captions of one image": of_pairs("flickr30k_captions.tsv.gz", asked.rows),
+        "docstrings": of_docstrings(asked.rows),
+    }
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, (corpus, pairs) in corpora.items():
+        for seed in range(asked.seeds):
+            settings = {"seed": seed, "train": {"threads": asked.threads}}
+            folder = asked.runs / name.replace(" ", "-")
+            found.setdefault(name, []).append(adapt(asked.model, corpus, pairs, folder, settings))
+            print(f"{name}, seed {seed}: {found[name][-1]}")
+    print(to_markdown(table(found)))
+    results = {"model": asked.model, "versions": versions()}
+    write_results(asked.output, {**results, "corpora": found})
+
+
+if __name__ == "__main__":
+    main()
