@@ -9,14 +9,14 @@ summary lines of Python's docstrings their bodies. Prints Markdown. Runs that we
 import argparse
 import dataclasses
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from simcse.config import build, merge
-from simcse.evaluate.retrieval import RetrievalSet, groups, groups_set, pairs_set
+from simcse.evaluate.retrieval import RetrievalSet, groups_set, pairs_set, sentence_groups
 from simcse.io.datasets import data_folder
 from simcse.io.examples import as_pair, read_examples
+from simcse.io.files import write_text
 from simcse.io.log import read_log
 from simcse.io.results import write_results
 from simcse.quickstart.prose import build_corpus, read_docstrings, read_topics
@@ -32,13 +32,11 @@ def of_pairs(name: str, rows: int) -> tuple[list[str], RetrievalSet]:
     """Split a file of pairs: sentences to train on, and groups none of whose sentences is there."""
     path = data_folder() / "pairs" / name
     pairs = [as_pair(row, path) for row in read_examples(path)]
-    texts: dict[str, int] = {}
-    links = [tuple(texts.setdefault(text, len(texts)) for text in pair) for pair in pairs]
-    group = [members[0] for members in groups([(a, b) for a, b in links], count=len(texts))]
+    group = {text: members[0] for text, members in sentence_groups(pairs).items()}
     draw = random.Random(0)
-    held_out = set(draw.sample(sorted(set(group)), HELD_OUT))
-    corpus = [text for text, row in texts.items() if group[row] not in held_out]
-    test = [pair for pair, (first, _) in zip(pairs, links, strict=True) if group[first] in held_out]
+    held_out = set(draw.sample(sorted(set(group.values())), HELD_OUT))
+    corpus = [text for text in group if group[text] not in held_out]
+    test = [pair for pair in pairs if group[pair[0]] in held_out]
     return draw.sample(corpus, rows), groups_set(name, test)
 
 
@@ -50,20 +48,15 @@ def of_docstrings(rows: int) -> tuple[list[str], RetrievalSet]:
 
 
 def adapt(
-    model: str, corpus: Sequence[str], asked: RetrievalSet, folder: Path, settings: dict[str, Any]
+    model: str, corpus: Path, asked: RetrievalSet, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Adapt once; what it came to, for the results file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = folder / "corpus.txt"
-    text.write_text("".join(f"{' '.join(line.split())}\n" for line in corpus), encoding="utf-8")
+    """Adapt once, beside the corpus; what it came to, for the results file."""
     config = build(TrainConfig, merge(adapting.SETTINGS, settings))
-    run = folder / f"seed-{config.seed}"
-    resume = run.exists()
-    found = adapting.adapt(model, [text], run, config, pairs=asked, resume=resume)
+    run = corpus.parent / f"seed-{config.seed}"
+    found = adapting.adapt(model, [corpus], run, config, pairs=asked, resume=run.exists())
     steps = [event for event in read_log(run / "log.jsonl") if event["event"] == "step"]
     return {
         "seed": config.seed,
-        "rows": len(corpus),
         "queries": len(asked.queries),
         "best_step": found.training.best_step,
         "seconds": sum(step["seconds"] for step in steps),
@@ -102,14 +95,15 @@ def main() -> None:
         "docstrings": of_docstrings(asked.rows),
     }
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, (corpus, pairs) in corpora.items():
+    for name, (sentences, pairs) in corpora.items():
+        corpus = asked.runs / name.replace(" ", "-") / "corpus.txt"
+        write_text(corpus, "".join(f"{' '.join(line.split())}\n" for line in sentences))
         for seed in range(asked.seeds):
             settings = {"seed": seed, "train": {"threads": asked.threads}}
-            folder = asked.runs / name.replace(" ", "-")
-            found.setdefault(name, []).append(adapt(asked.model, corpus, pairs, folder, settings))
+            found.setdefault(name, []).append(adapt(asked.model, corpus, pairs, settings))
             print(f"{name}, seed {seed}: {found[name][-1]}")
     print(to_markdown(table(found)))
-    results = {"model": asked.model, "versions": versions()}
+    results = {"model": asked.model, "rows": asked.rows, "versions": versions()}
     write_results(asked.output, {**results, "corpora": found})
 
 

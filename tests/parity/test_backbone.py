@@ -167,7 +167,7 @@ def test_kept_layers_give_that_hidden_state(name: str, count: int) -> None:
     text, model = make_texts()[4], make_model(CONFIGS[name])
     backbone = Backbone(make_model(CONFIGS[name]))
     backbone.keep_layers(count)
-    batch = pack([[int(word) for word in text.split()]])
+    batch = pack([to_ids(text)])
     with torch.no_grad():
         (state,) = backbone(batch)
     assert backbone.layer_count == count
@@ -183,7 +183,7 @@ def test_a_cut_model_is_saved_and_read(name: str, tmp_path: Path) -> None:
     backbone.keep_layers(2)
     write_backbone(model, tmp_path, dtype=torch.float32, all_layers=False)
     again = Backbone(read_backbone(tmp_path))
-    batch = pack([[int(word) for word in text.split()]])
+    batch = pack([to_ids(text)])
     with torch.no_grad():
         torch.testing.assert_close(again(batch), backbone(batch), atol=1e-5, rtol=0)
     assert again.layer_count == 2

@@ -79,17 +79,12 @@ def groups_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
     Raises:
         DataError: no two different sentences are paired.
     """
-    rows: dict[str, int] = {}
-    links = [
-        (rows.setdefault(first, len(rows)), rows.setdefault(second, len(rows)))
-        for first, second in pairs
-    ]
-    members = groups(links, count=len(rows))
-    own = tuple(row for row in range(len(rows)) if len(members[row]) > 1)
+    members = sentence_groups(pairs)
+    texts = tuple(members)
+    own = tuple(row for row, text in enumerate(texts) if len(members[text]) > 1)
     if not own:
         raise DataError(f"{name}: no two different sentences are paired")
-    texts = tuple(rows)
-    relevant = tuple(tuple(other for other in members[row] if other != row) for row in own)
+    relevant = tuple(tuple(other for other in members[texts[row]] if other != row) for row in own)
     return RetrievalSet(name, tuple(texts[row] for row in own), texts, relevant, own)
 
 
@@ -163,6 +158,16 @@ def query_scores(
         for number, query in enumerate(cosines, start):
             scores[number] = _scores(_ranks(query, rows[number]), k)
     return scores
+
+
+def sentence_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
+    """Number the sentences of pairs as they first stand there: each one's `groups`, by number."""
+    rows: dict[str, int] = {}
+    links = [
+        (rows.setdefault(first, len(rows)), rows.setdefault(second, len(rows)))
+        for first, second in pairs
+    ]
+    return dict(zip(rows, groups(links, count=len(rows)), strict=True))
 
 
 def groups(pairs: Sequence[tuple[int, int]], *, count: int) -> list[list[int]]:
