@@ -42,6 +42,8 @@ def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - p
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
+    if averaged := encoder.provenance.get("average of"):
+        facts["provenance"] = f"the mean of {len(averaged)} models; --json tells how each was made"
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         text = json.dumps(value, indent=2) if isinstance(value, dict) else value
