@@ -263,6 +263,7 @@ def test_a_figure_is_measured_on_the_test_sets(simcse, files, small_data, monkey
         )
         assert outcome.code == 0, outcome.err
         text = (output / f"{name}.md").read_text()
+        assert text.startswith(f"# {name.capitalize()}: ")
         assert "Each row's first seed." in text
         assert "first-last average, untrained" in text
     kept = [json.loads(text) for text in results(output).values()]

@@ -12,6 +12,7 @@ from simcse.report.grid import (
     seeds_table,
 )
 from simcse.report.sections import to_html, to_text
+from simcse.report.tables import Column, to_markdown
 
 PLACE = "on mini at 100 rows"
 
@@ -39,7 +40,7 @@ def test_two_seeds_are_not_enough_and_show_no_p():
     found = compare_rows("STS-B dev", rows(*[s[:2] for s in AGREEING]), place=PLACE)
     assert found.verdict.startswith("not enough seeds for a verdict (2 of 3); Kendall's tau 1.00")
     assert "p =" not in found.verdict
-    assert {row[-1] for row in comparison_table(found).rows} == {None}
+    assert comparison_table(found).columns[-1].title == "Published difference"
 
 
 def test_the_other_order_does_not_hold():
@@ -62,6 +63,22 @@ def test_without_published_scores_nothing_is_judged():
     found = compare_rows("x", rows(*AGREEING, published=[None] * 5), place=PLACE)
     assert found.agreement is None
     assert found.verdict.startswith("nothing was published")
+
+
+def test_what_nobody_published_has_no_column_and_the_lowest_may_be_best():
+    distances = [[0.3, 0.31, 0.29], [0.4004, 0.4005, 0.4006]]
+    found = compare_rows(
+        "alignment",
+        rows(*distances, published=[None] * 2),
+        place=PLACE,
+        column=Column("Ours", 3, "lowest"),
+    )
+    titles = [column.title for column in comparison_table(found).columns]
+    assert titles == ["Row", "Ours", "Our difference", "95 % from", "to", "p (≥ 0.25)"]
+    text = to_markdown(comparison_table(found))
+    assert "**0.300 ± 0.010**" in text
+    assert " 0.401 ± 0.000 " in text
+    assert "0.401" in to_markdown(seeds_table(found))
 
 
 def test_one_row_has_no_order():

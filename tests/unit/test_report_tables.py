@@ -108,3 +108,10 @@ def test_rich_shows_every_value_and_reads_no_markup():
     assert "[red]title" in shown
     assert "[bold]m[/bold]" in shown
     assert "1.00" in shown
+
+
+def test_a_column_without_any_value_can_be_left_out():
+    columns = (Column("Model"), Column("Theirs"), Column("Ours"))
+    table = Table("t", columns, (("a", None, 1.0), ("b", None, None))).without_empty()
+    assert [column.title for column in table.columns] == ["Model", "Ours"]
+    assert table.rows == (("a", 1.0), ("b", None))

@@ -32,7 +32,8 @@ def grid_figure(grid: Grid, results: Results, *, quote: bool = False) -> Iterato
     Raises:
         DataError: they are to be quoted, and the file is not here.
     """
-    first = {name: runs[min(runs)] for name, runs in results.items() if runs}
+    there = {row.name: results.get(row.name) for row in grid.rows}  # in the grid's order
+    first = {name: runs[min(runs)] for name, runs in there.items() if runs}
     drawn = {
         "path": _paths,
         "plane": _plane,

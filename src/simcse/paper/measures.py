@@ -8,6 +8,7 @@ from simcse.errors import ConfigError
 from simcse.evaluate.sts import STS_TASKS
 from simcse.evaluate.transfer import TRANSFER_TASKS
 from simcse.report.comparison import TITLES
+from simcse.report.tables import Column
 
 DEV = "dev"  # the rated set that chooses the checkpoint: STS-B dev, unless eval.dev says otherwise
 Family = Literal["dev", "sts", "transfer", "geometry", "cosines", "neighbours"]
@@ -34,6 +35,9 @@ SCORES = tuple(
     name for name in MEASURES if name not in ("singular_values", "cosines", "neighbours")
 )
 
+# Shown to more places than a score, and better the lower they are.
+DISTANCES = ("alignment", "uniformity", "dev_alignment", "dev_uniformity")
+
 
 def check_measure(name: str) -> None:
     """Refuse what is no score.
@@ -55,6 +59,11 @@ def families(names: Iterable[str]) -> set[Family]:
 def title(name: str) -> str:
     """Return a measure's name as tables show it."""
     return MEASURES[name][1]
+
+
+def shown_as(name: str, heading: str) -> Column:
+    """Return how a table shows a measure: its decimals, and which end is best."""
+    return Column(heading, 3, "lowest") if name in DISTANCES else Column(heading, 2, "highest")
 
 
 def score(result: Mapping[str, Any], name: str) -> float | None:

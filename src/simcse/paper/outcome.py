@@ -1,7 +1,8 @@
 """From the results in a folder to the pages of its grids; nothing is trained or encoded here."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from simcse.io.files import atomic_path, write_text
 from simcse.io.results import read_results
 from simcse.paper.figures import grid_figure
 from simcse.paper.grid import Grid, grid_from
-from simcse.paper.measures import DEV, score, title
+from simcse.paper.measures import DEV, score, shown_as, title
 from simcse.paper.results import Store
 from simcse.paper.runner import GRID, RESULTS
 from simcse.report.grid import Comparison, GridReport, RowScores, compare_rows
@@ -81,9 +82,8 @@ def grid_report(found: GridResults, *, quote: bool = False) -> GridReport:
     comparisons = list(_comparisons(found))
     more = [*grid_figure(grid, found.results, quote=quote), *_other_measures(found), _time(found)]
     left_out = {**found.values["left_out"], **_failures(found), **_unfinished(found)}
-    name = f"Table {grid.name}" if grid.name.isdecimal() else grid.name.capitalize()
     return GridReport(
-        f"{name}: {grid.title}",
+        f"{_called(grid.slug)}: {grid.title}",
         grid.source,
         grid.claim,
         grid.note,
@@ -137,7 +137,8 @@ def _comparisons(found: GridResults) -> Iterator[Comparison]:
             rows = [each for each in _scores(found, measure) if each.group == group]
             if rows:
                 named = f"{_title(found, measure)}, {group}" if group else _title(found, measure)
-                yield compare_rows(named, rows, place=_place(found))
+                column = shown_as(measure, "Ours")
+                yield compare_rows(named, rows, place=_place(found), column=column)
 
 
 def _scores(found: GridResults, measure: str) -> list[RowScores]:
@@ -177,7 +178,7 @@ def _other_measures(found: GridResults) -> Iterator[Section]:
         for row in found.grid.rows
         if any(row.name in column for column in columns)
     )
-    titles = (Column(_title(found, name)) for name in found.grid.also)
+    titles = (replace(shown_as(name, _title(found, name)), best=None) for name in found.grid.also)
     table = Table(
         "Also measured, mean ± standard deviation over seeds", (Column("Row"), *titles), rows
     )
@@ -225,7 +226,8 @@ def _time(found: GridResults) -> Section:
         there = f"{len(results) - len(own)} of {len(results)} runs, by {', '.join(others)}"
         rows.append((f"... of which were there already: {there}", _minutes(shared)))
     if files:
-        rows.append((f"Making {len(files)} training files", _minutes(sum(files.values()))))
+        named = f"{len(files)} training file{'s' if len(files) > 1 else ''}"
+        rows.append((f"Making {named}", _minutes(sum(files.values()))))
         rows.append((f"... not made again for {len(made) - len(files)} runs", _minutes(again)))
     return Section("Time", [Table("Wall time", (Column("What"), Column("Time")), tuple(rows))])
 
@@ -259,6 +261,11 @@ def _start(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the dev scores of the untouched start, one for each way it was set up."""
     scores = {each["start"][DEV] for each in results if each.get("start", {}).get(DEV) is not None}
     return ", ".join(f"{score:.2f}" for score in sorted(scores)) or "not measured"
+
+
+def _called(slug: str) -> str:
+    """Return a grid's name in words: table-3 is Table 3, figure2 is Figure 2."""
+    return re.sub(r"(?<=[a-z])-?(?=\d)", " ", slug).capitalize()
 
 
 def _place(found: GridResults) -> str:

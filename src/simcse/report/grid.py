@@ -1,7 +1,7 @@
 """The page of a grid: each row beside the published one, and whether their order holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simcse.report.plots import RowPoints, row_points
 from simcse.report.ranks import LEAST_SEEDS, LEVEL, Agreement, agreement
@@ -10,6 +10,7 @@ from simcse.report.seeds import compare_seeds, mean_interval, spread
 from simcse.report.tables import Column, Spread, Table
 
 MEASURE = "score"
+SCORE = Column("Ours", best="highest")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Comparison:
         seeds: runs a row, the fewest.
         agreement: of our order and theirs; ``None`` where nothing was published.
         place: the backbone and the scale, in words.
+        column: how the measure is shown: its decimals, and which end is best.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Comparison:
     seeds: int
     agreement: Agreement | None
     place: str
+    column: Column
 
     @property
     def verdict(self) -> str:
@@ -149,7 +152,9 @@ class GridReport:
         return [*found, Section("How it was run", [scale])]
 
 
-def compare_rows(title: str, rows: Sequence[RowScores], *, place: str) -> Comparison:
+def compare_rows(
+    title: str, rows: Sequence[RowScores], *, place: str, column: Column = SCORE
+) -> Comparison:
     """Put rows beside their baseline and their published scores."""
     baseline = next((row for row in rows if row.baseline), None)
     both = [row for row in rows if row.published is not None]
@@ -158,20 +163,25 @@ def compare_rows(title: str, rows: Sequence[RowScores], *, place: str) -> Compar
         [row.published for row in both if row.published is not None],
     )
     seeds = min((len(row.scores) for row in rows if row.trained), default=0)
-    return Comparison(title, [_outcome(row, baseline) for row in rows], seeds, found, place)
+    outcomes = [_outcome(row, baseline) for row in rows]
+    return Comparison(title, outcomes, seeds, found, place, column)
 
 
 def comparison_table(found: Comparison) -> Table:
-    """Return one row a row: our score, theirs, and both differences to the baseline."""
+    """Return one row a row: our score, theirs, and both differences to the baseline.
+
+    What nobody published or compared has no column.
+    """
+    ours = found.column
     least = f" (≥ {2 / 2**found.seeds:.3g})" if found.seeds >= LEAST_SEEDS else ""
     columns = (
         Column("Row"),
-        Column("Ours", best="highest"),
-        Column("Published", best="highest"),
-        Column("Our difference"),
-        Column("95 % from"),
-        Column("to"),
-        Column("Published difference"),
+        ours,
+        replace(ours, title="Published"),
+        *(
+            Column(heading, ours.decimals)
+            for heading in ("Our difference", "95 % from", "to", "Published difference")
+        ),
         Column(f"p{least}", decimals=3),
     )
     rows = tuple(
@@ -187,13 +197,15 @@ def comparison_table(found: Comparison) -> Table:
         )
         for each in found.rows
     )
-    return Table(f"{found.title}, mean ± standard deviation over seeds", columns, rows)
+    title = f"{found.title}, mean ± standard deviation over seeds"
+    return Table(title, columns, rows).without_empty()
 
 
 def seeds_table(found: Comparison) -> Table:
     """Return every row's score of every seed."""
     seeds = sorted({seed for each in found.rows for seed in each.row.scores})
-    columns = (Column("Row"), *(Column(f"Seed {seed}") for seed in seeds))
+    decimals = found.column.decimals
+    columns = (Column("Row"), *(Column(f"Seed {seed}", decimals) for seed in seeds))
     rows = tuple(
         (each.row.name, *(each.row.scores.get(seed) for seed in seeds)) for each in found.rows
     )

@@ -68,6 +68,12 @@ class Table:
         """Say whether a column holds numbers only, and is set flush right."""
         return not any(isinstance(row[column], str) for row in self.rows)
 
+    def without_empty(self) -> "Table":
+        """Return the table without the columns that have no value in any row."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)]
+        columns = tuple(self.columns[i] for i in kept)
+        return Table(self.title, columns, tuple(tuple(row[i] for i in kept) for row in self.rows))
+
     def texts(self) -> list[list[str]]:
         """Return every value as it is shown."""
         return [
