@@ -256,14 +256,14 @@ def test_a_figure_is_measured_on_the_test_sets(simcse, files, small_data, monkey
     (small_data / "nli" / "triplets.tsv").write_text("\n".join(lines) + "\n")
     output = tmp_path / "out"
     asked = ("--backbone", files["model"], "--corpus", files["text"], "--output", output)
-    for name in ("density", "spectrum"):
+    for name, heading in (("density", "Density: Cosines by rating"), ("spectrum", "Spectrum")):
         outcome = simcse(
             *("paper", "run", name, *asked, "--seeds", 1, "--sentences", 60),
             *("--rows", "first-last average, untrained", "--rows", "whitening, fitted on NLI"),
         )
         assert outcome.code == 0, outcome.err
         text = (output / f"{name}.md").read_text()
-        assert text.startswith(f"# {name.capitalize()}: ")
+        assert text.startswith(f"# {heading}\n")
         assert "Each row's first seed." in text
         assert "first-last average, untrained" in text
     kept = [json.loads(text) for text in results(output).values()]

@@ -18,7 +18,10 @@ def recipe(config=CONFIG, **changes):
 
 
 def result(**more):
-    told = {"scores": {"dev": 1.0}, "tests": [], "recipe": {}, "seconds": {}}
+    told = {
+        **{"scores": {"dev": 1.0}, "tests": [], "recipe": {}, "seconds": {}},
+        **{"grid": "table-3", "row": "p = 0"},
+    }
     return {**told, **more}
 
 
@@ -64,6 +67,16 @@ def test_a_repetition_keeps_what_was_measured_before(tmp_path):
     found = store.find("k", ["sts", "transfer (fast)"])
     assert found["scores"] == {"dev": 1.0, "sts_avg": 2.0, "mr": 4.0}
     assert store.find("k", ["transfer"]) is None
+
+
+def test_a_repetition_stays_with_the_grid_that_trained_it_and_adds_its_time(tmp_path):
+    store = Store(tmp_path)
+    store.write("k", result(tests=["sts"], seconds={"training": 60.0, "measuring": 5.0}))
+    again = {"grid": "density", "row": "none", "seconds": {"training": 60.0, "measuring": 2.0}}
+    store.write("k", result(tests=["cosines"], **again))
+    found = store.find("k", ["sts", "cosines"])
+    assert found["seconds"] == {"training": 60.0, "measuring": 7.0}
+    assert (found["grid"], found["row"]) == ("table-3", "p = 0")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 1, "key": "other"}', "{"])

@@ -83,7 +83,7 @@ def grid_report(found: GridResults, *, quote: bool = False) -> GridReport:
     more = [*grid_figure(grid, found.results, quote=quote), *_other_measures(found), _time(found)]
     left_out = {**found.values["left_out"], **_failures(found), **_unfinished(found)}
     return GridReport(
-        f"{_called(grid.slug)}: {grid.title}",
+        _heading(grid),
         grid.source,
         grid.claim,
         grid.note,
@@ -263,9 +263,10 @@ def _start(results: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{score:.2f}" for score in sorted(scores)) or "not measured"
 
 
-def _called(slug: str) -> str:
-    """Return a grid's name in words: table-3 is Table 3, figure2 is Figure 2."""
-    return re.sub(r"(?<=[a-z])-?(?=\d)", " ", slug).capitalize()
+def _heading(grid: Grid) -> str:
+    """Return what a page is called: figure2 is Figure 2, with the title where it says more."""
+    name = re.sub(r"(?<=[a-z])-?(?=\d)", " ", grid.slug).capitalize()
+    return name if name == grid.title else f"{name}: {grid.title}"
 
 
 def _place(found: GridResults) -> str:

@@ -119,11 +119,22 @@ class Store:
 
 
 def _joined(before: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with what only an earlier one of the same run was measured on."""
+    """Return a result with what only an earlier one of the same run was measured on.
+
+    It stays that of the grid that trained it, and its time is that of all measuring.
+    """
     again = {name.partition(" ")[0] for name in result["tests"]}  # one protocol each, the last one
     kept = [name for name in before["tests"] if name.partition(" ")[0] not in again]
-    scores = {**before["scores"], **result["scores"]}
-    return {**before, **result, "scores": scores, "tests": [*kept, *result["tests"]]}
+    spent = [each["seconds"].get("measuring", 0.0) for each in (before, result)]
+    return {
+        **before,
+        **result,
+        "grid": before["grid"],
+        "row": before["row"],
+        "scores": {**before["scores"], **result["scores"]},
+        "tests": [*kept, *result["tests"]],
+        "seconds": {**before["seconds"], **result["seconds"], "measuring": sum(spent)},
+    }
 
 
 def _checked(path: Path, key: str) -> dict[str, Any]:
