@@ -105,7 +105,12 @@ def test_directions_are_counted_beside_the_verdict():
         "2 of 3 rows differ from the baseline in the published direction, 1 of them with a 95 % "
         "interval without 0; 1 the other way with one."
     )
-    assert compare_rows("x", rows(*ours, published=[None] * 4), place=PLACE).directions == ""
+    alone = compare_rows("x", rows(*ours, published=[None] * 4), place=PLACE)
+    assert alone.directions == (
+        "Of 3 rows 2 differ from the baseline by a 95 % interval without 0."
+    )
+    one = [scores[:1] for scores in ours]
+    assert compare_rows("x", rows(*one, published=[None] * 4), place=PLACE).directions == ""
 
 
 def test_seeds_that_only_one_side_has_are_no_pair():

@@ -92,14 +92,17 @@ class Comparison:
 
     @property
     def directions(self) -> str:
-        """Say how many rows differ from the baseline the way that was published; empty if none."""
+        """Say how many rows differ from the baseline, and if the way that was published."""
         both = [
             (each, each.difference * each.published > 0)
             for each in self.rows
             if each.difference is not None and each.published
         ]
         if not both:
-            return ""
+            known = [each for each in self.rows if each.low is not None]
+            differ = sum(map(_without_zero, known))
+            said = f"Of {len(known)} rows {differ} differ from the baseline by a 95 % interval"
+            return f"{said} without 0." if known else ""
         same = [each for each, agrees in both if agrees]
         sure = sum(1 for each in same if _without_zero(each))
         other = sum(1 for each, agrees in both if not agrees and _without_zero(each))
@@ -237,7 +240,9 @@ def _picture(found: Comparison) -> Picture:
         theirs = each.published if relative else each.row.published
         points.append(RowPoints(each.row.name, ours, theirs))
     label = f"{found.title}, difference to the baseline" if relative else found.title
-    alt = f"{label}: our seeds and mean by row, and what was published, as in the table"
+    published = any(point.theirs is not None for point in points)
+    shown = "our seeds and mean by row" + ", and what was published" * published
+    alt = f"{label}: {shown}, as in the table"
     return Picture(row_points(points, title=label), alt)
 
 
@@ -270,7 +275,7 @@ def _verdict(found: Comparison) -> str:
     if told is None and any(each.row.published is not None for each in found.rows):
         return "no order to compare yet: fewer than two rows that differ; ours alone is below."
     if told is None:
-        return "nothing was published to compare the order of rows with; ours alone is below."
+        return "nothing was published to compare the order of rows with."
     tau = f"Kendall's tau {told.tau:.2f} over {told.rows} rows"
     if told.p is None:
         return f"not enough seeds for a verdict ({found.seeds} of {LEAST_SEEDS}); {tau}."
