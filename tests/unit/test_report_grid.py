@@ -109,7 +109,10 @@ def test_directions_are_counted_beside_the_verdict():
     assert alone.directions == (
         "Of 3 rows 2 differ from the baseline by a 95 % interval without 0."
     )
-    one = [scores[:1] for scores in ours]
+    one = [scores[:1] for scores in ours]  # no spread, no interval
+    assert compare_rows("x", rows(*one), place=PLACE).directions == (
+        "2 of 3 rows differ from the baseline in the published direction."
+    )
     assert compare_rows("x", rows(*one, published=[None] * 4), place=PLACE).directions == ""
 
 

@@ -264,9 +264,9 @@ def _start(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _heading(grid: Grid) -> str:
-    """Return what a page is called: figure2 is Figure 2, with the title where it says more."""
+    """Return what a page is called: figure2 is Figure 2 and its title, which may name it itself."""
     name = re.sub(r"(?<=[a-z])-?(?=\d)", " ", grid.slug).capitalize()
-    return name if name == grid.title else f"{name}: {grid.title}"
+    return grid.title if name.lower() in grid.title.lower() else f"{name}: {grid.title}"
 
 
 def _place(found: GridResults) -> str:

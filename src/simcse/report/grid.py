@@ -104,12 +104,15 @@ class Comparison:
             said = f"Of {len(known)} rows {differ} differ from the baseline by a 95 % interval"
             return f"{said} without 0." if known else ""
         same = [each for each, agrees in both if agrees]
+        said = (
+            f"{len(same)} of {len(both)} rows differ from the baseline in the published direction"
+        )
+        if all(each.low is None for each, _ in both):
+            return f"{said}."
         sure = sum(1 for each in same if _without_zero(each))
         other = sum(1 for each, agrees in both if not agrees and _without_zero(each))
-        return (
-            f"{len(same)} of {len(both)} rows differ from the baseline in the published direction, "
-            f"{sure} of them with a 95 % interval without 0; {other} the other way with one."
-        )
+        without = f"{sure} of them with a 95 % interval without 0; {other} the other way with one"
+        return f"{said}, {without}."
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ def seeds_table(found: Comparison) -> Table:
 
 def _section(found: Comparison) -> Section:
     blocks: list[str | Table | Picture] = [comparison_table(found)]
-    if any(each.difference is not None for each in found.rows):
+    if any(each.low is not None for each in found.rows):
         blocks.append(EXPLAINED)
     blocks += [_picture(found), seeds_table(found)]
     return Section(found.title, blocks)
