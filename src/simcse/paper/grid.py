@@ -157,7 +157,12 @@ def grid_from(stored: Mapping[str, Any]) -> Grid:
 
 def list_grids() -> list[str]:
     """Return the names of the paper's grids, in the paper's order."""
-    return sorted((path.stem for path in GRIDS.glob("*.toml")), key=_order)
+    return sorted((path.stem for path in GRIDS.glob("*.toml")), key=paper_order)
+
+
+def paper_order(name: str) -> tuple[int, str]:
+    """Sort by it: numbered tables first, in their order."""
+    return (int(name), "") if name.isdecimal() else (100, name)
 
 
 def paper_grid(name: str) -> Grid:
@@ -202,10 +207,6 @@ def row_config(grid: Grid, row: Row, overrides: Mapping[str, Any]) -> TrainConfi
     for more in (grid.settings, overrides, row.settings):
         values = merge(values, more)
     return build(TrainConfig, values)
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdecimal() else (100, name)
 
 
 def _grid(name: str, values: Mapping[str, Any]) -> Grid:

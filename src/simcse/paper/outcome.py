@@ -10,7 +10,7 @@ from simcse.errors import ArtefactError, ConfigError
 from simcse.io.files import atomic_path, write_text
 from simcse.io.results import read_results
 from simcse.paper.figures import grid_figure
-from simcse.paper.grid import Grid, grid_from
+from simcse.paper.grid import Grid, grid_from, paper_order
 from simcse.paper.measures import DEV, score, shown_as, title
 from simcse.paper.results import Store
 from simcse.paper.runner import GRID, RESULTS
@@ -49,12 +49,12 @@ def read_grids(folder: Path) -> list[GridResults]:
         ArtefactError: there is nothing, or a file is damaged.
     """
     store = Store(folder / RESULTS)
-    found = [_read(path, store) for path in sorted(folder.glob(f"*{GRID}"))]
+    found = [_read(path, store) for path in folder.glob(f"*{GRID}")]
     if not found:
         raise ArtefactError(
             f"{folder} holds no grid; `simcse paper run` and `simcse sweep` make one"
         )
-    return found
+    return sorted(found, key=lambda each: paper_order(each.grid.name))
 
 
 def write_pages(folder: Path, *, quote: bool = False) -> list[GridReport]:
@@ -105,7 +105,7 @@ def index_table(grids: Sequence[GridResults], reports: Sequence[GridReport]) -> 
                     comparison.title,
                     _size(each.values),
                     comparison.seeds,
-                    comparison.verdict,
+                    comparison.summary,
                 )
             )
     titles = ("Grid", "Measure", "Rows trained on", "Seeds", "Verdict")

@@ -91,6 +91,11 @@ class Comparison:
         return _verdict(self)
 
     @property
+    def summary(self) -> str:
+        """Say both, `verdict` and `directions`."""
+        return f"{self.verdict} {self.directions}".rstrip()
+
+    @property
     def directions(self) -> str:
         """Say how many rows differ from the baseline, and if the way that was published."""
         both = [
@@ -144,9 +149,7 @@ class GridReport:
         first = [f"Source: {self.source}."] if self.source else []
         first += [f"The claim: {self.claim}"] if self.claim else []
         first += [self.note] if self.note else []
-        verdicts = [
-            f"{each.title}: {each.verdict} {each.directions}".rstrip() for each in self.comparisons
-        ]
+        verdicts = [f"{each.title}: {each.summary}" for each in self.comparisons]
         found = [Section("", first), Section("Verdict", verdicts)]
         found += [_section(each) for each in self.comparisons]
         if self.left_out:
