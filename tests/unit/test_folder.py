@@ -57,6 +57,29 @@ def test_a_typo_lists_what_was_tried(tmp_path: Path) -> None:
         locate(tmp_path / "not" / "there")
 
 
+def test_a_plain_name_is_looked_for_among_the_stored_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = tmp_path / "shared" / "models" / "worn"
+    (tmp_path / "project").mkdir()
+    stored.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.delenv("SIMCSE_MODELS", raising=False)
+    assert locate("worn") == stored
+    with pytest.raises(UsageError, match=r"tried .*/project/new, then .*/shared/models/new;"):
+        locate("new")
+    with pytest.raises(UsageError, match="no model './worn'"):
+        locate("./worn")  # a path says where it is
+
+    monkeypatch.setenv("SIMCSE_MODELS", str(tmp_path / "other"))
+    with pytest.raises(UsageError, match=r"then .*/other/worn;"):
+        locate("worn")
+    (tmp_path / "other" / "worn").mkdir(parents=True)
+    assert locate("worn") == tmp_path / "other" / "worn"
+    Path("worn").mkdir()
+    assert locate("worn") == Path("worn")
+
+
 def test_a_hub_id_without_a_network_is_a_resource_error() -> None:
     with pytest.raises(ResourceError, match=r"no folder 'nobody/nothing', and it could not"):
         SentenceEncoder.load("nobody/nothing")

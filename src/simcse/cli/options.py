@@ -17,7 +17,7 @@ model_option = click.option(
     default="mini",
     show_default=True,
     metavar="NAME",
-    help="A model folder, a bundled name or a hub id.",
+    help="A model folder, a bundled name, a name in SIMCSE_MODELS or a hub id.",
 )
 
 run_folder_option = click.option(

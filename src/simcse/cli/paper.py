@@ -88,7 +88,7 @@ def list_tables() -> None:
             grid.name,
             grid.title,
             len(grid.rows),
-            ", ".join(map(title, grid.measures)),
+            "; ".join(map(title, grid.measures)),
             grid.corpus or "a file a row",
         )
         for grid in grids

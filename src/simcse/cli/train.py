@@ -52,7 +52,11 @@ Settings (section.key=value) and their defaults:
 
 
 @click.command(epilog=SETTINGS)
-@click.option("--model", metavar="NAME", help="Start model: folder, bundled name or hub id.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Start model: folder, bundled name, name in SIMCSE_MODELS or hub id.",
+)
 @click.option(
     "--train",
     "files",

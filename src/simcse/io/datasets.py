@@ -81,16 +81,20 @@ def cache_folder() -> Path:
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
-    """Say where data is read: ``folder``, ``SIMCSE_DATA``, a ``shared/data`` beside the project.
+    """Say where data is read: ``folder``, `shared_folder`, or `cache_folder`, which is written."""
+    return Path(folder) if folder else shared_folder("data") or cache_folder()
 
-    "Beside the project" is ``../shared/data`` seen from the current folder or one above it. If
-    none is there it is `cache_folder`, where ``simcse data fetch`` writes.
+
+def shared_folder(kind: Literal["data", "models"]) -> Path | None:
+    """Return ``SIMCSE_DATA`` or ``SIMCSE_MODELS``, else a folder ``shared/data`` or the like.
+
+    That is the one beside the project: ``../shared/data`` seen from the current folder or one
+    above it. ``None``: the variable is not set, and no such folder is there.
     """
-    named = folder or os.environ.get("SIMCSE_DATA")
-    if named:
+    if named := os.environ.get(f"SIMCSE_{kind.upper()}"):
         return Path(named)
-    shared = (parent / "shared" / "data" for parent in Path.cwd().parents)
-    return next((path for path in shared if path.is_dir()), cache_folder())
+    shared = (parent / "shared" / kind for parent in Path.cwd().parents)
+    return next((path for path in shared if path.is_dir()), None)
 
 
 def check_datasets(folder: Path) -> list[FileStatus]:

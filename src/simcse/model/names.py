@@ -1,4 +1,4 @@
-"""Model names: a bundled name, a folder or a hub id, and what the reference project's ids mean."""
+"""Model names: bundled, stored, a folder or a hub id, and what the reference project's ids mean."""
 
 import re
 from importlib import resources
@@ -9,6 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from simcse.errors import ResourceError, UsageError
 from simcse.io.checkpoints import current_folder
+from simcse.io.datasets import shared_folder
 from simcse.model.settings import ModelSettings
 
 BUNDLED = ("mini",)
@@ -32,7 +33,8 @@ _HUB_OTHER = ["onnx/*", "openvino/*"]
 def locate(name: str | Path) -> Path:
     """Return the folder a name stands for, downloading a hub id's files.
 
-    A bundled name wins over a folder of the same name; write ``./mini`` for the folder.
+    A bundled name wins over a folder of the same name; write ``./mini`` for the folder. What is
+    neither is looked for in ``SIMCSE_MODELS``, or a ``shared/models`` beside the project.
 
     Raises:
         UsageError: the name stands for nothing; the message lists what was tried.
@@ -43,12 +45,15 @@ def locate(name: str | Path) -> Path:
     folder = current_folder(Path(name).expanduser())
     if folder.is_dir():
         return folder
+    tried = f"the bundled names ({', '.join(BUNDLED)}) and {folder.absolute()}"
+    if str(name) == Path(name).name and (store := shared_folder("models")):
+        stored = current_folder(store / name)
+        if stored.is_dir():
+            return stored
+        tried += f", then {stored.absolute()}"
     if isinstance(name, str) and _HUB_ID.fullmatch(name):
         return _download(name)
-    raise UsageError(
-        f"no model {str(name)!r}: tried the bundled names ({', '.join(BUNDLED)}) and the folder "
-        f"{folder.absolute()}; a hub id has the form owner/name"
-    )
+    raise UsageError(f"no model {str(name)!r}: tried {tried}; a hub id has the form owner/name")
 
 
 def _bundled(name: str) -> Path:
