@@ -248,3 +248,17 @@ def test_langchain_works_as_documented(served, encoder):
     found = np.array(embeddings.embed_documents(TEXTS[:2]))
     units = found / np.linalg.norm(found, axis=1, keepdims=True)  # the fixture's has unit length
     np.testing.assert_allclose(units, encoder.encode(TEXTS[:2]), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of LlamaIndex's own
+def test_llamaindex_works_as_documented(served, encoder):
+    llama = pytest.importorskip("llama_index.embeddings.openai_like")
+    server = served(keys=KEY)
+    embeddings = llama.OpenAILikeEmbedding(
+        model_name="tiny", api_base=f"http://127.0.0.1:{server.port}/v1", api_key=KEY
+    )
+    found = np.array(embeddings.get_text_embedding_batch(TEXTS[:2]))
+    units = found / np.linalg.norm(found, axis=1, keepdims=True)  # as above
+    np.testing.assert_allclose(units, encoder.encode(TEXTS[:2]), atol=1e-5)
+    query = np.array(embeddings.get_query_embedding(TEXTS[0]))
+    np.testing.assert_allclose(query, found[0], atol=1e-6)
