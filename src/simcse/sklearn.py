@@ -27,7 +27,7 @@ class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     Attributes:
         model: a bundled name, a folder or a hub id.
         dimensions: cut embeddings to so many, where the model was trained for it.
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "bf16" or "int8".
         device: "cpu", "cuda" ...; ``None`` takes the best.
         truncation: what to do with a sentence over the length limit: "error", "warn" or "cut".
     """

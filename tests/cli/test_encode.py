@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from simcse import SentenceEncoder
+from simcse.evaluate.vectors import cosine
 from simcse.io.vectors import read_vectors
 from simcse.model.settings import ModelSettings
 
@@ -37,6 +39,21 @@ def test_a_file_becomes_vectors_and_what_was_cut_is_said(
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     expected = encoder.encode([line for line in LINES if line], truncation="cut")
     np.testing.assert_allclose(read_vectors(output), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs VNNI instructions")
+def test_int8_says_what_it_costs(simcse, tiny_model_folder, text, tmp_path):
+    output = tmp_path / "v.npy"
+    outcome = simcse(
+        *("encode", text, "--model", tiny_model_folder, "--output", output),
+        *("--precision", "int8"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert "int8 agrees with its original on 100 sentences: cosine 0.9" in outcome.err
+    assert "1 sentences were cut to 32 tokens" in outcome.err  # those 100 are not the user's
+    exact = SentenceEncoder.load(tiny_model_folder, precision="fp32")
+    lines = [line for line in LINES if line]
+    assert cosine(read_vectors(output), exact.encode(lines, truncation="cut")).min() > 0.99
 
 
 def test_standard_input_is_read(simcse, tiny_model_folder, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.names import locate
-from simcse.model.precision import Precision
+from simcse.model.precision import EncodingPrecision
 
 
 def contestants(
@@ -27,6 +27,7 @@ def contestants(
     named: list[tuple[str, str, dict[str, object]]] = [
         ("simcse, auto", "ours", {"precision": "auto"}),
         ("simcse, fp32", "ours", {"precision": "fp32"}),
+        ("simcse, int8", "ours", {"precision": "int8"}),
         ("sentence-transformers, default", "sentence_transformers", {}),
         (
             "sentence-transformers, bf16, batch 128",
@@ -54,7 +55,12 @@ def contestants(
 
 
 def ours(
-    model: str, sentences: Sequence[str], *, max_length: int, repeats: int, precision: Precision
+    model: str,
+    sentences: Sequence[str],
+    *,
+    max_length: int,
+    repeats: int,
+    precision: EncodingPrecision,
 ) -> Work:
     """Encode with `SentenceEncoder`."""
     encoder = SentenceEncoder.load(model, precision=precision, changes={"max_length": max_length})

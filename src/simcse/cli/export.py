@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simcse.cli.agreement import prose, told
 from simcse.cli.options import load_encoder, loading_options
 
 if TYPE_CHECKING:
     from simcse.evaluate import Encode
     from simcse.model.encoder import SentenceEncoder
-    from simcse.model.export import Agreement
 
 COMPARED = 1000  # sentences
 
@@ -92,20 +92,17 @@ def export(
         dtype=dtype,  # type: ignore[arg-type]
         floor=floor,
     )
-    click.echo(f"{output} {_told(done.agreement)}")
+    click.echo(f"{output} {told(done.agreement)}")
     _compare_dev(encoder, done.encode)
 
 
 def _sentences(file: str | None, column: str) -> list[str]:
     """Return what is compared: the user's sentences, or those of Python's language reference."""
     from simcse.io.sentences import read_sentences
-    from simcse.quickstart.prose import read_topics
-    from simcse.quickstart.sentences import split_document
 
     if file is not None:
         return list(itertools.islice(read_sentences(file, column=column), COMPARED))
-    prose = (text for document in read_topics() for text in split_document(document.text))
-    return list(dict.fromkeys(prose))[:COMPARED]
+    return prose(COMPARED)
 
 
 def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> None:
@@ -118,15 +115,8 @@ def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> 
         return
     found = compare(foreign, lambda sentences: encoder.encode(sentences, truncation="cut"), texts)
     if not found.reaches(FLOORS["fp32"]):
-        raise ArtefactError(f"{model} as read here {_told(found)}: the model is not understood")
-    click.echo(f"{model}, as read here, {_told(found)}", err=True)
-
-
-def _told(found: "Agreement") -> str:
-    return (
-        f"agrees with its original on {found.sentences:,} sentences: "
-        f"cosine {found.lowest:.6f} at least, {found.mean:.6f} on average"
-    )
+        raise ArtefactError(f"{model} as read here {told(found)}: the model is not understood")
+    click.echo(f"{model}, as read here, {told(found)}", err=True)
 
 
 def _compare_dev(encoder: "SentenceEncoder", exported: "Encode") -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from simcse.evaluate import Encode
     from simcse.model.encoder import SentenceEncoder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+COMPARED = 100  # sentences, where int8 says by what it differs
 POOLINGS = ("cls", "mean", "mean_last_two", "mean_first_last")
 
 model_option = click.option(
@@ -47,10 +49,10 @@ def precision_option(default: str) -> Callable[[Command], Command]:
     """Add --precision with the command's own default."""
     return click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "bf16"]),
+        type=click.Choice(["auto", "fp32", "bf16", "int8"]),
         default=default,
         show_default=True,
-        help="Number format; auto asks the processor.",
+        help="Number format; auto asks the processor, and never takes int8.",
     )
 
 
@@ -73,10 +75,25 @@ def load_encoder(
     """Load a model as the loading options say."""
     from simcse.model.encoder import SentenceEncoder
 
-    told = {"pooling": pooling, "max_length": max_length, "head": head}
-    return SentenceEncoder.load(
+    asked = {"pooling": pooling, "max_length": max_length, "head": head}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    encoder = SentenceEncoder.load(
         name,
         device=device,
         precision=precision,  # type: ignore[arg-type]  # click.Choice allows no other
-        changes={key: value for key, value in told.items() if value is not None},
+        changes=changes,
     )
+    if precision == "int8":
+        _tell_loss(encoder, SentenceEncoder.load(name, precision="fp32", changes=changes))
+    return encoder
+
+
+def _tell_loss(encoder: "SentenceEncoder", original: "SentenceEncoder") -> None:
+    from simcse.cli.agreement import prose, told
+    from simcse.model.export import compare
+
+    def encode(model: "SentenceEncoder") -> "Encode":
+        return lambda texts: model.encode_ids(original.tokenizer.ids(texts))  # counts nothing
+
+    found = compare(encode(original), encode(encoder), prose(COMPARED))
+    click.echo(f"{encoder.backbone.precision} {told(found)}", err=True)

@@ -12,7 +12,6 @@ import numpy as np
 from simcse.engine.shards import Manifest, Shard, encode_shard
 from simcse.errors import ResourceError, SimcseError, TruncationWarning
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.precision import choose_precision
 
 Engine = Literal["local", "ray"]
 
@@ -30,7 +29,7 @@ class Loading:
 
     name: str
     device: str | None
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "int8"]
     changes: dict[str, Any]
 
     @classmethod
@@ -41,7 +40,7 @@ class Loading:
         return cls(
             str(folder.resolve()) if folder.is_dir() else name,
             told.get("device"),
-            choose_precision(told["precision"], encoder.device, width=encoder.backbone.width),
+            encoder.backbone.precision,
             {key: value for key, value in changes.items() if value is not None},
         )
 

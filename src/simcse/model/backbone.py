@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from simcse.errors import UsageError
 from simcse.model import attention, layers
 from simcse.model.dropout import Noise, replace_dropout
-from simcse.model.linear import replace_linear
+from simcse.model.linear import Linear, replace_linear
+from simcse.model.precision import Chosen
 from simcse.text import TokenBatch, pack
 
 # Numbers of rows between two powers of two, as `rounded_up` takes them. oneDNN keeps its kernels
@@ -25,6 +26,7 @@ class Backbone(nn.Module):
     Attributes:
         model: the Hugging Face model.
         packed: whether sentences run in one row without padding; otherwise padded.
+        direct: whether it encodes by `layers`, past transformers' modules.
         noise: what the dropouts draw from while training.
     """
 
@@ -36,11 +38,19 @@ class Backbone(nn.Module):
         attention.register()
         replace_linear(model)
         self.train(model.training)
-        self._direct = False  # encodes by `layers`, past transformers' modules
+        self.direct = False
         self.packed = _takes_packed(model) and self._packs_exactly()
         if self.packed and layers.known(model):
-            self._direct = True
-            self._direct = self._packs_exactly()
+            self.direct = True
+            self.direct = self._packs_exactly()
+
+    @property
+    def precision(self) -> Chosen | Literal["int8"]:
+        """What it encodes in."""
+        if any(isinstance(module, Linear) and module.int8 for module in self.model.modules()):
+            return "int8"
+        rounded = any(weight.dtype == torch.bfloat16 for weight in self.model.parameters())
+        return "bf16" if rounded else "fp32"
 
     @property
     def width(self) -> int:
@@ -97,9 +107,11 @@ class Backbone(nn.Module):
 
         A token's rows of an embedding gradient are summed one by one, which bf16 cannot do
         without loss; their output is cast instead. Rotary frequencies, which are buffers, would
-        move the positions if they were rounded.
+        move the positions if they were rounded. What `simcse.model.int8` made is dropped.
         """
         for name, module in self.model.named_modules():
+            if isinstance(module, Linear):
+                module.int8 = module.int8_joined = None
             # DeBERTa multiplies with the weights of its `rel_embeddings`, past any hook.
             table = isinstance(module, nn.Embedding) and not name.endswith("rel_embeddings")
             for parameter in module.parameters(recurse=False):
@@ -119,7 +131,7 @@ class Backbone(nn.Module):
         layout = attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys)
         positions = batch.positions + _first_position(self.model)  # (T,)
         ids, positions = (nn.functional.pad(x, (0, filler)) for x in (batch.input_ids, positions))
-        if self._direct and self._encodes():
+        if self.direct and self._encodes():
             all_states = enumerate(layers.run(self.model, ids, positions, layout))
             numbers = [number % (self.layer_count + 1) for number in wanted]
             kept = {number: states for number, states in all_states if number in numbers}

@@ -15,9 +15,10 @@ from simcse.errors import TruncationWarning, UsageError
 from simcse.model.backbone import Backbone
 from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
 from simcse.model.head import ProjectionHead
+from simcse.model.int8 import quantise, random_sentences
 from simcse.model.mlm import MlmHead
 from simcse.model.pooling import SPECS, pool
-from simcse.model.precision import DTYPES, Precision, choose_precision
+from simcse.model.precision import DTYPES, EncodingPrecision, choose_precision
 from simcse.model.progress import with_progress
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import Layer, Postprocess
@@ -74,7 +75,7 @@ class SentenceEncoder(nn.Module):
         name_or_folder: str | Path = "mini",
         *,
         device: str | None = None,
-        precision: Precision = "auto",
+        precision: EncodingPrecision = "auto",
         settings: ModelSettings | None = None,
         changes: Mapping[str, Any] | None = None,
     ) -> "SentenceEncoder":
@@ -82,8 +83,9 @@ class SentenceEncoder(nn.Module):
 
         A projection head that the settings ask for and the folder does not have starts fresh.
         """
+        read = "fp32" if precision == "int8" else precision  # which is made of fp32 weights
         parts = read_model(
-            name_or_folder, device=device, precision=precision, settings=settings, changes=changes
+            name_or_folder, device=device, precision=read, settings=settings, changes=changes
         )
         encoder = cls(
             parts.backbone,
@@ -93,7 +95,10 @@ class SentenceEncoder(nn.Module):
             postprocess=parts.postprocess,
             provenance=parts.provenance,
         )
-        return encoder.to(encoder.device)  # a fresh head is made on the CPU
+        encoder.to(encoder.device)  # a fresh head is made on the CPU
+        if precision == "int8":
+            encoder.set_precision(precision)
+        return encoder
 
     def save(self, folder: str | Path, *, dtype: StoredDtype = "fp32") -> None:
         """Save the model as a folder; see `simcse.model.folder.write_model`."""
@@ -246,10 +251,20 @@ class SentenceEncoder(nn.Module):
             vectors[indices] = self._refine(self(batch)).cpu().numpy()
         return vectors
 
-    def set_precision(self, precision: Precision) -> None:
-        """Run the backbone in the named precision, resolving "auto" for the device."""
-        chosen = choose_precision(precision, self.device, width=self.backbone.width)
-        self.backbone.set_compute(DTYPES[chosen])
+    def set_precision(self, precision: EncodingPrecision) -> None:
+        """Run the backbone in the named precision, resolving "auto" for the device.
+
+        Raises:
+            UsageError: int8, and the backbone or the device is not one for it.
+            ResourceError: int8, and the processor has no instructions for it.
+        """
+        if precision == "int8":
+            frame = self.tokenizer.inner("")["input_ids"]
+            vocabulary = int(self.backbone.model.config.vocab_size)
+            quantise(self.backbone, random_sentences(frame, vocabulary))
+        else:
+            chosen = choose_precision(precision, self.device, width=self.backbone.width)
+            self.backbone.set_compute(DTYPES[chosen])
 
     def finish(self, pooled: Tensor) -> Tensor:
         """Do what comes after pooling: head, post-processing, normalisation; (B, D) -> (B, K)."""

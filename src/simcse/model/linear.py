@@ -1,4 +1,4 @@
-"""Linear layers in bf16 on a CPU: weights as oneDNN wants them, few passes over memory.
+"""Linear layers on a CPU, in bf16 and int8: weights as oneDNN wants them, few passes over memory.
 
 In inference GELU is computed with the product. In training, and only in layers that widen or
 narrow, where it pays: the bias is added with the product, which torch writes to the result
@@ -43,13 +43,70 @@ class _Packed:
         )
 
 
+@dataclass(frozen=True)
+class Int8:
+    """A linear layer of whole numbers: inputs of 0 to 255, weights of -127 to 127.
+
+    Attributes:
+        per_unit: (in,) steps in a unit of each input; ``None``: the input comes as steps.
+        scale: of a step of the input.
+        zero: the step that stands for 0.
+        blocks: (out, in) weights as oneDNN wants them.
+        scales: (out,) of a step of each output's weights.
+        bias: (out,) fp32.
+        output: scale and zero of the steps to give; ``None``: numbers of ``dtype``.
+        dtype: of everything that is no steps.
+    """
+
+    per_unit: Tensor | None
+    scale: float
+    zero: int
+    blocks: Tensor
+    scales: Tensor
+    bias: Tensor
+    output: tuple[float, int] | None
+    dtype: torch.dtype
+
+    def __call__(self, values: Tensor, activation: str) -> Tensor:
+        """Multiply: (..., in) -> (..., out)."""
+        if self.per_unit is not None:
+            steps = values.mul(self.per_unit).round_().add_(self.zero).clamp_(0, 255)
+            values = steps.to(torch.uint8)  # of int8 inputs oneDNN multiplies by a slow reference
+        scale, zero = self.output or (1.0, 0)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            values,
+            self.scale,
+            self.zero,
+            self.blocks,
+            self.scales,
+            torch.zeros_like(self.scales, dtype=torch.int32),
+            self.bias,
+            scale,
+            zero,
+            torch.uint8 if self.output else self.dtype,
+            activation,
+            [],
+            "none",
+        )
+        return product
+
+
 class Linear(nn.Linear):
-    """`nn.Linear` that keeps its weight laid out for oneDNN while encoding."""
+    """`nn.Linear` that keeps its weight laid out for oneDNN while encoding.
+
+    Attributes:
+        int8: what it multiplies by while encoding in int8.
+        int8_joined: the same for `forward_with`.
+    """
 
     _packed: _Packed | None = None
+    int8: Int8 | None = None
+    int8_joined: Int8 | None = None
 
     def forward(self, input: Tensor, *, activation: str = "none") -> Tensor:  # noqa: A002 - as torch's
         """Multiply: (..., in) -> (..., out); ``activation`` only where `fast` says so."""
+        if self.int8 is not None and torch.is_inference_mode_enabled():
+            return self.int8(input, activation)
         if self.fast(input):
             return _multiply(input, self._blocks(), self.bias, activation)
         widens = max(self.weight.shape) >= WIDENS * min(self.weight.shape)
@@ -64,6 +121,8 @@ class Linear(nn.Linear):
         Where it is `fast` that is one product, and what comes back are views of it.
         """
         layers = (self, *others)
+        if self.int8_joined is not None and torch.is_inference_mode_enabled():
+            return list(self.int8_joined(input, "none").chunk(len(layers), dim=-1))
         if not all(layer.bias is not None and layer.fast(input) for layer in layers):
             return [layer.forward(input) for layer in layers]
         bias = torch.cat([layer.bias for layer in layers])
@@ -71,7 +130,7 @@ class Linear(nn.Linear):
 
     def fast(self, input: Tensor) -> bool:  # noqa: A002 - as torch's
         """Whether the product can take an activation along."""
-        return torch.is_inference_mode_enabled() and self._suits(input)
+        return torch.is_inference_mode_enabled() and (self.int8 is not None or self._suits(input))
 
     def _suits(self, input: Tensor) -> bool:  # noqa: A002 - as torch's
         return (

@@ -18,6 +18,7 @@ from simcse.io.machine import processor
 
 Precision = Literal["auto", "fp32", "bf16"]
 Chosen = Literal["fp32", "bf16"]
+EncodingPrecision = Literal["auto", "fp32", "bf16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 CHOICES = "precision.json"

@@ -166,14 +166,13 @@ def _measure_model(
     bare = encoder.without_postprocess()
     base = fingerprint(bare)
     # The fingerprint is that of the model, in whatever precision; its embeddings are not.
-    numbers = "-".join(sorted({str(p.dtype).removeprefix("torch.") for p in bare.parameters()}))
     with _progress(name) as report:
         found = measure_model(
             name,
             partial(bare.encode, truncation="cut"),  # what was cut is told below, once
             plan,
             refine=lambda vectors: encoder.cut(encoder.refine(vectors), dimensions),
-            cache=EmbeddingCache(f"{base}-{numbers}") if cache else None,
+            cache=EmbeddingCache(f"{base}-{bare.backbone.precision}") if cache else None,
             report=report,
         )
     tokenizer = encoder.tokenizer
