@@ -85,3 +85,13 @@ def test_time_to_quality_is_shown_and_written(
     few = simcse("bench", "quality", "--input", tmp_path / "rows.tsv")
     assert few.code == 2
     assert "one batch takes 64 rows, there are 2" in few.err
+
+
+def test_only_those_who_are_named_race(simcse, entered: list[Contestant]) -> None:
+    result = simcse("bench", "encode", "--sentences", "50", "--only", "int8", "--only", "default")
+    assert result.code == 0, result.err
+    peers = ["sentence-transformers, default", "OpenVINO, int8", "ONNX Runtime, int8"]
+    assert [one.name for one in entered] == ["simcse, int8", *peers]
+    nobody = simcse("bench", "encode", "--only", "somebody")
+    assert nobody.code == 2
+    assert "--only keeps nobody; there are simcse, auto; simcse, fp32;" in nobody.err

@@ -36,6 +36,12 @@ OPTIONS = (
         "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each."
     ),
     click.option(
+        "--only",
+        multiple=True,
+        metavar="TEXT",
+        help="Contestants whose name holds this; may be repeated. Ratios are to the first one.",
+    ),
+    click.option(
         "--output",
         type=click.Path(path_type=Path, dir_okay=False),
         help="Write every round, versions and agreement as JSON.",
@@ -55,6 +61,7 @@ def bench() -> None:
     Examples:
       simcse bench encode --input sentences.txt
       simcse bench encode --sentences 1 --repeats 100
+      simcse bench encode --only "simcse, int8" --only ONNX
       simcse bench train --output bench.json
       simcse bench quality --model start --input triplets.tsv --target 70
     """
@@ -147,6 +154,7 @@ def bench_quality(
     batch: int,
     lr: float,
     rounds: int,
+    only: tuple[str, ...],
     output: Path | None,
     form: str,
 ) -> None:
@@ -172,7 +180,7 @@ def bench_quality(
     if len(rows) < batch:
         raise click.UsageError(f"one batch takes {batch} rows, there are {len(rows)}")
     options: dict[str, Any] = {"batch": batch, "steps": steps, "max_length": max_length, "lr": lr}
-    contestants = quality.contestants(model, rows, **options)
+    contestants = _chosen(quality.contestants(model, rows, **options), only)
     timings = race(contestants, rounds=rounds, target=target, observe=_tell)
     show(quality.quality_table(timings, target, steps), form)
     if output is not None:
@@ -192,6 +200,7 @@ def _race(
     products: Mapping[str, Any],
     *,
     rounds: int,
+    only: tuple[str, ...],
     output: Path | None,
     form: str,
 ) -> None:
@@ -202,7 +211,7 @@ def _race(
     from simcse.io.results import write_results
     from simcse.report.versions import versions
 
-    timings = race(contestants, rounds=rounds, observe=_tell)
+    timings = race(_chosen(contestants, only), rounds=rounds, observe=_tell)
     agreement = agreements(timings, compare)
     show(race_table(title, timings, agreement), form)
     floor = roofline(**products, seconds=timings[0].median)
@@ -211,6 +220,15 @@ def _race(
         found: dict[str, Any] = {"title": title, "versions": versions(), "rounds": rounds}
         found["roofline"] = dataclasses.asdict(floor)
         write_results(output, {**found, "contestants": race_results(timings, agreement)})
+
+
+def _chosen(contestants: "Sequence[Contestant]", only: Sequence[str]) -> "Sequence[Contestant]":
+    """Keep those whose name holds one of the texts; all, if there are none."""
+    kept = [one for one in contestants if not only or any(text in one.name for text in only)]
+    if not kept:
+        names = "; ".join(one.name for one in contestants)
+        raise click.UsageError(f"--only keeps nobody; there are {names}")
+    return kept
 
 
 def _sentences(source: Path | None, count: int) -> list[str]:
