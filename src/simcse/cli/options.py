@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from simcse.evaluate import Encode
     from simcse.model.encoder import SentenceEncoder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -80,20 +79,23 @@ def load_encoder(
     encoder = SentenceEncoder.load(
         name,
         device=device,
-        precision=precision,  # type: ignore[arg-type]  # click.Choice allows no other
+        precision="fp32" if precision == "int8" else precision,  # type: ignore[arg-type]  # click.Choice allows no other
         changes=changes,
     )
     if precision == "int8":
-        _tell_loss(encoder, SentenceEncoder.load(name, precision="fp32", changes=changes))
+        _quantise(encoder)
     return encoder
 
 
-def _tell_loss(encoder: "SentenceEncoder", original: "SentenceEncoder") -> None:
+def _quantise(encoder: "SentenceEncoder") -> None:
+    """Go from fp32 to int8, and say what that costs."""
     from simcse.cli.agreement import prose, told
     from simcse.model.export import compare
+    from simcse.text import Tokenizer
 
-    def encode(model: "SentenceEncoder") -> "Encode":
-        return lambda texts: model.encode_ids(original.tokenizer.ids(texts))  # counts nothing
-
-    found = compare(encode(original), encode(encoder), prose(COMPARED))
-    click.echo(f"{encoder.backbone.precision} {told(found)}", err=True)
+    texts, own = prose(COMPARED), encoder.tokenizer
+    rows = Tokenizer(own.inner, max_length=own.max_length).ids(texts)  # which counts for nobody
+    before = encoder.encode_ids(rows)
+    encoder.set_precision("int8")
+    found = compare(lambda _: before, lambda _: encoder.encode_ids(rows), texts)
+    click.echo(f"int8 {told(found)}", err=True)

@@ -126,6 +126,7 @@ def _int8(
         *steps,
         torch.ops.onednn.qlinear_prepack(whole, [ROWS, weight.shape[1]]),
         scales,
+        torch.zeros_like(scales, dtype=torch.int32),
         torch.cat([_bias(layer) for layer in layers]),
         output,
         STATES,

@@ -53,6 +53,7 @@ class Int8:
         zero: the step that stands for 0; 128 where ``per_unit`` is given.
         blocks: (out, in) weights as oneDNN wants them.
         scales: (out,) of a step of each output's weights.
+        zeros: (out,) int32, the step that stands for a weight of 0.
         bias: (out,) fp32.
         output: scale and zero of the steps to give; ``None``: numbers of ``dtype``.
         dtype: of everything that is no steps.
@@ -63,6 +64,7 @@ class Int8:
     zero: int
     blocks: Tensor
     scales: Tensor
+    zeros: Tensor
     bias: Tensor
     output: tuple[float, int] | None
     dtype: torch.dtype
@@ -81,7 +83,7 @@ class Int8:
             self.zero,
             self.blocks,
             self.scales,
-            torch.zeros_like(self.scales, dtype=torch.int32),
+            self.zeros,
             self.bias,
             scale,
             zero,
