@@ -85,7 +85,8 @@ def make_texts() -> list[str]:
 def plain_pool(states: list[Tensor], pooling: str) -> Tensor:
     if pooling == "cls":
         return states[-1][0]
-    layers = {"mean": [-1], "mean_last_two": [-2, -1], "mean_first_last": [1, -1]}[pooling]
+    two = {"mean_last_two": -2, "mean_first_last": 1, "mean_embedding_last": 0}
+    layers = [-1] if pooling == "mean" else [two[pooling], -1]
     return sum(states[layer].mean(0) for layer in layers) / len(layers)
 
 

@@ -21,46 +21,52 @@ from simcse.model.encoder import SentenceEncoder
 from simcse.model.export import compare, export_model, foreign_encode
 from simcse.model.folder import OWN
 from simcse.model.settings import ModelSettings
+from simcse.model.weighting import TokenWeights
 from simcse.postprocess import Flow, fit_flow, fit_whitening
 
 MakeEncoder = Callable[..., SentenceEncoder]
 LONG = "the woman is eating , " * 20  # over the length limit
 
 
-def filled(encoder: SentenceEncoder, kind: str = "none") -> SentenceEncoder:
-    """Give a head a bias and the encoder a post-processing layer, so that each step matters."""
+def filled(
+    encoder: SentenceEncoder, kind: str = "none", *, weighted: bool = False
+) -> SentenceEncoder:
+    """Give a head a bias and the encoder further parts, so that each step matters."""
     if encoder.head is not None:
         torch.nn.init.normal_(encoder.head.dense.bias)
+    if weighted:
+        vocabulary = encoder.backbone.model.config.vocab_size
+        encoder = encoder.with_token_weights(TokenWeights(torch.rand(vocabulary)))
     if kind == "none":
         return encoder
     vectors = np.random.default_rng(0).normal(size=(300, 32)) + 1
     layer = fit_whitening(vectors, dimensions=8) if kind == "whitening" else fit_flow(vectors)
-    settings = replace(encoder.settings, postprocess=kind)
-    return SentenceEncoder(
-        encoder.backbone, encoder.tokenizer, settings, head=encoder.head, postprocess=layer
-    )
+    return encoder.with_postprocess(kind, layer)
 
 
 CASES = [
-    ("onnx", ModelSettings("cls", "always", 32, normalize=True), "whitening"),
-    ("openvino", ModelSettings("mean_first_last", "always", 32), "flow"),
-    ("sentence-transformers", ModelSettings("mean_last_two", "always", 32), "whitening"),
-    ("transformers", ModelSettings("cls", "always", 32, normalize=True), "none"),
-    ("transformers", ModelSettings("mean_first_last", "none", 32), "none"),
-    ("transformers", ModelSettings("mean_last_two", "train_only", 32), "none"),
+    ("onnx", ModelSettings("cls", "always", 32, normalize=True), "whitening", False),
+    ("openvino", ModelSettings("mean_first_last", "always", 32), "flow", True),
+    ("onnx", ModelSettings("mean", "none", 32, normalize=True), "none", True),
+    ("sentence-transformers", ModelSettings("mean_last_two", "always", 32), "whitening", True),
+    ("sentence-transformers", ModelSettings("mean", "none", 32), "none", True),
+    ("transformers", ModelSettings("cls", "always", 32, normalize=True), "none", False),
+    ("transformers", ModelSettings("mean_first_last", "none", 32), "none", True),
+    ("transformers", ModelSettings("mean_embedding_last", "train_only", 32), "none", False),
 ]
 
 
-@pytest.mark.parametrize(("to", "settings", "kind"), CASES)
+@pytest.mark.parametrize(("to", "settings", "kind", "weighted"), CASES)
 def test_an_export_gives_the_same_embeddings_alone(
     tmp_path: Path,
     to: exporting.Format,
     settings: ModelSettings,
     kind: str,
+    weighted: bool,
     make_encoder: MakeEncoder,
     sentences: list[str],
 ) -> None:
-    encoder = filled(make_encoder(settings, layers=3), kind)
+    encoder = filled(make_encoder(settings, layers=3), kind, weighted=weighted)
     texts = [*sentences, LONG]
     done = export_model(encoder, tmp_path / "out", to, sentences=texts)
     assert done.agreement.sentences == len(texts)

@@ -18,7 +18,17 @@ def make_states(lengths: list[int], count: int = 4, seed: int = 0) -> list[Tenso
     return [torch.randn(sum(lengths), 5, generator=generator) for _ in range(count)]
 
 
-def looped(states: list[Tensor], lengths: list[int], pooling: Pooling) -> Tensor:
+LAYERS = {
+    "mean": [-1],
+    "mean_last_two": [-2, -1],
+    "mean_first_last": [1, -1],
+    "mean_embedding_last": [0, -1],
+}
+
+
+def looped(
+    states: list[Tensor], lengths: list[int], pooling: Pooling, weights: list[float]
+) -> Tensor:
     """One sentence, one layer, one token at a time."""
     rows, start = [], 0
     for length in lengths:
@@ -26,10 +36,10 @@ def looped(states: list[Tensor], lengths: list[int], pooling: Pooling) -> Tensor
         if pooling == "cls":
             total += states[-1][start]
         else:
-            layers = {"mean": [-1], "mean_last_two": [-2, -1], "mean_first_last": [1, -1]}[pooling]
-            for layer in layers:
+            whole = sum(weights[start : start + length]) * len(LAYERS[pooling])
+            for layer in LAYERS[pooling]:
                 for token in range(start, start + length):
-                    total += states[layer][token] / length / len(layers)
+                    total += states[layer][token] * weights[token] / whole
         rows.append(total)
         start += length
     return torch.stack(rows)
@@ -41,8 +51,12 @@ def test_pooling_equals_loops(pooling: Pooling, lengths: list[int], seed: int) -
     states = make_states(lengths, seed=seed)
     picked = [states[layer] for layer in SPECS[pooling].layers]
     pooled = pool(picked, torch.tensor(lengths), pooling)
-    expected = looped(states, lengths, pooling)
+    expected = looped(states, lengths, pooling, [1.0] * sum(lengths))
     torch.testing.assert_close(pooled.double(), expected, atol=1e-6, rtol=1e-6)
+    weights = torch.rand(sum(lengths), generator=torch.Generator().manual_seed(seed)) + 0.01
+    pooled = pool(picked, torch.tensor(lengths), pooling, weights)
+    expected = looped(states, lengths, pooling, weights.tolist())
+    torch.testing.assert_close(pooled.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_bf16_states_are_pooled_in_fp32() -> None:

@@ -96,10 +96,12 @@ def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
     """Load a model for a peer whose embedding is the mean of the last layer, in fp32.
 
     Raises:
-        UsageError: the model embeds by another pooling, a head or post-processing.
+        UsageError: the model embeds by another pooling, token weights, a head or post-processing.
     """
     encoder = SentenceEncoder.load(model, precision="fp32", changes={"max_length": max_length})
-    if encoder.settings.pooling != "mean" or encoder.head or encoder.postprocess:
+    if encoder.settings.pooling != "mean" or any(
+        (encoder.token_weights, encoder.head, encoder.postprocess)
+    ):
         raise UsageError(f"the peers of this benchmark pool by the mean alone, {model} does not")
     return encoder
 

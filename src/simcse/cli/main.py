@@ -29,6 +29,7 @@ from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
 from simcse.cli.serve import serve
 from simcse.cli.train import train
+from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
 
 INTERRUPTED = 130
@@ -47,7 +48,18 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(quickstart, train, adapt, pretrain, average, reproduce, evaluate, compare, postprocess),
+    *(
+        quickstart,
+        train,
+        adapt,
+        pretrain,
+        average,
+        weigh,
+        reproduce,
+        evaluate,
+        compare,
+        postprocess,
+    ),
     *(export, encode, similarity, index, calibrate, serve, info, data, bench),
     *(paper, sweep),
 )

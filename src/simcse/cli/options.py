@@ -1,5 +1,6 @@
 """Options that several commands share, each defined once."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 COMPARED = 100  # sentences, where int8 says by what it differs
-POOLINGS = ("cls", "mean", "mean_last_two", "mean_first_last")
+POOLINGS = ("cls", "mean", "mean_last_two", "mean_first_last", "mean_embedding_last")
 
 model_option = click.option(
     "--model",
@@ -85,6 +86,18 @@ def load_encoder(
     if precision == "int8":
         _quantise(encoder)
     return encoder
+
+
+def read_corpus(corpus: str, column: str, limit: int | None) -> tuple[list[str], dict[str, Any]]:
+    """Read the corpus, before a model is loaded, and say which it was."""
+    from simcse.io.files import sha256_file
+    from simcse.io.sentences import read_sentences
+
+    sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
+    told: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
+    if corpus != "-":
+        told["sha256"] = sha256_file(Path(corpus))
+    return sentences, told
 
 
 def _quantise(encoder: "SentenceEncoder") -> None:

@@ -1,6 +1,5 @@
 """``simcse postprocess``."""
 
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import load_encoder, loading_options
+from simcse.cli.options import load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +81,7 @@ def postprocess(
         raise click.UsageError("--dimensions goes with --kind whitening")
     if directions is not None and kind != "all-but-the-top":
         raise click.UsageError("--directions goes with --kind all-but-the-top")
-    sentences, told = ([], {}) if corpus is None else _read(corpus, column, limit)
+    sentences, told = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
     if kind is None:
         encoder = _bare(encoder, model)
@@ -91,18 +90,6 @@ def postprocess(
         encoder = _rebuilt(encoder, layer, kind.replace("-", "_"), told)
     encoder.save(output)
     click.echo(f"{output}: {encoder.dimensions} dimensions", err=True)
-
-
-def _read(corpus: str, column: str, limit: int) -> tuple[list[str], dict[str, Any]]:
-    """Read the corpus, before a model is loaded, and say which it was."""
-    from simcse.io.files import sha256_file
-    from simcse.io.sentences import read_sentences
-
-    sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
-    told: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
-    if corpus != "-":
-        told["sha256"] = sha256_file(Path(corpus))
-    return sentences, told
 
 
 def _embed(encoder: "SentenceEncoder", model: str, sentences: list[str]) -> "np.ndarray":

@@ -17,10 +17,11 @@ from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
 from simcse.model.head import ProjectionHead
 from simcse.model.int8 import quantise, random_sentences
 from simcse.model.mlm import MlmHead
-from simcse.model.pooling import SPECS, pool
+from simcse.model.pooling import SPECS, cls_pool, pool
 from simcse.model.precision import DTYPES, EncodingPrecision, choose_precision
 from simcse.model.progress import with_progress
 from simcse.model.settings import ModelSettings
+from simcse.model.weighting import TokenWeights
 from simcse.postprocess import Layer, Postprocess
 from simcse.text import TokenBatch, Tokenizer, Truncation, pack
 
@@ -41,6 +42,7 @@ class SentenceEncoder(nn.Module):
         head: the projection head, or ``None``.
         tokenizer: counts the sentences it had to cut.
         settings: pooling, head policy, length limit, normalisation.
+        token_weights: what tokens count in a mean; ``None`` is all the same.
         postprocess: the layer fitted to the finished embeddings, or ``None``.
         provenance: where the weights come from, as stored in the model folder.
         mlm_head: guesses masked words where training needs it, and is then saved, too.
@@ -55,15 +57,21 @@ class SentenceEncoder(nn.Module):
         settings: ModelSettings,
         *,
         head: ProjectionHead | None = None,
+        token_weights: TokenWeights | None = None,
         postprocess: Layer | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if token_weights is not None and SPECS[settings.pooling].reduce is cls_pool:
+            raise UsageError(
+                f"tokens are weighed for a mean, and pooling {settings.pooling} is none"
+            )
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.settings = settings
         needs_new = settings.head != "none" and head is None
         self.head = ProjectionHead(backbone.width) if needs_new else head
+        self.token_weights = token_weights
         self.postprocess = postprocess
         self.provenance = dict(provenance or {})
         self.mlm_head = None
@@ -92,6 +100,7 @@ class SentenceEncoder(nn.Module):
             parts.tokenizer,
             parts.settings,
             head=parts.head,
+            token_weights=parts.token_weights,
             postprocess=parts.postprocess,
             provenance=parts.provenance,
         )
@@ -110,6 +119,7 @@ class SentenceEncoder(nn.Module):
             self.provenance,
             self.postprocess,
             self.mlm_head,
+            self.token_weights,
         )
         write_model(parts, Path(folder), dtype=dtype)
 
@@ -157,18 +167,20 @@ class SentenceEncoder(nn.Module):
         What it encodes becomes what this one encodes by `refine`.
         """
         settings = replace(self.settings, postprocess="none", normalize=False)
-        return SentenceEncoder(self.backbone, self.tokenizer, settings, head=self.head)
+        return self._but(settings=settings, postprocess=None, provenance=None)
 
     def with_postprocess(self, kind: Postprocess, layer: Layer | None) -> "SentenceEncoder":
         """Return this encoder, its weights shared, with another layer on its embeddings."""
-        return SentenceEncoder(
-            self.backbone,
-            self.tokenizer,
-            replace(self.settings, postprocess=kind),
-            head=self.head,
-            postprocess=layer,
-            provenance=self.provenance,
-        )
+        return self._but(settings=replace(self.settings, postprocess=kind), postprocess=layer)
+
+    def with_token_weights(self, weights: TokenWeights | None) -> "SentenceEncoder":
+        """Return this encoder, its other weights shared, with other token weights."""
+        return self._but(token_weights=weights)
+
+    def with_max_length(self, limit: int) -> "SentenceEncoder":
+        """Return this encoder, its weights shared, with another length limit."""
+        tokenizer = Tokenizer(self.tokenizer.inner, max_length=limit)
+        return self._but(settings=replace(self.settings, max_length=limit), tokenizer=tokenizer)
 
     @torch.inference_mode()
     def refine(self, vectors: np.ndarray) -> np.ndarray:
@@ -183,7 +195,8 @@ class SentenceEncoder(nn.Module):
         """Embed a batch: (B, D) float32 in the batch's own order, before `refine`."""
         states = self.backbone(batch, SPECS[self.settings.pooling].layers)
         lengths = torch.tensor(batch.lengths, device=batch.input_ids.device)
-        return self._project(pool(states, lengths, self.settings.pooling))  # (B, D)
+        weights = None if self.token_weights is None else self.token_weights(batch.input_ids)
+        return self._project(pool(states, lengths, self.settings.pooling, weights))  # (B, D)
 
     def encode(
         self,
@@ -269,6 +282,19 @@ class SentenceEncoder(nn.Module):
     def finish(self, pooled: Tensor) -> Tensor:
         """Do what comes after pooling: head, post-processing, normalisation; (B, D) -> (B, K)."""
         return self._refine(self._project(pooled))
+
+    def _but(self, **changes: Any) -> "SentenceEncoder":  # noqa: ANN401 - parts of all kinds
+        """Return an encoder of the same parts but for ``changes``."""
+        parts = {
+            "backbone": self.backbone,
+            "tokenizer": self.tokenizer,
+            "settings": self.settings,
+            "head": self.head,
+            "token_weights": self.token_weights,
+            "postprocess": self.postprocess,
+            "provenance": self.provenance,
+        }
+        return SentenceEncoder(**{**parts, **changes})
 
     def _project(self, pooled: Tensor) -> Tensor:
         return self.head(pooled) if self.head is not None and self._head_applies() else pooled

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from simcse.errors import ArtefactError, ResourceError, UsageError
-from simcse.io.checkpoints import atomic_folder
+from simcse.io.checkpoints import atomic_folder, write_safetensors
 from simcse.io.files import write_text
 from simcse.model import huggingface, recipes
 from simcse.model.encoder import SentenceEncoder
@@ -213,6 +213,8 @@ def _write_transformers(encoder: SentenceEncoder, folder: Path, dtype: Dtype) ->
         further=pooler,
     )
     huggingface.write_tokenizer(encoder.tokenizer.inner, folder)
+    if encoder.token_weights is not None:
+        write_safetensors(folder / "token_weights.safetensors", encoder.token_weights.state_dict())
 
 
 def _write_onnx(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> None:
@@ -328,6 +330,7 @@ def _recipe(
         "pooling": "pooler" if settings.head == "always" else pooled,
         "max_length": settings.max_length,
         "normalize": settings.normalize,
+        "weighted": encoder.token_weights is not None,
     }
 
 

@@ -29,6 +29,7 @@ from simcse.model.mlm import MlmHead
 from simcse.model.names import REFERENCE, locate
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.settings import ModelSettings
+from simcse.model.weighting import TokenWeights
 from simcse.postprocess import Layer
 from simcse.text import Tokenizer
 
@@ -52,6 +53,7 @@ class ModelParts:
         provenance: where the weights come from.
         postprocess: the layer fitted to the finished embeddings.
         mlm_head: the masked-language-model head, only to be written; `read_mlm_head` reads it.
+        token_weights: what tokens count in a mean.
     """
 
     backbone: Backbone
@@ -61,6 +63,7 @@ class ModelParts:
     provenance: dict[str, Any]
     postprocess: Layer | None = None
     mlm_head: MlmHead | None = None
+    token_weights: TokenWeights | None = None
 
 
 def read_model(
@@ -134,8 +137,10 @@ def write_model(parts: ModelParts, folder: Path, *, dtype: StoredDtype = "fp32")
             architecture=architecture,
         )
         huggingface.write_tokenizer(parts.tokenizer.inner, new)
-        layers = (parts.head, parts.postprocess)
-        modules.write_modules(new, parts.settings, parts.backbone, *layers, dtype=stored)
+        layers = (parts.head, parts.postprocess, parts.token_weights)
+        modules.write_modules(
+            new, parts.settings, parts.backbone, *layers, parts.tokenizer.inner, dtype=stored
+        )
         if parts.settings.head == "train_only" and parts.head is not None:
             write_head(new / HEAD, parts.head, stored)
         write_text(new / OWN, json.dumps(_own(parts, new), indent=2) + "\n")
@@ -173,7 +178,8 @@ def _read_folder(
     wanted = changed.postprocess
     if wanted != "none" and (layer is None or wanted != parts.settings.postprocess):
         raise UsageError(f"{name} has no post-processing {wanted!r} to apply")
-    return _join(parts.backbone, parts.tokenizer.inner, changed, head, parts.provenance, layer)
+    made = (parts.provenance, layer, parts.token_weights)
+    return _join(parts.backbone, parts.tokenizer.inner, changed, head, *made)
 
 
 def stored_head(folder: Path) -> dict[str, torch.Tensor] | None:
@@ -209,9 +215,10 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
     layer = None
     if settings.postprocess == stored.postprocess != "none":
         layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)
+    weights = modules.read_weighting(folder, tokenizer)
     if read_json(folder / OWN) != own:
         raise ArtefactError(f"{folder} was replaced while it was read")
-    return _join(backbone, tokenizer, settings, head, provenance, layer)
+    return _join(backbone, tokenizer, settings, head, provenance, layer, weights)
 
 
 def _read_modules(folder: Path, provenance: dict[str, Any]) -> ModelParts:
@@ -221,7 +228,8 @@ def _read_modules(folder: Path, provenance: dict[str, Any]) -> ModelParts:
     settings = modules.read_modules(folder, backbone, tokenizer)
     head = modules.read_dense(layout["Dense"], backbone.width) if "Dense" in layout else None
     layer = modules.read_postprocess(layout, backbone.width)
-    return _join(backbone, tokenizer, settings, head, provenance, layer)
+    weights = modules.read_weighting(folder, tokenizer)
+    return _join(backbone, tokenizer, settings, head, provenance, layer, weights)
 
 
 def _read_reference(
@@ -250,9 +258,18 @@ def _join(
     head: ProjectionHead | None,
     provenance: dict[str, Any],
     postprocess: Layer | None = None,
+    token_weights: TokenWeights | None = None,
 ) -> ModelParts:
     cutting = Tokenizer(tokenizer, max_length=settings.max_length)
-    return ModelParts(backbone, cutting, settings, head, provenance, postprocess)
+    return ModelParts(
+        backbone,
+        cutting,
+        settings,
+        head,
+        provenance,
+        postprocess,
+        token_weights=token_weights,
+    )
 
 
 def _own(parts: ModelParts, folder: Path) -> dict[str, Any]:

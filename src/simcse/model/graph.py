@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.pooling import SPECS, Pooling, cls_pool
+from simcse.model.pooling import SMALLEST_WEIGHT, SPECS, Pooling, cls_pool
 
 
 class EmbeddingGraph(nn.Module):
@@ -32,16 +32,19 @@ class EmbeddingGraph(nn.Module):
         states = [output.last_hidden_state]
         if layers != (-1,):
             states = [output.hidden_states[layer] for layer in layers]
-        return self.encoder.finish(pool_padded(states, attention_mask, pooling))
+        weights = attention_mask
+        if self.encoder.token_weights is not None:
+            weights = weights * self.encoder.token_weights(input_ids)
+        return self.encoder.finish(pool_padded(states, weights, pooling))
 
 
-def pool_padded(states: Sequence[Tensor], mask: Tensor, pooling: Pooling) -> Tensor:
-    """Reduce padded hidden states, each (B, L, D), under a mask (B, L) to (B, D) float32.
+def pool_padded(states: Sequence[Tensor], weights: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce padded hidden states, each (B, L, D), under weights (B, L) to (B, D) float32.
 
-    The same as `simcse.model.pooling.pool` on the tokens that the mask shows.
+    The same as `simcse.model.pooling.pool` on the tokens whose weight is not 0.
     """
     hidden = torch.stack([state.float() for state in states]).mean(0)  # (B, L, D)
     if SPECS[pooling].reduce is cls_pool:
         return hidden[:, 0]
-    shown = mask.unsqueeze(-1).to(hidden.dtype)  # (B, L, 1)
-    return (hidden * shown).sum(1) / shown.sum(1)
+    shown = weights.unsqueeze(-1).to(hidden.dtype)  # (B, L, 1)
+    return (hidden * shown).sum(1) / shown.sum(1).clamp_min(SMALLEST_WEIGHT)

@@ -1,9 +1,9 @@
 """The folder format of sentence-transformers, read and written; anything it adds is refused.
 
 Its `modules.json` lists the steps from sentence to embedding. Ours are some of these, in order:
-Transformer, WeightedLayerPooling, Pooling, Dense (the head, with tanh), Dense (post-processing,
-without), Normalize. A flow is none of its modules: it is listed under our own name, so that
-sentence-transformers refuses the folder and does not embed without it.
+Transformer, WeightedLayerPooling, WordWeights (token weights), Pooling, Dense (the head, with
+tanh), Dense (post-processing, without), Normalize. A flow is none of its modules: it is listed
+under our own name, so that sentence-transformers refuses the folder and does not embed without it.
 """
 
 import json
@@ -28,13 +28,17 @@ from simcse.model.backbone import Backbone
 from simcse.model.head import ProjectionHead, read_head, write_head
 from simcse.model.pooling import POOLINGS, SPECS, Pooling, mean_pool
 from simcse.model.settings import ModelSettings
+from simcse.model.weighting import TokenWeights, read_token_weights, write_token_weights
 from simcse.postprocess import Affine, Flow, Layer, Postprocess
 
 LayerType = TypeVar("LayerType", Affine, Flow)
 MODULES = "modules.json"
 _TRANSFORMER_CONFIG = "sentence_bert_config.json"
 _MODEL_CONFIG = "config_sentence_transformers.json"
-_ORDER = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "Affine", "Flow", "Normalize")
+_ORDER = (
+    *("Transformer", "WeightedLayerPooling", "WordWeights", "Pooling"),
+    *("Dense", "Affine", "Flow", "Normalize"),
+)
 # `sentence_transformers.models` is what every version since 0.3 reads.
 _NAMESPACE = "sentence_transformers.models"
 _TYPES = {"Affine": f"{_NAMESPACE}.Dense", "Flow": "simcse.postprocess.Flow"}
@@ -163,6 +167,16 @@ def read_postprocess(layout: Mapping[str, Path], width: int) -> Layer | None:
     return _filled(Affine(width, dimensions), layout["Affine"])
 
 
+def read_weighting(folder: Path, tokenizer: Any) -> TokenWeights | None:  # noqa: ANN401
+    """Read what tokens count in the mean, where a folder says it.
+
+    Raises:
+        ArtefactError: see `read_token_weights`.
+    """
+    found = read_layout(folder).get("WordWeights")
+    return None if found is None else read_token_weights(found, tokenizer)
+
+
 def _filled(layer: LayerType, folder: Path) -> LayerType:
     tensors = read_safetensors(folder / WEIGHTS)
     try:
@@ -178,6 +192,8 @@ def write_modules(
     backbone: Backbone,
     head: ProjectionHead | None,
     postprocess: Layer | None,
+    token_weights: TokenWeights | None,
+    tokenizer: Any,  # noqa: ANN401 - HF has no common type
     *,
     dtype: torch.dtype,
 ) -> None:
@@ -185,7 +201,7 @@ def write_modules(
 
     Post-processing stays in fp32: it divides by small deviations.
     """
-    kinds = _kinds(settings, postprocess)
+    kinds = _kinds(settings, postprocess, weighted=token_weights is not None)
     paths = {kind: f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)}
     for kind in kinds:
         (folder / paths[kind]).mkdir(exist_ok=True)
@@ -204,17 +220,22 @@ def write_modules(
     _write_pooling(folder / paths["Pooling"], settings.pooling, backbone.width)
     if "WeightedLayerPooling" in kinds:
         _write_layers(folder / paths["WeightedLayerPooling"], settings.pooling, backbone)
+    if token_weights is not None:
+        write_token_weights(folder / paths["WordWeights"], token_weights, tokenizer)
     if head is not None and "Dense" in kinds:
         _write_dense(folder / paths["Dense"], head, backbone.width, dtype)
     if postprocess is not None:
         _write_postprocess(folder / paths[kinds[-2 if settings.normalize else -1]], postprocess)
 
 
-def _kinds(settings: ModelSettings, postprocess: Layer | None) -> list[str]:
+def _kinds(settings: ModelSettings, postprocess: Layer | None, *, weighted: bool) -> list[str]:
     """Return the names in `_ORDER` of a model's modules."""
-    kinds = ["Transformer", "Pooling"]
+    kinds = ["Transformer"]
     if len(SPECS[settings.pooling].layers) > 1:
-        kinds.insert(1, "WeightedLayerPooling")
+        kinds.append("WeightedLayerPooling")
+    if weighted:
+        kinds.append("WordWeights")
+    kinds.append("Pooling")
     if settings.head == "always":
         kinds.append("Dense")
     if postprocess is not None:

@@ -51,13 +51,17 @@ def load_transformers(
     pooling: str,
     max_length: int,
     normalize: bool,
+    weighted: bool,
 ) -> Callable[[Sequence[str]], np.ndarray]:
     """Return a function from sentences to embeddings (N, D)."""
     import torch
+    from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+    weights = load_file(f"{folder}/token_weights.safetensors")["weight"] if weighted else None
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
@@ -72,8 +76,10 @@ def load_transformers(
         elif pooling == "cls":
             vectors = hidden[:, 0]
         else:
-            mask = batch["attention_mask"].unsqueeze(-1)
-            vectors = (hidden * mask).sum(1) / mask.sum(1)
+            mask = batch["attention_mask"]
+            if weights is not None:
+                mask = mask * weights[batch["input_ids"]]
+            vectors = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
         return (torch.nn.functional.normalize(vectors) if normalize else vectors).numpy()
 
     return encode

@@ -1,7 +1,7 @@
 """Measuring one model of a grid: its test scores, and what the grid's figure draws."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -25,7 +25,6 @@ from simcse.paper.materials import corpus_sentences
 from simcse.paper.measures import Family
 from simcse.postprocess import Layer, fit_all_but_the_top, fit_flow, fit_whitening
 from simcse.report.evaluation import rating_bands
-from simcse.text import Tokenizer
 
 MAX_LENGTH = 128  # of a test sentence: the reference code trains on 32 tokens and tests uncut
 SPLITS = {"stsb": "stsb-test", "sickr": "sickr-test"}
@@ -172,10 +171,4 @@ def _counts(cosines: Sequence[float]) -> list[int]:
 def _uncut(encoder: SentenceEncoder) -> SentenceEncoder:
     """Return the encoder with the length limit that test sentences have."""
     limit = min(MAX_LENGTH, encoder.backbone.max_positions or MAX_LENGTH)
-    return SentenceEncoder(
-        encoder.backbone,
-        Tokenizer(encoder.tokenizer.inner, max_length=limit),
-        replace(encoder.settings, max_length=limit),
-        head=encoder.head,
-        postprocess=encoder.postprocess,
-    )
+    return encoder.with_max_length(limit)

@@ -1,0 +1,73 @@
+"""``simcse weigh``."""
+
+import json
+
+import pytest
+import torch
+
+from simcse import SentenceEncoder
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("The man eats.\nThe dog runs.\nThe cat is playing.\n")
+    return path
+
+
+def test_a_model_is_weighed_trained_from_and_made_plain_again(
+    simcse, tiny_model_folder, corpus, tmp_path
+):
+    weighed = tmp_path / "weighed"
+    outcome = simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed)
+    assert outcome.code == 0, outcome.err
+    facts = json.loads(simcse("info", weighed, "--json").out)
+    told = facts["provenance"]["token_weights"]
+    assert (told["corpus"], told["sentences"], told["smoothing"]) == ("corpus.txt", 3, 0.01)
+    assert "token weights" in simcse("info", weighed).out
+    encoder = SentenceEncoder.load(weighed)
+    the, dog = (encoder.tokenizer.inner(word)["input_ids"][1] for word in ("the", "dog"))
+    shares = 3 / 22, 1 / 22  # of the tokens, special ones and full stops among them
+    expected = [0.01 / (0.01 + share) for share in shares]
+    torch.testing.assert_close(encoder.token_weights.weight[[the, dog]], torch.tensor(expected))
+
+    run = tmp_path / "run"
+    outcome = simcse(
+        *("train", "--model", weighed, "--train", corpus, "--output", run),
+        *("optim.batch_size=3", "optim.lr=0.01", "eval.dev=none"),
+    )
+    assert outcome.code == 0, outcome.err
+    trained = SentenceEncoder.load(run / "last", precision="fp32")
+    torch.testing.assert_close(trained.token_weights.weight, encoder.token_weights.weight)
+
+    outcome = simcse("weigh", weighed, "--remove", "--output", tmp_path / "plain")
+    assert outcome.code == 0, outcome.err
+    plain = SentenceEncoder.load(tmp_path / "plain")
+    assert plain.token_weights is None
+    assert "token_weights" not in plain.provenance
+
+
+def test_what_makes_no_sense_is_refused(simcse, tiny_model_folder, corpus, tmp_path):
+    output = ("--output", tmp_path / "out")
+    for arguments, words in (
+        ((), "give --fit"),
+        (("--fit", corpus, "--remove"), "give --fit"),
+        (("--remove",), "weighs all tokens the same"),
+        (("--fit", corpus, "--smoothing", 0), "above 0"),
+        (("--fit", corpus, "--pooling", "cls"), "pooling cls"),
+        (("--fit", tmp_path / "none.txt"), "none.txt"),
+    ):
+        outcome = simcse("weigh", tiny_model_folder, *arguments, *output)
+        assert outcome.code == 2 or outcome.code == 3, (arguments, outcome.err)
+        assert words in outcome.err
+    assert not (tmp_path / "out").exists()
+    white = tmp_path / "white"
+    texts = tmp_path / "many.txt"
+    texts.write_text("\n".join(f"dog {i} runs" for i in range(200)))
+    fitted = simcse(
+        *("postprocess", tiny_model_folder, "--fit", texts, "--kind", "whitening"),
+        *("--dimensions", 2, "--output", white),
+    )
+    assert fitted.code == 0, fitted.err
+    outcome = simcse("weigh", white, "--fit", corpus, *output)
+    assert (outcome.code, "post-processing whitening" in outcome.err) == (2, True)
