@@ -78,6 +78,35 @@ def test_a_model_that_ranks_the_pairs_worse_is_refused(adapt, pairs, monkeypatch
     assert "83.33" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_token_weights_are_counted_anew_on_the_corpus(
+    simcse, tiny_model_folder, tmp_path, monkeypatch
+):
+    from simcse.train import adapt as adapting
+
+    monkeypatch.setattr(adapting, "COUNTED", 64)
+    corpus, other = tmp_path / "corpus.txt", tmp_path / "other.txt"
+    corpus.write_text("".join(f"the {a} and the {b}\n" for a in WORDS for b in WORDS))
+    other.write_text("dog dog dog cat\n")
+    weighed, run = tmp_path / "weighed", tmp_path / "run"
+    assert simcse("weigh", tiny_model_folder, "--fit", other, "--output", weighed).code == 0
+    command = ("adapt", corpus, "--model", weighed, "--output", run, *QUICK)
+    outcome = simcse(*command)
+    assert outcome.code == 0, outcome.err
+    assert "counted anew on 64 sentences" in outcome.err
+    counted = SentenceEncoder.load(run / "best")
+    (dog,) = counted.tokenizer.inner("dog")["input_ids"][1:-1]
+    tokens = counted.tokenizer.ids(corpus.read_text().splitlines())
+    share = 16 / sum(map(len, tokens))  # eight sentences begin with it, eight end
+    assert counted.token_weights.weight[dog].item() == pytest.approx(0.003 / (0.003 + share))
+    assert simcse(*command, "--resume").code == 0
+    monkeypatch.setattr(adapting, "COUNTED", 65)  # too few rows: they stay
+    outcome = simcse(*command, "--output", tmp_path / "few")
+    assert outcome.code == 0, outcome.err
+    kept = SentenceEncoder.load(tmp_path / "few" / "best").token_weights
+    assert kept.weight.equal(SentenceEncoder.load(weighed).token_weights.weight)
+    assert not (tmp_path / "few" / "start").exists()
+
+
 def test_a_model_no_look_found_better_is_refused(adapt, tmp_path):
     outcome = adapt("optim.lr=1e-30")
     assert outcome.code == 6

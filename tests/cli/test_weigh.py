@@ -23,12 +23,12 @@ def test_a_model_is_weighed_trained_from_and_made_plain_again(
     assert outcome.code == 0, outcome.err
     facts = json.loads(simcse("info", weighed, "--json").out)
     told = facts["provenance"]["token_weights"]
-    assert (told["corpus"], told["sentences"], told["smoothing"]) == ("corpus.txt", 3, 0.01)
+    assert (told["corpus"], told["sentences"], told["smoothing"]) == ("corpus.txt", 3, 0.003)
     assert "token weights" in simcse("info", weighed).out
     encoder = SentenceEncoder.load(weighed)
     the, dog = (encoder.tokenizer.inner(word)["input_ids"][1] for word in ("the", "dog"))
     shares = 3 / 22, 1 / 22  # of the tokens, special ones and full stops among them
-    expected = [0.01 / (0.01 + share) for share in shares]
+    expected = [0.003 / (0.003 + share) for share in shares]
     torch.testing.assert_close(encoder.token_weights.weight[[the, dog]], torch.tensor(expected))
 
     run = tmp_path / "run"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--smoothing",
     type=float,
-    help="a in a / (a + share of the token); smaller: frequent tokens count less; default 0.01.",
+    help="a in a / (a + share of the token); smaller: frequent tokens count less; default 0.003.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the corpus' first sentences.")
 @click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
@@ -67,10 +67,7 @@ def weigh(
         rows = _tokenised(encoder.tokenizer, sentences)
         weights = fit_token_weights(rows, encoder.backbone.model.config.vocab_size, smoothing=a)
         told["smoothing"] = a
-    weighed = encoder.with_token_weights(weights)
-    provenance = {key: value for key, value in encoder.provenance.items() if key != "token_weights"}
-    weighed.provenance = {**provenance, "token_weights": told} if told else provenance
-    weighed.save(output)
+    encoder.with_token_weights(weights, told).save(output)
     click.echo(f"{output}: {told or 'all tokens weigh the same'}", err=True)
 
 

@@ -173,9 +173,13 @@ class SentenceEncoder(nn.Module):
         """Return this encoder, its weights shared, with another layer on its embeddings."""
         return self._but(settings=replace(self.settings, postprocess=kind), postprocess=layer)
 
-    def with_token_weights(self, weights: TokenWeights | None) -> "SentenceEncoder":
-        """Return this encoder, its other weights shared, with other token weights."""
-        return self._but(token_weights=weights)
+    def with_token_weights(
+        self, weights: TokenWeights | None, told: Mapping[str, Any] | None = None
+    ) -> "SentenceEncoder":
+        """Return this encoder, its other weights shared, with token weights fitted as told."""
+        kept = {name: value for name, value in self.provenance.items() if name != "token_weights"}
+        provenance = {**kept, "token_weights": dict(told)} if told else kept
+        return self._but(token_weights=weights, provenance=provenance)
 
     def with_max_length(self, limit: int) -> "SentenceEncoder":
         """Return this encoder, its weights shared, with another length limit."""

@@ -14,7 +14,7 @@ from simcse.errors import ArtefactError, DataError, UsageError
 from simcse.io.checkpoints import read_json
 from simcse.io.files import write_text
 
-SMOOTHING = 0.01  # Arora et al. 2017 take 1e-3 to 1e-4 on word vectors, whose tokens are words
+SMOOTHING = 0.003  # docs/recipe.md; Arora et al. 2017 take 1e-3 to 1e-4, of words
 _CONFIG = "config.json"
 
 

@@ -8,12 +8,18 @@ from typing import Any
 from simcse.evaluate import Encode
 from simcse.evaluate.bootstrap import PairedDifference, compare_means
 from simcse.evaluate.retrieval import RetrievalSet, query_scores
+from simcse.io.files import ReadCounts
+from simcse.io.locks import lock_folder
 from simcse.model.encoder import SentenceEncoder
-from simcse.train.run import BEST, train_run
+from simcse.model.weighting import fit_token_weights
+from simcse.train.processes import join_processes
+from simcse.train.run import BEST, START, read_rows, refuse_used, train_run
+from simcse.train.run import SETTINGS as RUN_SETTINGS
 from simcse.train.settings import TrainConfig
 from simcse.train.watch import Event, TrainReport
 
 REFUSED = "refused"  # the folder of a model that is not handed over
+COUNTED = 1_000  # rows; fewer do not say how frequent a token is
 
 # A few minutes on two cores. A gentle rate: the model is good already, the text is narrow.
 SETTINGS: dict[str, Any] = {
@@ -51,6 +57,7 @@ def adapt(
 ) -> Adaptation:
     """Train ``model`` on a user's text and leave ``best/`` only if it is no worse than before.
 
+    Token weights, where the model has them, are counted anew on the text before.
     The checkpoint is chosen by the loss on held-out rows; one that collapsed is never chosen. With
     ``pairs``, which have no part in training or choice, the chosen model and the start model are
     compared. A model that is not handed over is moved from ``best/`` to ``refused/``.
@@ -65,8 +72,12 @@ def adapt(
         command: what was typed, for the model's provenance.
         observe: is told of every event.
     """
+    with join_processes(config.train.timeout) as processes:
+        start = processes.from_first(
+            lambda: _begin(model, files, output, config, resume=resume, observe=observe)
+        )
     report = train_run(
-        model, files, output, config, resume=resume, command=command, observe=observe
+        start, files, output, config, resume=resume, command=command, observe=observe
     )
     adapted = output / (REFUSED if (output / REFUSED).exists() else BEST)
     found = None
@@ -80,6 +91,34 @@ def adapt(
     if refusal is not None and adapted.name == BEST:
         adapted.rename(output / REFUSED)
     return Adaptation(report, found, refusal)
+
+
+def _begin(
+    model: str,
+    files: Sequence[Path],
+    output: Path,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    observe: Callable[[Event], None],
+) -> str:
+    """Return what to train from: the start model, or one made of it with token weights anew."""
+    refuse_used(output, resume=resume)
+    start = output / START
+    if (output / RUN_SETTINGS).exists():
+        return str(start) if start.exists() else model
+    rows = read_rows(files, config, ReadCounts())
+    encoder = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
+    if encoder.token_weights is None or len(rows) < COUNTED:
+        return model
+    texts = [text for row in rows for text in (row.anchor, row.positive, *row.negatives) if text]
+    vocabulary = encoder.backbone.model.config.vocab_size
+    weights = fit_token_weights(encoder.tokenizer.ids(texts), vocabulary)
+    told = {"corpus": [path.name for path in files], "sentences": len(texts)}
+    with lock_folder(output):
+        encoder.with_token_weights(weights, told).save(start)
+    observe({"event": "note", "text": f"token weights counted anew on {len(texts):,} sentences"})
+    return str(start)
 
 
 def reciprocal_ranks(encode: Encode, asked: RetrievalSet) -> Sequence[float]:
