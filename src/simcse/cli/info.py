@@ -37,7 +37,7 @@ def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - p
         "execution": "packed" if backbone.packed else "padded (its attention cannot be packed)",
         "precision, if auto": choose_precision("auto", encoder.device, width=backbone.width),
         **asdict(encoder.settings),
-        "token weights": encoder.token_weights is not None,
+        "token weights": encoder.provenance.get("token_weights", encoder.token_weights is not None),
         "provenance": encoder.provenance,
     }
     if as_json:

@@ -61,14 +61,15 @@ def weigh(
         raise UsageError(f"{model} has post-processing {kind} of its embeddings; --remove it first")
     if remove and encoder.token_weights is None:
         raise UsageError(f"{model} weighs all tokens the same")
-    weights = None
+    weights, done = None, "all tokens weigh the same"
     if not remove:
         a = SMOOTHING if smoothing is None else smoothing
         rows = _tokenised(encoder.tokenizer, sentences)
         weights = fit_token_weights(rows, encoder.backbone.model.config.vocab_size, smoothing=a)
         told["smoothing"] = a
+        done = f"tokens weighed by {told['sentences']:,} sentences of {told['corpus']}, a = {a:g}"
     encoder.with_token_weights(weights, told).save(output)
-    click.echo(f"{output}: {told or 'all tokens weigh the same'}", err=True)
+    click.echo(f"{output}: {done}", err=True)
 
 
 def _tokenised(tokenizer: "Tokenizer", sentences: Sequence[str]) -> Iterator[list[int]]:

@@ -179,7 +179,8 @@ class SentenceEncoder(nn.Module):
         """Return this encoder, its other weights shared, with token weights fitted as told."""
         kept = {name: value for name, value in self.provenance.items() if name != "token_weights"}
         provenance = {**kept, "token_weights": dict(told)} if told else kept
-        return self._but(token_weights=weights, provenance=provenance)
+        moved = None if weights is None else weights.to(self.device)
+        return self._but(token_weights=moved, provenance=provenance)
 
     def with_max_length(self, limit: int) -> "SentenceEncoder":
         """Return this encoder, its weights shared, with another length limit."""

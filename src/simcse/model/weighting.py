@@ -19,7 +19,7 @@ _CONFIG = "config.json"
 
 
 class TokenWeights(nn.Module):
-    """A fixed weight above 0 for each token id: (T,) or (B, L) int64 -> the same shape, float32."""
+    """A fixed weight from 0 for each token id: (T,) or (B, L) int64 -> the same shape, float32."""
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from simcse.evaluate.retrieval import RetrievalSet, query_scores
 from simcse.io.files import ReadCounts
 from simcse.io.locks import lock_folder
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.weighting import fit_token_weights
+from simcse.model.weighting import SMOOTHING, fit_token_weights
 from simcse.train.processes import join_processes
 from simcse.train.run import BEST, START, read_rows, refuse_used, train_run
 from simcse.train.run import SETTINGS as RUN_SETTINGS
@@ -114,7 +114,11 @@ def _begin(
     texts = [text for row in rows for text in (row.anchor, row.positive, *row.negatives) if text]
     vocabulary = encoder.backbone.model.config.vocab_size
     weights = fit_token_weights(encoder.tokenizer.ids(texts), vocabulary)
-    told = {"corpus": [path.name for path in files], "sentences": len(texts)}
+    told = {
+        "corpus": [path.name for path in files],
+        "sentences": len(texts),
+        "smoothing": SMOOTHING,
+    }
     with lock_folder(output):
         encoder.with_token_weights(weights, told).save(start)
     observe({"event": "note", "text": f"token weights counted anew on {len(texts):,} sentences"})
