@@ -48,23 +48,21 @@ models/neighbours/report.html: models/next.tsv.gz
 	$(TRAIN) --model $(START) --train $< model.pooling=mean model.max_length=32 \
 		optim.lr=3e-4 optim.batch_size=128 data.limit=80000 eval.every=100
 
-models/weighed/simcse.json: models/neighbours/report.html
-	$(BIN)/simcse weigh models/neighbours/last --fit $(DATA)/wiki/wiki1m.txt.gz --limit 200000 \
-		--smoothing 0.003 --pooling mean_embedding_last --output $(@D)
+SUPERVISED = $(TRAIN) --model models/neighbours/last --train $< model.pooling=mean_first_last \
+	model.max_length=128 loss.matryoshka=256,128,64 optim.lr=2e-4 optim.batch_size=64 eval.every=274
 
-SUPERVISED = $(TRAIN) --model models/weighed --train $< model.max_length=128 \
-	loss.matryoshka=256,128,64 optim.lr=2e-4 optim.batch_size=64 eval.every=274
-
-models/plain/seeds.json: models/nli.tsv.gz models/weighed/simcse.json
+models/plain/seeds.json: models/nli.tsv.gz models/neighbours/report.html
 	$(SUPERVISED) --seeds 3
 
-models/sharp/report.html: models/nli.tsv.gz models/weighed/simcse.json
-	$(SUPERVISED) model.dropout=0.0 loss.temperature=0.02
+models/sharp/seeds.json: models/nli.tsv.gz models/neighbours/report.html
+	$(SUPERVISED) --seeds 2 model.dropout=0.0 loss.temperature=0.02
 
-models/mini/model.safetensors: models/sharp/report.html models/plain/seeds.json
+models/mini/model.safetensors: models/sharp/seeds.json models/plain/seeds.json
 	rm -rf $(@D)
-	$(BIN)/simcse average models/sharp/best models/plain/seed-*/best --output models/average
-	$(BIN)/simcse export models/average --to sentence-transformers --dtype fp16 --output $(@D)
+	$(BIN)/simcse average models/sharp/seed-*/best models/plain/seed-*/best --output models/average
+	$(BIN)/simcse weigh models/average --fit $(DATA)/wiki/wiki1m.txt.gz --limit 100000 \
+		--pooling mean_embedding_last --output models/weighed
+	$(BIN)/simcse export models/weighed --to sentence-transformers --dtype fp16 --output $(@D)
 
 # torch first and by itself: with the pinned build in place nothing else pulls another one in.
 $(STAMP): pyproject.toml constraints.txt
