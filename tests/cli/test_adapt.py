@@ -98,13 +98,15 @@ def test_token_weights_are_counted_anew_on_the_corpus(
     tokens = counted.tokenizer.ids(corpus.read_text().splitlines())
     share = 16 / sum(map(len, tokens))  # eight sentences begin with it, eight end
     assert counted.token_weights.weight[dog].item() == pytest.approx(0.003 / (0.003 + share))
+    assert SentenceEncoder.load(run / "start").token_weights is None  # what was trained from
     assert simcse(*command, "--resume").code == 0
+    again = SentenceEncoder.load(run / "best")
+    assert again.token_weights.weight.equal(counted.token_weights.weight)
     monkeypatch.setattr(adapting, "COUNTED", 65)  # too few rows: they stay
     outcome = simcse(*command, "--output", tmp_path / "few")
     assert outcome.code == 0, outcome.err
     kept = SentenceEncoder.load(tmp_path / "few" / "best").token_weights
     assert kept.weight.equal(SentenceEncoder.load(weighed).token_weights.weight)
-    assert not (tmp_path / "few" / "start").exists()
 
 
 def test_a_model_no_look_found_better_is_refused(adapt, tmp_path):

@@ -37,11 +37,11 @@ def adapt(
 ) -> None:
     """Adapt a model to your own text, without labels, in minutes.
 
-    CORPUS is text with one sentence a line, or what else `simcse train` takes. From 1,000 rows on
-    the model's token weights, if it has any, are counted anew on it. The first 20,000 rows train
-    at a gentle rate (data.limit, optim.lr); every 25 steps the model is looked at by its loss on
-    rows that are held out, and training stops after 4 looks without a better one. Every setting
-    of `simcse train` may be given.
+    CORPUS is text with one sentence a line, or what else `simcse train` takes. The first 20,000
+    rows train at a gentle rate (data.limit, optim.lr); every 25 steps the model is looked at by its
+    loss on rows that are held out, and training stops after 4 looks without a better one. Every
+    setting of `simcse train` may be given. Token weights, if the model has any, are then counted
+    anew on CORPUS, from 1,000 rows on.
 
     OUTPUT/best/ is the chosen model. If none is better than the start model, or if it ranks your
     labelled --pairs or --groups worse, it is not handed over: there is no best/ but a refused/, and
