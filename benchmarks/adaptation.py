@@ -62,6 +62,7 @@ def adapt(
         "seconds": sum(step["seconds"] for step in steps),
         "pairs": dataclasses.asdict(found.pairs) if found.pairs else None,
         "refused": found.refusal,
+        "trained": found.trained,
     }
 
 
@@ -75,7 +76,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Table:
             pairs = run["pairs"]
             before, after = pairs["first"], pairs["second"]
             change = (before, after, after - before, pairs["low"], pairs["high"])
-            rows.append((corpus, run["seed"], *change, "no" if run["refused"] else "yes"))
+            what = "trained" if run["trained"] else "token weights alone"
+            rows.append((corpus, run["seed"], *change, "no" if run["refused"] else what))
     return Table("Mean reciprocal rank x100 of held-out pairs", columns, tuple(rows))
 
 

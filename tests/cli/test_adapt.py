@@ -98,7 +98,6 @@ def test_token_weights_are_counted_anew_on_the_corpus(
     tokens = counted.tokenizer.ids(corpus.read_text().splitlines())
     share = 16 / sum(map(len, tokens))  # eight sentences begin with it, eight end
     assert counted.token_weights.weight[dog].item() == pytest.approx(0.003 / (0.003 + share))
-    assert SentenceEncoder.load(run / "start").token_weights is None  # what was trained from
     assert simcse(*command, "--resume").code == 0
     again = SentenceEncoder.load(run / "best")
     assert again.token_weights.weight.equal(counted.token_weights.weight)
@@ -107,6 +106,30 @@ def test_token_weights_are_counted_anew_on_the_corpus(
     assert outcome.code == 0, outcome.err
     kept = SentenceEncoder.load(tmp_path / "few" / "best").token_weights
     assert kept.weight.equal(SentenceEncoder.load(weighed).token_weights.weight)
+
+
+def test_token_weights_alone_are_handed_over_where_training_takes_from_them(
+    simcse, tiny_model_folder, corpus, pairs, tmp_path, monkeypatch
+):
+    from simcse.train import adapt as adapting
+
+    monkeypatch.setattr(adapting, "COUNTED", 64)
+    ranks = iter([[0.5, 0.5, 0.5], [0.5, 0.5, 0.6], [0.5, 0.5, 0.7]] * 2)
+    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
+    weighed, run = tmp_path / "weighed", tmp_path / "run"
+    assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
+    command = ("adapt", corpus, "--model", weighed, "--output", run, "--pairs", pairs, *QUICK)
+    name = "model.safetensors"
+    for words in ((), ("--resume",)):
+        outcome = simcse(*command, *words)
+        assert outcome.code == 0, outcome.err
+        assert "training is left out" in outcome.out
+        assert "56.67" in outcome.out
+        start, best, last = (
+            read_safetensors(run / folder / name) for folder in ("start", "best", "last")
+        )
+        assert all(start[key].equal(best[key]) for key in start)
+        assert not all(start[key].equal(last[key]) for key in start)
 
 
 def test_a_model_no_look_found_better_is_refused(adapt, tmp_path):

@@ -40,12 +40,13 @@ def adapt(
     CORPUS is text with one sentence a line, or what else `simcse train` takes. The first 20,000
     rows train at a gentle rate (data.limit, optim.lr); every 25 steps the model is looked at by its
     loss on rows that are held out, and training stops after 4 looks without a better one. Every
-    setting of `simcse train` may be given. Token weights, if the model has any, are then counted
+    setting of `simcse train` may be given. Token weights, if the model has any, are first counted
     anew on CORPUS, from 1,000 rows on.
 
-    OUTPUT/best/ is the chosen model. If none is better than the start model, or if it ranks your
-    labelled --pairs or --groups worse, it is not handed over: there is no best/ but a refused/, and
-    the exit code is 6. Choose by the held-out loss alone with care: it always likes the corpus.
+    OUTPUT/best/ is the chosen model; where token weights alone rank your labelled --pairs or
+    --groups better than the trained model does, it has those alone. If none is better than the
+    start model, or if it ranks them worse, it is not handed over: there is no best/ but a refused/,
+    and the exit code is 6. Choose by the held-out loss alone with care: it always likes the corpus.
 
     \b
     Examples:
@@ -110,6 +111,8 @@ def _show(found: "Adaptation", output: Path, tables: "list[Table]") -> None:
 
     for table in tables:
         show(table, "table")
+    if not found.trained:
+        click.echo(f"token weights alone rank {tables[0].rows[0][0]} better: training is left out")
     run = found.training
     before, after = run.start.get("heldout_loss"), run.best.get("heldout_loss")
     if before is not None and after is not None:

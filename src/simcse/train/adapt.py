@@ -11,10 +11,9 @@ from simcse.evaluate.retrieval import RetrievalSet, query_scores
 from simcse.io.files import ReadCounts
 from simcse.io.locks import lock_folder
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.mlm import read_mlm_head
 from simcse.model.weighting import SMOOTHING, fit_token_weights
-from simcse.train.processes import is_first_process, join_processes
-from simcse.train.run import BEST, LAST, START, read_rows, refuse_used, train_run
+from simcse.train.processes import join_processes
+from simcse.train.run import BEST, START, read_rows, refuse_used, train_run
 from simcse.train.run import SETTINGS as RUN_SETTINGS
 from simcse.train.settings import TrainConfig
 from simcse.train.watch import Event, TrainReport
@@ -38,11 +37,13 @@ class Adaptation:
         training: the run.
         pairs: mean reciprocal rank x100 on the user's pairs, before and after; ``None`` without.
         refusal: why the model is not handed over; ``None`` if it is.
+        trained: whether training had a part in it, and not the token weights alone.
     """
 
     training: TrainReport
     pairs: PairedDifference | None
     refusal: str | None
+    trained: bool
 
 
 def adapt(
@@ -58,11 +59,11 @@ def adapt(
 ) -> Adaptation:
     """Train ``model`` on a user's text and leave ``best/`` only if it is no worse than before.
 
-    Token weights, where the model has them, are left out of training, for a model gets used to
-    them, and counted anew on the text after it.
+    Token weights, where the model has them, are counted anew on the text before; if ``pairs`` are
+    ranked better by them alone than by the trained model, they alone are handed over.
 
     The checkpoint is chosen by the loss on held-out rows; one that collapsed is never chosen. With
-    ``pairs``, which have no part in training or choice, the chosen model and the start model are
+    ``pairs``, which have no part in training or in that choice, the chosen model and the start model are
     compared. A model that is not handed over is moved from ``best/`` to ``refused/``.
 
     Args:
@@ -76,69 +77,61 @@ def adapt(
         observe: is told of every event.
     """
     with join_processes(config.train.timeout) as processes:
-        start = processes.from_first(lambda: _begin(model, output, config, resume=resume))
+        start = processes.from_first(
+            lambda: _begin(model, files, output, config, resume=resume, observe=observe)
+        )
     report = train_run(
         start, files, output, config, resume=resume, command=command, observe=observe
     )
     adapted = output / (REFUSED if (output / REFUSED).exists() else BEST)
-    if start != model and is_first_process():
-        _weigh(model, (adapted, output / LAST), files, config, observe)
-    found = None
+    found, trained = None, True
     if pairs is not None:
         before = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
         after = SentenceEncoder.load(adapted, precision="fp32")
-        found = compare_means(*(reciprocal_ranks(each.encode, pairs) for each in (before, after)))[
-            0
-        ]
+        ranks = [reciprocal_ranks(each.encode, pairs) for each in (before, after)]
+        if start != model:
+            counted = SentenceEncoder.load(start, precision="fp32")
+            alone = reciprocal_ranks(counted.encode, pairs)
+            if sum(alone) > sum(ranks[1]):
+                ranks[1], trained = alone, False
+                counted.save(adapted)
+        found = compare_means(*ranks)[0]
     refusal = _refusal(report, found)
     if refusal is not None and adapted.name == BEST:
         adapted.rename(output / REFUSED)
-    return Adaptation(report, found, refusal)
+    return Adaptation(report, found, refusal, trained)
 
 
-def _begin(model: str, output: Path, config: TrainConfig, *, resume: bool) -> str:
-    """Return what to train from: the start model, or what it is without its token weights."""
+def _begin(
+    model: str,
+    files: Sequence[Path],
+    output: Path,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    observe: Callable[[Event], None],
+) -> str:
+    """Return what to train from: the start model, or one made of it with token weights anew."""
     refuse_used(output, resume=resume)
     start = output / START
     if (output / RUN_SETTINGS).exists():
         return str(start) if start.exists() else model
-    encoder = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
-    if encoder.token_weights is None:
-        return model
-    with lock_folder(output):
-        encoder.with_token_weights(None).save(start)
-    return str(start)
-
-
-def _weigh(
-    model: str,
-    folders: Sequence[Path],
-    files: Sequence[Path],
-    config: TrainConfig,
-    observe: Callable[[Event], None],
-) -> None:
-    """Give trained models token weights: those of their text, or if it is short the old ones."""
     rows = read_rows(files, config, ReadCounts())
+    encoder = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
+    if encoder.token_weights is None or len(rows) < COUNTED:
+        return model
     texts = [text for row in rows for text in (row.anchor, row.positive, *row.negatives) if text]
-    told = {"corpus": [path.name for path in files], "sentences": len(texts)}
-    for folder in folders:
-        trained = SentenceEncoder.load(folder, precision="fp32")
-        if trained.token_weights is not None:
-            continue  # a run that was finished before
-        if len(rows) < COUNTED:
-            known = SentenceEncoder.load(model, precision="fp32")
-            weights, origin = known.token_weights, known.provenance.get("token_weights")
-        else:
-            vocabulary = trained.backbone.model.config.vocab_size
-            weights = fit_token_weights(trained.tokenizer.ids(texts), vocabulary)
-            origin = {**told, "smoothing": SMOOTHING}
-        weighed = trained.with_token_weights(weights, origin)
-        if config.loss.mlm_weight:
-            weighed.mlm_head, _ = read_mlm_head(weighed.backbone, folder)
-        weighed.save(folder)
-    if len(rows) >= COUNTED:
-        text = f"token weights counted anew on {len(texts):,} sentences"
-        observe({"event": "note", "text": text})
+    vocabulary = encoder.backbone.model.config.vocab_size
+    weights = fit_token_weights(encoder.tokenizer.ids(texts), vocabulary)
+    told = {
+        "corpus": [path.name for path in files],
+        "sentences": len(texts),
+        "smoothing": SMOOTHING,
+    }
+    with lock_folder(output):
+        encoder.with_token_weights(weights, told).save(start)
+    observe({"event": "note", "text": f"token weights counted anew on {len(texts):,} sentences"})
+    return str(start)
 
 
 def reciprocal_ranks(encode: Encode, asked: RetrievalSet) -> Sequence[float]:
