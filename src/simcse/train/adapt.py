@@ -63,8 +63,8 @@ def adapt(
     ranked better by them alone than by the trained model, they alone are handed over.
 
     The checkpoint is chosen by the loss on held-out rows; one that collapsed is never chosen. With
-    ``pairs``, which have no part in training or in that choice, the chosen model and the start model are
-    compared. A model that is not handed over is moved from ``best/`` to ``refused/``.
+    ``pairs``, which have no part in training or in that choice, the chosen model and the start
+    model are compared. A model that is not handed over is moved from ``best/`` to ``refused/``.
 
     Args:
         model: the start model, a folder, bundled name or hub id.
