@@ -1,5 +1,9 @@
 """``simcse adapt``: a model for the user's text, handed over only if it is no worse."""
 
+import subprocess
+import sys
+from itertools import product
+
 import pytest
 
 from simcse import SentenceEncoder
@@ -114,7 +118,8 @@ def test_token_weights_alone_are_handed_over_where_training_takes_from_them(
     from simcse.train import adapt as adapting
 
     monkeypatch.setattr(adapting, "COUNTED", 64)
-    ranks = iter([[0.5, 0.5, 0.5], [0.5, 0.5, 0.6], [0.5, 0.5, 0.7]] * 2)
+    before, trained, alone = [0.5, 0.5, 0.5], [0.5, 0.5, 0.6], [0.5, 0.5, 0.7]
+    ranks = iter([before, trained, alone, before, alone, alone, before, alone, alone])
     monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
     weighed, run = tmp_path / "weighed", tmp_path / "run"
     assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
@@ -130,6 +135,27 @@ def test_token_weights_alone_are_handed_over_where_training_takes_from_them(
         )
         assert all(start[key].equal(best[key]) for key in start)
         assert not all(start[key].equal(last[key]) for key in start)
+    outcome = simcse(*command, "optim.lr=1e-30", "--output", tmp_path / "other")
+    assert outcome.code == 0, outcome.err  # training did nothing, the weights did
+    assert "training is left out" in outcome.out
+
+
+@pytest.mark.slow
+def test_several_processes_adapt_one_model(tiny_model_folder, simcse, pairs, tmp_path):
+    corpus, weighed, run = tmp_path / "corpus.txt", tmp_path / "weighed", tmp_path / "run"
+    rows = [f"{x} {a} and the {b} {c}\n" for x in ("a", "the") for a, b, c in product(*[WORDS] * 3)]
+    corpus.write_text("".join(rows))
+    assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
+    command = ("adapt", corpus, "--model", weighed, "--output", run, "--pairs", pairs, *QUICK)
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "simcse")
+    words = [sys.executable, *launch, *map(str, command)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    assert (run / "start").exists(), ended.stderr[-2000:]
+    if "not handed over" in ended.stderr:  # how a tiny model turns out is no matter here
+        assert (run / "refused").exists() is not (run / "best").exists()
+    else:
+        assert (ended.returncode, ended.stdout.count("report.html")) == (0, 1), ended.stderr[-2000:]
+        assert (run / "best").exists()
 
 
 def test_a_model_no_look_found_better_is_refused(adapt, tmp_path):

@@ -44,7 +44,7 @@ def adapt(
     anew on CORPUS, from 1,000 rows on.
 
     OUTPUT/best/ is the chosen model; where token weights alone rank your labelled --pairs or
-    --groups better than the trained model does, it has those alone. If none is better than the
+    --groups as well as the trained model does, it has those alone. If none is better than the
     start model, or if it ranks them worse, it is not handed over: there is no best/ but a refused/,
     and the exit code is 6. Choose by the held-out loss alone with care: it always likes the corpus.
 
@@ -58,6 +58,7 @@ def adapt(
     from simcse.cli.train import read_settings, stored_settings, write_report
     from simcse.errors import NumericError
     from simcse.train import adapt as adapting
+    from simcse.train.processes import is_first_process
 
     if pairs is not None and groups is not None:
         raise click.UsageError("give --pairs or --groups, not both")
@@ -76,6 +77,8 @@ def adapt(
             command=command,
             observe=progress,
         )
+    if not is_first_process():  # of several, started by torchrun: the first speaks for all
+        return
     tables = [_table(found, asked.name)] if asked else []
     write_report(output, *tables, title="Adaptation")
     if found.refusal:
@@ -112,7 +115,9 @@ def _show(found: "Adaptation", output: Path, tables: "list[Table]") -> None:
     for table in tables:
         show(table, "table")
     if not found.trained:
-        click.echo(f"token weights alone rank {tables[0].rows[0][0]} better: training is left out")
+        click.echo(
+            f"token weights alone rank {tables[0].rows[0][0]} no worse: training is left out"
+        )
     run = found.training
     before, after = run.start.get("heldout_loss"), run.best.get("heldout_loss")
     if before is not None and after is not None:

@@ -60,7 +60,7 @@ def adapt(
     """Train ``model`` on a user's text and leave ``best/`` only if it is no worse than before.
 
     Token weights, where the model has them, are counted anew on the text before; if ``pairs`` are
-    ranked better by them alone than by the trained model, they alone are handed over.
+    ranked no worse by them alone than by the trained model, they alone are handed over.
 
     The checkpoint is chosen by the loss on held-out rows; one that collapsed is never chosen. With
     ``pairs``, which have no part in training or in that choice, the chosen model and the start
@@ -80,9 +80,21 @@ def adapt(
         start = processes.from_first(
             lambda: _begin(model, files, output, config, resume=resume, observe=observe)
         )
-    report = train_run(
-        start, files, output, config, resume=resume, command=command, observe=observe
-    )
+        report = train_run(
+            start, files, output, config, resume=resume, command=command, observe=observe
+        )
+        return processes.from_first(lambda: _judge(model, start, output, config, report, pairs))
+
+
+def _judge(
+    model: str,
+    start: str,
+    output: Path,
+    config: TrainConfig,
+    report: TrainReport,
+    pairs: RetrievalSet | None,
+) -> Adaptation:
+    """Rank the labelled pairs, put the better model into ``best/``, refuse it if it is worse."""
     adapted = output / (REFUSED if (output / REFUSED).exists() else BEST)
     found, trained = None, True
     if pairs is not None:
@@ -92,11 +104,11 @@ def adapt(
         if start != model:
             counted = SentenceEncoder.load(start, precision="fp32")
             alone = reciprocal_ranks(counted.encode, pairs)
-            if sum(alone) > sum(ranks[1]):
+            if sum(alone) >= sum(ranks[1]):
                 ranks[1], trained = alone, False
                 counted.save(adapted)
         found = compare_means(*ranks)[0]
-    refusal = _refusal(report, found)
+    refusal = _refusal(report, found, trained=trained)
     if refusal is not None and adapted.name == BEST:
         adapted.rename(output / REFUSED)
     return Adaptation(report, found, refusal, trained)
@@ -148,8 +160,8 @@ def _told(config: TrainConfig) -> dict[str, Any]:
     return {} if pooling is None else {"pooling": pooling}
 
 
-def _refusal(report: TrainReport, found: PairedDifference | None) -> str | None:
-    if report.start and report.best_step == 0:
+def _refusal(report: TrainReport, found: PairedDifference | None, *, trained: bool) -> str | None:
+    if trained and report.start and report.best_step == 0:
         return "no look at the model was better than the start model on the held-out rows"
     if found is not None and found.difference < 0:
         return (

@@ -123,6 +123,9 @@ ALONE = Processes()
 def join_processes(timeout: float) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, if it did, until the block ends.
 
+    A block within a block is of the same union: to part and meet again is not safe, the second
+    meeting finds the addresses of the first.
+
     Args:
         timeout: seconds after which a process that does not answer counts as lost.
 
@@ -132,6 +135,9 @@ def join_processes(timeout: float) -> Iterator[Processes]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE
+        return
+    if dist.is_initialized():
+        yield Processes(dist.get_rank(), world)
         return
     cuda = torch.cuda.is_available()
     if cuda:
