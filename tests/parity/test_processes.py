@@ -89,13 +89,11 @@ def test_two_processes_are_resumed_to_the_same_bits(shares):
     assert set(found["whole"]) == {"best/model.safetensors", "last/model.safetensors"}
 
 
-@pytest.mark.slow
-def test_torchrun_starts_two_processes_that_leave_one_run(tiny_model_folder, text, tmp_path):
-    run = tmp_path / "run"
+def _train_by_two(model, text, run, *words):
     command = (
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-        *("-m", "simcse", "train", "--model", tiny_model_folder, "--train", text, "--output", run),
-        *("optim.batch_size=8", "eval.dev=none", "loss.mlm_weight=0.1"),
+        *("-m", "simcse", "train", "--model", model, "--train", text, "--output", run),
+        *("optim.batch_size=8", "eval.dev=none", *words),
     )
     process = subprocess.Popen(
         list(map(str, command)), stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
@@ -106,7 +104,23 @@ def test_torchrun_starts_two_processes_that_leave_one_run(tiny_model_folder, tex
         os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its processes
         raise
     assert process.returncode == 0, told[-2000:]
+    return out, told
+
+
+@pytest.mark.slow
+def test_torchrun_starts_two_processes_that_leave_one_run(tiny_model_folder, text, tmp_path):
+    run = tmp_path / "run"
+    out, _ = _train_by_two(tiny_model_folder, text, run, "loss.mlm_weight=0.1")
     assert out.count("8 steps") == 1
     log = (run / "log.jsonl").read_text()
     assert log.count('"event": "step"') == 8
     assert "world_size = 2" in (run / "settings.toml").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_part_and_meet_again_for_every_seed(tiny_model_folder, text, tmp_path):
+    run = tmp_path / "runs"
+    _train_by_two(tiny_model_folder, text, run, "--seeds", "3", "optim.max_steps=2")
+    for seed in range(3):
+        log = (run / f"seed-{seed}" / "log.jsonl").read_text()
+        assert log.count('"event": "step"') == 2

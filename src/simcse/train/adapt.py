@@ -80,9 +80,10 @@ def adapt(
         start = processes.from_first(
             lambda: _begin(model, files, output, config, resume=resume, observe=observe)
         )
-        report = train_run(
-            start, files, output, config, resume=resume, command=command, observe=observe
-        )
+    report = train_run(
+        start, files, output, config, resume=resume, command=command, observe=observe
+    )
+    with join_processes(config.train.timeout) as processes:
         return processes.from_first(lambda: _judge(model, start, output, config, report, pairs))
 
 

@@ -7,6 +7,7 @@ the loss of the whole batch. Of that loss it differentiates its own embeddings o
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from simcse.errors import ResourceError
 
@@ -117,14 +119,15 @@ class Processes:
 
 
 ALONE = Processes()
+_MEETINGS = itertools.count()  # the same in every process
 
 
 @contextlib.contextmanager
 def join_processes(timeout: float) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, if it did, until the block ends.
 
-    A block within a block is of the same union: to part and meet again is not safe, the second
-    meeting finds the addresses of the first.
+    They may part and meet again: each meeting has names of its own in the store that they share,
+    or the second would find the addresses of the first.
 
     Args:
         timeout: seconds after which a process that does not answer counts as lost.
@@ -136,18 +139,16 @@ def join_processes(timeout: float) -> Iterator[Processes]:
     if world == 1:
         yield ALONE
         return
-    if dist.is_initialized():
-        yield Processes(dist.get_rank(), world)
-        return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend, limit = "cpu:gloo,cuda:nccl" if cuda else "gloo", timedelta(seconds=timeout)
     with _naming_the_loss():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout)
-        )
+        store, rank, _ = next(rendezvous("env://", timeout=limit))
+        own = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)
     try:
-        yield Processes(dist.get_rank(), world)
+        yield Processes(rank, world)
     finally:
         dist.destroy_process_group()
 
