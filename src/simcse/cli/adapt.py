@@ -77,7 +77,7 @@ def adapt(
             command=command,
             observe=progress,
         )
-    if not is_first_process():  # of several, started by torchrun: the first speaks for all
+    if not is_first_process():
         return
     tables = [_table(found, asked.name)] if asked else []
     write_report(output, *tables, title="Adaptation")

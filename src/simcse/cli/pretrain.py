@@ -120,10 +120,7 @@ def _shape(size: str | None, told: dict[str, Any]) -> "NewModel":
 def _run(start: Any, *arguments: Any, **options: Any) -> "TrainReport":  # noqa: ANN401 - passed on
     from simcse.cli.progress import TrainProgress
     from simcse.train.pretrain import pretrain as train
-    from simcse.train.processes import is_first_process
 
-    if not is_first_process():
-        return train(start, *arguments, **options)
     with TrainProgress("pretraining") as progress:
         return train(start, *arguments, **options, observe=progress)
 

@@ -66,10 +66,14 @@ class _Live(ABC):
 class TrainProgress(_Live):
     """A bar with loss, sentences a second and ETA; a line for every look at the model.
 
+    Of several processes, started by torchrun, the first speaks for all.
+
     Pass it as ``observe`` to `simcse.train.loop.fit`.
     """
 
     def __init__(self, title: str = "training") -> None:
+        from simcse.train.processes import is_first_process
+
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -79,7 +83,7 @@ class TrainProgress(_Live):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[looks]}"),
-            console=Console(file=sys.stderr),
+            console=Console(file=sys.stderr, quiet=not is_first_process()),
         )
         self.task = self.bar.add_task(title, total=None, loss=0.0, rate=0.0, tokens=0.0, looks="")
         self.loss: float | None = None

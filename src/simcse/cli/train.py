@@ -166,13 +166,12 @@ def _one_run(
     from simcse.train.run import train_run
 
     command = shlex.join(["simcse", *click.get_current_context().obj])
-    if not is_first_process():  # of several, started by torchrun: the first speaks for all
-        return train_run(model, files, output, config, resume=resume, command=command)
     with TrainProgress(f"seed {config.seed}") as progress:
         report = train_run(
             model, files, output, config, resume=resume, command=command, observe=progress
         )
-    write_report(output)
+    if is_first_process():
+        write_report(output)
     return report
 
 
