@@ -37,24 +37,24 @@ models: models/mini/model.safetensors
 
 models/next.tsv.gz: | $(STAMP)
 	mkdir -p $(@D)
-	$(BIN)/simcse data neighbours $(DATA)/wiki/wiki_ordered.txt.gz --next 2 --output $@
+	$(BIN)/simcse data neighbors $(DATA)/wiki/wiki_ordered.txt.gz --next 2 --output $@
 
 models/nli.tsv.gz: | $(STAMP)
 	mkdir -p $(@D)
 	$(BIN)/simcse data nli $(DATA)/nli/nli_labelled.tsv.gz --positives entailment \
 		--hard-negatives contradiction,neutral --every --output $@
 
-models/neighbours/report.html: models/next.tsv.gz
+models/neighbors/report.html: models/next.tsv.gz
 	$(TRAIN) --model $(START) --train $< model.pooling=mean model.max_length=32 \
 		optim.lr=3e-4 optim.batch_size=128 data.limit=80000 eval.every=100
 
-SUPERVISED = $(TRAIN) --model models/neighbours/last --train $< model.pooling=mean_first_last \
+SUPERVISED = $(TRAIN) --model models/neighbors/last --train $< model.pooling=mean_first_last \
 	model.max_length=128 loss.matryoshka=256,128,64 optim.lr=2e-4 optim.batch_size=64 eval.every=274
 
-models/plain/seeds.json: models/nli.tsv.gz models/neighbours/report.html
+models/plain/seeds.json: models/nli.tsv.gz models/neighbors/report.html
 	$(SUPERVISED) --seeds 3
 
-models/sharp/seeds.json: models/nli.tsv.gz models/neighbours/report.html
+models/sharp/seeds.json: models/nli.tsv.gz models/neighbors/report.html
 	$(SUPERVISED) --seeds 2 model.dropout=0.0 loss.temperature=0.02
 
 models/mini/model.safetensors: models/sharp/seeds.json models/plain/seeds.json

@@ -1,4 +1,4 @@
-"""What `simcse adapt` does for three corpora: labelled pairs that it never sees, before and after.
+"""What `simcse adapt` does for three corpora: labeled pairs that it never sees, before and after.
 
     python adaptation.py mini results/adaptation.json [--rows 6400] [--seeds 3] [--runs FOLDER]
 

@@ -1,6 +1,6 @@
 """Which look each way of choosing keeps, and what it scores.
 
-After a run of several seeds with ``eval.dev=stsb,heldout eval.keep_all=true``:
+After a run of several seeds with ``eval.dev=stsb,heldout eval.save_all=true``:
 
     python choice.py runs/unsup results/choice-unsup.json [--tests]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from simcse.bench.outcome import agreements, race_results
-from simcse.bench.race import Contestant, race, ratios
+from simcse.bench.race import System, race, ratios
 from simcse.bench.train import steps
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
@@ -36,7 +36,7 @@ def main(model: str, source: str, output: str) -> None:
     texts = list(itertools.islice(read_sentences(source), BATCH * BATCHES))
     timings = race(
         [
-            Contestant(name, "deterministic:step", {**task, "model": model, "sentences": texts})
+            System(name, "deterministic:step", {**task, "model": model, "sentences": texts})
             for name, task in (
                 ("default", {"deterministic": False}),
                 ("train.deterministic=true", {"deterministic": True}),
@@ -57,7 +57,7 @@ def main(model: str, source: str, output: str) -> None:
             "model": Path(model).name,
             "rounds": ROUNDS,
             "versions": versions(),
-            "contestants": race_results(timings, agreement),
+            "systems": race_results(timings, agreement),
         },
     )
 

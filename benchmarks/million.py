@@ -24,8 +24,8 @@ import numpy as np
 
 from simcse.index.approximate import Kind
 from simcse.index.embedded import EmbeddedIndex
-from simcse.index.places import create_index, is_address, open_index
 from simcse.index.protocol import VectorIndex
+from simcse.index.uri import create_index, is_address, open_index
 from simcse.io.files import sha256_file
 from simcse.io.rows import read_rows
 from simcse.io.vectors import read_vectors, vector_writer

@@ -18,7 +18,7 @@ import numpy as np
 
 from simcse.bench.exported import Work, repeated
 from simcse.bench.outcome import race_results, race_table
-from simcse.bench.race import Contestant, race
+from simcse.bench.race import System, race
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
 from simcse.model.names import BUNDLED
@@ -42,7 +42,7 @@ def wordllama(sentences: Sequence[str], *, repeats: int) -> Work:
     return repeated(encode, repeats)
 
 
-def contestants(other: str, sentences: Sequence[str], repeats: int) -> list[Contestant]:
+def systems(other: str, sentences: Sequence[str], repeats: int) -> list[System]:
     """Name who encodes: our models first, at the precision we choose here."""
     task: dict[str, Any] = {"sentences": list(sentences), "repeats": repeats}
     cut = {**task, "max_length": MAX_LENGTH}
@@ -50,13 +50,13 @@ def contestants(other: str, sentences: Sequence[str], repeats: int) -> list[Cont
     theirs = {**cut, "model": other}
     runtime = {**theirs, "runtime": "openvino", "dtype": "bf16"}
     return [
-        *(Contestant(name, ours, {**cut, "model": name, "precision": "auto"}) for name in BUNDLED),
-        Contestant(f"{other}, simcse", ours, {**theirs, "precision": "auto"}),
-        Contestant(
+        *(System(name, ours, {**cut, "model": name, "precision": "auto"}) for name in BUNDLED),
+        System(f"{other}, simcse", ours, {**theirs, "precision": "auto"}),
+        System(
             f"{other}, sentence-transformers", "simcse.bench.encode:sentence_transformers", theirs
         ),
-        Contestant(f"{other}, OpenVINO bf16", "simcse.bench.exported:encode", runtime),
-        Contestant("WordLlama 256", "models:wordllama", task),
+        System(f"{other}, OpenVINO bf16", "simcse.bench.exported:encode", runtime),
+        System("WordLlama 256", "models:wordllama", task),
     ]
 
 
@@ -71,14 +71,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # of the contestants' processes
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # of the systems' processes
     texts = list(itertools.islice(read_sentences(asked.source), asked.sentences))
-    found = race(contestants(asked.other, texts, asked.repeats), rounds=asked.rounds, observe=print)
+    found = race(systems(asked.other, texts, asked.repeats), rounds=asked.rounds, observe=print)
     alone: list[float | None] = [None] * len(found)
     title = f"Encode {len(texts):,} sentences of at most {MAX_LENGTH} tokens"
     print(to_markdown(race_table(title, found, alone)))
     results = {"title": title, "repeats": asked.repeats, "versions": versions()}
-    write_results(asked.output, {**results, "contestants": race_results(found, alone)})
+    write_results(asked.output, {**results, "systems": race_results(found, alone)})
 
 
 if __name__ == "__main__":

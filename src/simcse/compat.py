@@ -180,7 +180,7 @@ class SimCSE:
         """Load an index that `save_index` or `simcse index build` made with the same model.
 
         Raises:
-            ArtefactError: it is damaged, or another model's.
+            ArtifactError: it is damaged, or another model's.
         """
         stored = EmbeddedIndex.open(folder)
         stored.require_model(stamp(self.encoder, self.name))

@@ -4,7 +4,7 @@ SimcseError (1)
 ├── UsageError (2)        the call is wrong: option, setting, argument
 │   └── ConfigError       a setting has a wrong name or value
 ├── DataError (3)         the user's data is wrong: row, encoding, no usable rows
-├── ArtefactError (4)     a model, index or result folder is damaged, foreign or unsafe
+├── ArtifactError (4)     a model, index or result folder is damaged, foreign or unsafe
 ├── ResourceError (5)     the machine refuses: disk full, read-only, locked, extra not installed
 ├── NumericError (6)      training or evaluation left the finite numbers
 └── StoppedError (128 + signal)  a signal asked a run to stop, and it can be resumed
@@ -36,8 +36,8 @@ class DataError(SimcseError):
     exit_code = 3
 
 
-class ArtefactError(SimcseError):
-    """A stored model or result is damaged, incomplete, unsafe or not recognised."""
+class ArtifactError(SimcseError):
+    """A stored model or result is damaged, incomplete, unsafe or not recognized."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""The losses of SimCSE: contrastive with in-batch and hard negatives, MLM term, regulariser."""
+"""The losses of SimCSE: contrastive with in-batch and hard negatives, MLM term, regularizer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from simcse.errors import ConfigError, UsageError
 
 Piece = TypeVar("Piece")
-Regulariser = Literal["none", "uniformity", "spectrum"]
+Regularizer = Literal["none", "uniformity", "spectrum"]
 ContrastiveForm = Literal["softmax", "decoupled", "debiased", "focal"]
 Form = Literal["softmax", "decoupled", "debiased", "focal", "classifier"]
 Similarity = Literal["cosine", "dot"]
@@ -19,7 +19,7 @@ Similarity = Literal["cosine", "dot"]
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised.
+    """What is minimized.
 
     Attributes:
         temperature: divisor of the similarity.
@@ -28,12 +28,12 @@ class LossConfig:
         hard_negative_weight: the paper's alpha, on the row's own hard negatives.
         mask_duplicates: sentences with equal text are not each other's negatives.
         form: the paper's softmax, a published variant (see `contrastive_loss`), or SBERT's
-            ``classifier`` on labelled pairs in place of any contrastive loss.
+            ``classifier`` on labeled pairs in place of any contrastive loss.
         debias: for ``form=debiased``, the chance that a negative means the same as the anchor.
         focal_margin: for ``form=focal``, its m.
         matryoshka: sizes at which the first dimensions alone are trained to be embeddings, too.
         dropout_free_negatives: compare different sentences as they are without dropout.
-        repetition: largest share of a positive's tokens that are repeated (`simcse.augment`).
+        repetition: largest share of a positive's tokens that are repeated (`simcse.data.augment`).
         dimension_weight: factor of `dimension_loss`; 0 leaves it out.
         dimension_temperature: its temperature.
         contrastive_weight: factor of the contrastive loss, or the classifier's; 0 trains the MLM
@@ -43,8 +43,8 @@ class LossConfig:
         queue: embeddings of earlier batches that are negatives, too; 0 for none.
         momentum: how much a step leaves of the encoder that made them.
         dropout_sampling: rates that anchors and positives each draw theirs from, at every step.
-        regulariser: what spreads the embeddings, besides the contrastive loss it is added to.
-        regulariser_weight: its factor.
+        regularizer: what spreads the embeddings, besides the contrastive loss it is added to.
+        regularizer_weight: its factor.
     """
 
     temperature: float = 0.05  # Gao et al. 2021, table D.1
@@ -67,8 +67,8 @@ class LossConfig:
     queue: int = 0  # Wu et al. 2022: 2.5 batches do best
     momentum: float = 0.995  # the same
     dropout_sampling: tuple[float, ...] | None = None
-    regulariser: Regulariser = "none"
-    regulariser_weight: float = 0.1
+    regularizer: Regularizer = "none"
+    regularizer_weight: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -85,10 +85,10 @@ class LossConfig:
         if not 0 < self.mlm_rate < 1:
             raise ConfigError(f"loss.mlm_rate must be between 0 and 1, got {self.mlm_rate}")
         self._check_variants()
-        if not self.regulariser_weight > 0:
+        if not self.regularizer_weight > 0:
             raise ConfigError(
-                f"loss.regulariser_weight must be > 0, got {self.regulariser_weight}; to leave it "
-                "out: loss.regulariser=none"
+                f"loss.regularizer_weight must be > 0, got {self.regularizer_weight}; to leave it "
+                "out: loss.regularizer=none"
             )
 
     def _check_variants(self) -> None:
@@ -234,7 +234,7 @@ def _debiased(logits: Tensor, own: Tensor, share: float, *, lowest: float) -> Te
 def dimension_loss(anchors: Tensor, positives: Tensor, *, temperature: float) -> Tensor:
     """Tell each dimension from all others by its values over the batch, (N, D) and (N, D).
 
-    The contrastive loss of the columns, standardised over the batch, instead of the rows: Xu et
+    The contrastive loss of the columns, standardized over the batch, instead of the rows: Xu et
     al. 2023, SimCSE++.
 
     Returns:
@@ -250,7 +250,7 @@ def dimension_loss(anchors: Tensor, positives: Tensor, *, temperature: float) ->
     return nn.functional.cross_entropy(correlations / temperature, dimensions)
 
 
-def spread_penalty(embeddings: Tensor, kind: Regulariser) -> Tensor:
+def spread_penalty(embeddings: Tensor, kind: Regularizer) -> Tensor:
     """Return what is large where embeddings (N, D) crowd together; 0 for ``none``.
 
     ``uniformity`` is that of Wang and Isola 2020 as a loss: log E exp(-2 ||x - y||^2) over pairs.

@@ -1,7 +1,7 @@
 """Layers that straighten a finished embedding space: whitening, all-but-the-top, flow.
 
 Each is fitted on the embeddings of a named corpus and maps (N, D) to (N, K) after pooling and
-head, before normalisation. Gao et al. 2021 compare their model with the first and the last.
+head, before normalization. Gao et al. 2021 compare their model with the first and the last.
 """
 
 import math
@@ -48,7 +48,7 @@ class Affine(nn.Module):
 class Flow(nn.Module):
     """A compact Glow: an invertible map (N, D) -> (N, D) to a standard normal distribution.
 
-    Steps of activation normalisation, a learnt linear mixing and an additive coupling, as
+    Steps of activation normalization, a learnt linear mixing and an additive coupling, as
     Kingma and Dhariwal 2018 build them and BERT-flow (Li et al. 2020) uses them on embeddings.
     """
 
@@ -75,7 +75,7 @@ class Flow(nn.Module):
         return torch.stack([step.log_volume() for step in self._each()]).sum()
 
     def start(self, vectors: Tensor) -> None:
-        """Set each step's normalisation from the first data seen: vectors (N, D)."""
+        """Set each step's normalization from the first data seen: vectors (N, D)."""
         for step in self._each():
             vectors = step.start(vectors)
 
@@ -121,7 +121,7 @@ class _FlowStep(nn.Module):
         return volume
 
     def start(self, vectors: Tensor) -> Tensor:
-        """Normalise each dimension of the first data seen: Glow, section 3.1."""
+        """Normalize each dimension of the first data seen: Glow, section 3.1."""
         self.shift.copy_(-vectors.mean(0))
         self.log_scale.copy_(-vectors.std(0).clamp_min(1e-6).log())
         started: Tensor = self(vectors)
@@ -132,9 +132,9 @@ def fit_whitening(vectors: ArrayLike, *, dimensions: int | None = None) -> Affin
     """Fit BERT-whitening (Su et al. 2021): mean 0, covariance I, the K widest directions.
 
     Args:
-        vectors: (N, D) embeddings of the corpus, before normalisation.
+        vectors: (N, D) embeddings of the corpus, before normalization.
         dimensions: K; ``None`` keeps all that are spanned by more sentences than dimensions:
-            D - 1 for a backbone that ends in layer normalisation, which takes one away.
+            D - 1 for a backbone that ends in layer normalization, which takes one away.
 
     Raises:
         UsageError: ``dimensions`` is not in 1..D.
@@ -161,7 +161,7 @@ def fit_all_but_the_top(vectors: ArrayLike, *, directions: int | None = None) ->
     """Fit all-but-the-top (Mu and Viswanath 2018): mean and widest directions taken away.
 
     Args:
-        vectors: (N, D) embeddings of the corpus, before normalisation.
+        vectors: (N, D) embeddings of the corpus, before normalization.
         directions: how many; ``None`` is D / 100, at least 1, as the authors advise.
 
     Raises:
@@ -189,7 +189,7 @@ def fit_flow(
     """Fit a flow by maximum likelihood, as BERT-flow (Li et al. 2020) does.
 
     Args:
-        vectors: (N, D) embeddings of the corpus, before normalisation.
+        vectors: (N, D) embeddings of the corpus, before normalization.
         epochs: passes over them.
         seed: of the first weights and of the order.
         observe: is told step, number of steps and negative log-likelihood in nats a dimension.
@@ -206,26 +206,26 @@ def fit_flow(
         flow = Flow(rows.shape[1])
         flow.start(rows[torch.randperm(len(rows))[: 16 * FLOW_BATCH]])
         order = torch.cat([torch.randperm(len(rows)) for _ in range(epochs)])
-    _maximise_likelihood(flow, rows, order, observe)
+    _maximize_likelihood(flow, rows, order, observe)
     return flow
 
 
-def _maximise_likelihood(
+def _maximize_likelihood(
     flow: Flow, rows: Tensor, order: Tensor, observe: Callable[[int, int, float], None]
 ) -> None:
     flow.requires_grad_(True)
-    optimiser = torch.optim.Adam(flow.parameters(), lr=FLOW_RATE)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=FLOW_RATE)
     steps = len(order) // FLOW_BATCH
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     for number in range(steps):
         latent = flow(rows[order[number * FLOW_BATCH : (number + 1) * FLOW_BATCH]])  # (B, D)
         likelihood = -0.5 * (latent**2).sum(1).mean() + flow.log_volume()
         loss = 0.5 * math.log(2 * math.pi) - likelihood / flow.dimensions
         if not loss.isfinite():
             raise NumericError(f"the flow's likelihood is {loss.item()} at step {number + 1}")
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         observe(number + 1, steps, loss.item())
     flow.requires_grad_(False)

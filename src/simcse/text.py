@@ -17,7 +17,7 @@ Truncation = Literal["error", "warn", "cut"]
 class TokenBatch:
     """B sentences as one row of T tokens, shortest sentence first.
 
-    Sorting makes sentences of similar length neighbours, so attention can treat them as one
+    Sorting makes sentences of similar length neighbors, so attention can treat them as one
     dense block. `restore` brings rows computed here back to the caller's order.
 
     Attributes:
@@ -87,7 +87,7 @@ class Tokenizer:
 
     Attributes:
         max_length: limit in tokens, special tokens included.
-        seen: sentences tokenised so far.
+        seen: sentences tokenized so far.
         truncated: how many of them were cut.
         tokens: what they came to.
     """
@@ -100,7 +100,7 @@ class Tokenizer:
         self.tokens = 0
 
     def ids(self, texts: Sequence[str], *, truncation: Truncation = "cut") -> list[list[int]]:
-        """Tokenise sentences to id lists of at most `max_length`, special tokens included.
+        """Tokenize sentences to id lists of at most `max_length`, special tokens included.
 
         Raises:
             DataError: ``truncation`` is "error" and a sentence is longer than `max_length`.
@@ -125,7 +125,7 @@ class Tokenizer:
         return rows
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
-        """Tokenise and pack, cutting what is too long."""
+        """Tokenize and pack, cutting what is too long."""
         return pack(self.ids(texts))
 
     def _call(self, texts: list[str], **options: Any) -> list[list[int]]:  # noqa: ANN401 - passed through

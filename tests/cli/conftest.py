@@ -44,12 +44,12 @@ def small_data(tmp_path, monkeypatch):
     for name in (*STS_TASKS[:5], "stsb-test", "stsb-dev", "sickr-test", "sickr-all"):
         files[f"sts/{name}.tsv"] = rated
     for name in ("mr", "cr", "subj", "mpqa"):
-        files[f"transfer_senteval/{name}.tsv"] = labelled("10")
+        files[f"transfer_senteval/{name}.tsv"] = labeled("10")
     for part in ("train", "dev", "test"):
-        files[f"transfer/sst2-{part}.tsv"] = labelled("01")
+        files[f"transfer/sst2-{part}.tsv"] = labeled("01")
     for part in ("train", "test"):
-        files[f"transfer_senteval/trec-{part}.tsv"] = labelled(["ABBR", "DESC", "NUM"])
-        files[f"transfer_senteval/mrpc-{part}.tsv"] = [f"{row}\tthe cat" for row in labelled("01")]
+        files[f"transfer_senteval/trec-{part}.tsv"] = labeled(["ABBR", "DESC", "NUM"])
+        files[f"transfer_senteval/mrpc-{part}.tsv"] = [f"{row}\tthe cat" for row in labeled("01")]
     for path, rows in files.items():
         file = tmp_path / "data" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def small_data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def labelled(labels):
+def labeled(labels):
     """Twelve sentences of a label's own letter for each label."""
     letters = dict(zip(labels, "aeiou", strict=False))
     return [f"{label}\tthe {letters[label] * (1 + i)}" for label in labels for i in range(12)]

@@ -15,7 +15,7 @@ import pytest
 from commands import Command
 from simcse import SentenceEncoder
 from simcse.engine.shards import encode_shard, plan
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.files import ReadCounts
 from simcse.io.parquet import import_pyarrow
@@ -213,5 +213,5 @@ def test_a_part_is_what_was_written(tmp_path):
     np.testing.assert_array_equal(np.concatenate([v for _, v in found]), vectors[[0, 1, 0]])
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     for missing in ("b.parquet", "c.parquet"):
-        with pytest.raises(ArtefactError, match=f"cannot read .*{missing}"):
+        with pytest.raises(ArtifactError, match=f"cannot read .*{missing}"):
             list(read_part(tmp_path / missing))

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from simcse.evaluate.known import (
+from simcse.evaluate.reference_scores import (
     STS_ANSWERS,
     STS_OTHERS,
     STS_TOLERANCE,

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from simcse.evaluate import known
+from simcse.evaluate import reference_scores as known
 from simcse.model.encoder import SentenceEncoder
 
 TEXTS = ["the dog runs", "a cat", "the man plays", "two women eat", "guitar", "a", "run", "eat it"]

@@ -64,4 +64,4 @@ def test_a_training_is_followed_by_its_looks(simcse, small_data, run, tmp_path):
 def test_a_run_without_looks_says_what_keeps_them(simcse, small_data, tmp_path):
     done = simcse("evaluate", "isotropy", "--run", tmp_path, "--data", small_data)
     assert done.code == 2
-    assert "eval.keep_all=true" in done.err
+    assert "eval.save_all=true" in done.err

@@ -1,4 +1,4 @@
-"""``simcse data neighbours`` and ``simcse data nli``."""
+"""``simcse data neighbors`` and ``simcse data nli``."""
 
 import random
 
@@ -27,11 +27,11 @@ def corpus(tmp_path):
     return path
 
 
-def test_neighbours_are_pairs_to_train_on(simcse, corpus, tmp_path):
+def test_neighbors_are_pairs_to_train_on(simcse, corpus, tmp_path):
     output = tmp_path / "pairs.tsv.gz"
-    outcome = simcse("data", "neighbours", corpus, "--next", 3, "--output", output)
+    outcome = simcse("data", "neighbors", corpus, "--next", 3, "--output", output)
     assert outcome.code == 0, outcome.err
-    assert "299 pairs; neighbours share " in outcome.err
+    assert "299 pairs; neighbors share " in outcome.err
     rows = read_examples(output)
     lines = corpus.read_text().splitlines()
     assert [row.anchor for row in rows] == lines[:-1]
@@ -42,27 +42,27 @@ def test_a_shuffled_corpus_leaves_no_file(simcse, corpus, tmp_path):
     lines = corpus.read_text().splitlines()
     random.Random(0).shuffle(lines)
     corpus.write_text("\n".join(lines))
-    outcome = simcse("data", "neighbours", corpus, "--output", tmp_path / "pairs.tsv")
+    outcome = simcse("data", "neighbors", corpus, "--output", tmp_path / "pairs.tsv")
     assert outcome.code == 3
     assert "not in document order" in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
 
 
 def test_nli_becomes_pairs_or_triplets(simcse, tmp_path):
-    labelled, output = tmp_path / "nli.tsv", tmp_path / "out.tsv"
-    labelled.write_text(NLI)
-    outcome = simcse("data", "nli", labelled, "--positives", "neutral", "--output", output)
+    labeled, output = tmp_path / "nli.tsv", tmp_path / "out.tsv"
+    labeled.write_text(NLI)
+    outcome = simcse("data", "nli", labeled, "--positives", "neutral", "--output", output)
     assert outcome.code == 0, outcome.err
     assert "read: 6 contradiction, 20 entailment, 13 neutral; 20 premises" in outcome.err
     assert f"{output}: 13 pairs" in outcome.err
     assert [row.positive for row in read_examples(output)][:2] == ["neutral 1", "neutral 2"]
     hard = ("--positives", "entailment", "--hard-negatives", "contradiction,neutral")
-    outcome = simcse("data", "nli", labelled, *hard, "--output", output)
+    outcome = simcse("data", "nli", labeled, *hard, "--output", output)
     assert outcome.code == 0, outcome.err
     assert "left out: 14 premises without contradiction" in outcome.err
     assert f"{output}: 6 rows of 4 texts" in outcome.err
     assert read_examples(output)[0].negatives == ("contradiction 2", "neutral 2")
-    outcome = simcse("data", "nli", labelled, *hard, "--every", "--output", output)
+    outcome = simcse("data", "nli", labeled, *hard, "--every", "--output", output)
     assert outcome.code == 0, outcome.err
     assert "14 rows without contradiction" in outcome.err
     assert f"{output}: 20 rows of 2 or 3 or 4 texts" in outcome.err
@@ -72,9 +72,9 @@ def test_nli_becomes_pairs_or_triplets(simcse, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("neighbours", "nothing.txt", "--output", "o.tsv"), 3, "cannot read nothing.txt"),
-        (("neighbours", "CORPUS", "--output", "o.txt"), 3, "written as .tsv"),
-        (("neighbours", "CORPUS", "--next", "0", "--output", "o.tsv"), 2, "--next"),
+        (("neighbors", "nothing.txt", "--output", "o.tsv"), 3, "cannot read nothing.txt"),
+        (("neighbors", "CORPUS", "--output", "o.txt"), 3, "written as .tsv"),
+        (("neighbors", "CORPUS", "--next", "0", "--output", "o.tsv"), 2, "--next"),
         (("nli", "CORPUS", "--positives", "all", "--output", "o.tsv"), 3, "got .txt"),
         (("nli", "CORPUS", "--positives", "no", "--output", "o.tsv"), 2, "got 'no'"),
         (("nli", "CORPUS", "--output", "o.tsv"), 2, "--positives"),

@@ -288,7 +288,7 @@ def test_nearest_sentences_are_named_by_line_and_quoted_only_if_asked(
     assert outcome.code == 0, outcome.err
     (result,) = (json.loads(text) for text in results(output).values())
     assert 0 < result["scores"]["mrr"] <= 100
-    boat = result["neighbours"]["A man riding a small boat in a harbor."]
+    boat = result["neighbors"]["A man riding a small boat in a harbor."]
     assert [cosine for _, _, cosine in boat] == sorted((c for _, _, c in boat), reverse=True)
     line, column, _ = boat[0]
     found = captions.splitlines()[int(line) - 1].split("\t")[int(column) - 1]

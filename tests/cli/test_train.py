@@ -86,7 +86,7 @@ def test_a_run_chooses_by_one_set_watches_another_and_keeps_every_look(
     outcome = simcse(
         *("train", "--model", tiny_model_folder, "--train", text, "--output", run),
         *("optim.batch_size=16", "optim.lr=1e-3", f"eval.dev=heldout,{dev}", "eval.every=2"),
-        "eval.keep_all=true",
+        "eval.save_all=true",
     )
     assert outcome.code == 0, outcome.err
     looks = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
@@ -125,14 +125,12 @@ def test_triplets_train_supervised_with_a_preset_and_overrides(simcse, tiny_mode
     assert read_log(run / "log.jsonl")[2]["sentences"] == 12
 
 
-def test_labelled_pairs_train_the_classifier_which_is_not_saved(
-    simcse, tiny_model_folder, tmp_path
-):
-    labelled, run = tmp_path / "nli.tsv", tmp_path / "run"
+def test_labeled_pairs_train_the_classifier_which_is_not_saved(simcse, tiny_model_folder, tmp_path):
+    labeled, run = tmp_path / "nli.tsv", tmp_path / "run"
     labels = ("entailment", "neutral", "contradiction")
     rows = [f"{labels[i % 3]}\tthe {a}\ta {b}" for i, a in enumerate(WORDS) for b in WORDS]
-    labelled.write_text("\n".join(rows))
-    arguments = ("train", "--model", tiny_model_folder, "--train", labelled, "--output", run)
+    labeled.write_text("\n".join(rows))
+    arguments = ("train", "--model", tiny_model_folder, "--train", labeled, "--output", run)
     settings = ("optim.batch_size=16", "eval.dev=none", "train.checkpoint_every=2")
     refused = simcse(*arguments, *settings)
     assert refused.code == 2

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 DIMENSIONS = 16
 
 
 @pytest.fixture
 def stamp():
-    return ModelStamp("a model", "a" * 64, DIMENSIONS, {"pooling": "mean"})
+    return ModelFingerprint("a model", "a" * 64, DIMENSIONS, {"pooling": "mean"})
 
 
 @pytest.fixture

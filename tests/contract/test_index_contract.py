@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.filters import Condition
-from simcse.index.places import create_index, open_index
 from simcse.index.protocol import Commit
+from simcse.index.uri import create_index, open_index
 from simcse.io.rows import Row
 
 pytest.importorskip("faiss")
@@ -229,7 +229,7 @@ def test_what_is_in_it_can_be_seen(index, make_rows):
 
 
 def test_x6_another_models_vectors_are_refused(index):
-    with pytest.raises(ArtefactError, match="pooling 'mean' there, 'cls' here"):
+    with pytest.raises(ArtifactError, match="pooling 'mean' there, 'cls' here"):
         index.require_model(
             dataclasses.replace(index.stamp, fingerprint="b" * 64, settings={"pooling": "cls"})
         )

@@ -38,7 +38,7 @@ ROWS = [
     for i, (a, b) in enumerate((a, b) for a in WORDS for b in WORDS)
 ]
 ALONE = [Example(row.anchor) for row in ROWS[:20]]
-LABELLED = [
+LABELED = [
     Example(f"the {a}", f"a {b}", label=label)
     for a, b, label in zip(WORDS, WORDS[1:], "nynnyyn", strict=False)
 ]
@@ -92,13 +92,13 @@ def wait(children):
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def additions(encoder, config, *, towers):
+def additions(encoder, config, *, num_encoders):
     """Make what a setting adds to the encoder, in its number format."""
     torch.manual_seed(0)
     added, dtype = {}, next(encoder.parameters()).dtype
     if config.mlm_weight:
         added["mlm_head"] = MlmHead(encoder.backbone).to(dtype)
-    if towers:
+    if num_encoders:
         added["second"] = copy.deepcopy(encoder)
     if config.form == "classifier":
         added["classifier"] = PairClassifier(encoder.dimensions, "ny").to(dtype)
@@ -116,8 +116,8 @@ def gradients(model, text, folder):
             for table in (m for m in encoder.modules() if isinstance(m, torch.nn.Embedding)):
                 table._forward_hooks.clear()  # which would round its output to fp32
             encoder.backbone.set_dropout(0.1)
-            options = {"seed": 7, "chunk_tokens": chunk, "processes": processes}
-            added = additions(encoder, config, towers=name == "towers")
+            options = {"seed": 7, "micro_batch_tokens": chunk, "processes": processes}
+            added = additions(encoder, config, num_encoders=name == "num_encoders")
             objective = Objective(encoder, config, **options, **added).train()
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
@@ -138,9 +138,9 @@ def gradients(model, text, folder):
         "pieces, fp32": (torch.float32, ROWS, 100, PLAIN),
         "few rows": (torch.float64, ROWS[:3], WHOLE, PLAIN),
         "variants": (torch.float64, ALONE, 100, VARIANTS),
-        "towers": (torch.float64, ROWS[:20], 100, PLAIN),
-        "classifier": (torch.float64, LABELLED, 20, CLASSIFIER),
-        "classifier, few rows": (torch.float64, LABELLED[:3], 20, CLASSIFIER),
+        "num_encoders": (torch.float64, ROWS[:20], 100, PLAIN),
+        "classifier": (torch.float64, LABELED, 20, CLASSIFIER),
+        "classifier, few rows": (torch.float64, LABELED[:3], 20, CLASSIFIER),
         "queue": (torch.float64, ROWS[:7], 50, QUEUE),
         "queue, few rows": (torch.float64, ALONE[:3], 50, QUEUE),
         "fixed mask": (torch.float64, ALONE[:3], 100, FIXED),

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from simcse.errors import ArtefactError, ResourceError, UsageError
+from simcse.errors import ArtifactError, ResourceError, UsageError
 from simcse.model import export as exporting
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.export import compare, export_model, foreign_encode
 from simcse.model.folder import OWN
 from simcse.model.settings import ModelSettings
-from simcse.model.weighting import TokenWeights
+from simcse.model.token_weights import TokenWeights
 from simcse.postprocess import Flow, fit_flow, fit_whitening
 
 MakeEncoder = Callable[..., SentenceEncoder]
@@ -148,7 +148,7 @@ def test_an_export_that_lost_something_is_refused(
     assert not spoilt(lambda v: 1.05 * v).reaches(0.9999)
     assert not spoilt(lambda v: v * np.nan).reaches(0.0)
     assert spoilt(lambda v: v).reaches(0.9999)
-    with pytest.raises(ArtefactError, match="shape"):
+    with pytest.raises(ArtifactError, match="shape"):
         spoilt(lambda v: v[:, 1:])
 
     write = exporting._WRITERS["transformers"]
@@ -160,7 +160,7 @@ def test_an_export_that_lost_something_is_refused(
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
     monkeypatch.setattr(exporting, "_WRITERS", {"transformers": damaged})
-    with pytest.raises(ArtefactError, match="Nothing was written"):
+    with pytest.raises(ArtifactError, match="Nothing was written"):
         export_model(encoder, tmp_path / "out", "transformers", sentences=sentences)
     assert not list(tmp_path.iterdir())  # nor a temporary folder
 

@@ -15,7 +15,7 @@ from simcse.io.sts import StsTask
 
 
 def wang_isola_alignment(first, second):
-    """Their README: ``(x - y).norm(p=2, dim=1).pow(2).mean()`` on normalised rows."""
+    """Their README: ``(x - y).norm(p=2, dim=1).pow(2).mean()`` on normalized rows."""
     first, second = normalize(torch.tensor(first)), normalize(torch.tensor(second))
     return (first - second).norm(p=2, dim=1).pow(2).mean().item()
 
@@ -48,7 +48,7 @@ def make_task(scores, first, second):
 
 @pytest.fixture
 def vectors():
-    return 7 * np.random.default_rng(1).normal(size=(50, 6)) + 3  # neither unit nor centred
+    return 7 * np.random.default_rng(1).normal(size=(50, 6)) + 3  # neither unit nor centered
 
 
 def test_alignment_matches_wang_and_isola(vectors):

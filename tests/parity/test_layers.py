@@ -119,11 +119,11 @@ def test_other_architectures_go_through_transformers(config: Any, runs: list[int
 
 
 def test_projections_of_another_kind_go_through_transformers(runs: list[int]) -> None:
-    class Quantised(nn.Linear):
+    class Quantized(nn.Linear):
         pass
 
     model = make_model(KIN["bert"])
-    model.encoder.layer[2].attention.self.key.__class__ = Quantised
+    model.encoder.layer[2].attention.self.key.__class__ = Quantized
     backbone = Backbone(model)
     with torch.inference_mode():
         backbone(pack(SENTENCES))

@@ -266,12 +266,12 @@ def test_spectrum_penalty_is_the_sum_of_squared_eigenvalues():
 @pytest.mark.parametrize("kind", ["uniformity", "spectrum"])
 def test_descending_a_penalty_flattens_the_spectrum(kind):
     vectors = (torch.randn(12, 6) + 3).requires_grad_()
-    optimiser = torch.optim.SGD([vectors], lr=2.0)
+    optimizer = torch.optim.SGD([vectors], lr=2.0)
     first = torch.linalg.svdvals(nn.functional.normalize(vectors.detach()))
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         spread_penalty(vectors, kind).backward()
-        optimiser.step()
+        optimizer.step()
     last = torch.linalg.svdvals(nn.functional.normalize(vectors.detach()))
     assert last[0] < 0.7 * first[0]
 
@@ -279,5 +279,5 @@ def test_descending_a_penalty_flattens_the_spectrum(kind):
 def test_no_penalty_is_0_and_its_weight_is_checked():
     assert spread_penalty(torch.randn(4, 3), "none") == 0
     assert spread_penalty(torch.randn(1, 3), "spectrum") == 0
-    with pytest.raises(ConfigError, match="regulariser_weight"):
-        LossConfig(regulariser="spectrum", regulariser_weight=0)
+    with pytest.raises(ConfigError, match="regularizer_weight"):
+        LossConfig(regularizer="spectrum", regularizer_weight=0)

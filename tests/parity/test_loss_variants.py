@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from simcse.augment import repeat_tokens
+from simcse.data.augment import repeat_tokens
 from simcse.errors import ConfigError
 from simcse.loss import LossConfig, contrastive_loss, dimension_loss
 
@@ -141,13 +141,13 @@ def test_the_dimension_loss_tells_columns_apart_as_its_equation_says():
     first, second, _ = (x[:4] for x in batch())
     n, width = first.shape
 
-    def standardised(column):
+    def standardized(column):
         mean = sum(column) / n
         deviation = torch.sqrt(sum((x - mean) ** 2 for x in column) / n + 1e-5)
         return [(x - mean) / deviation for x in column]
 
-    left = [standardised(first[:, c]) for c in range(width)]
-    right = [standardised(second[:, c]) for c in range(width)]
+    left = [standardized(first[:, c]) for c in range(width)]
+    right = [standardized(second[:, c]) for c in range(width)]
     losses = []
     for c in range(width):
         terms = [

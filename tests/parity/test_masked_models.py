@@ -19,8 +19,8 @@ from simcse.loss import LossConfig
 from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import fingerprint
+from simcse.model.from_scratch import NewModel, new_model
 from simcse.model.mlm import mask_tokens, read_mlm_head
-from simcse.model.new import NewModel, new_model
 from simcse.model.settings import ModelSettings
 from simcse.train.heldout import heldout_validation
 

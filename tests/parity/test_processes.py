@@ -54,7 +54,7 @@ def test_one_batch_has_one_gradient_however_many_processes_share_it(shares, tmp_
         ("few rows", 1e-6),  # with four processes one has no row
         ("variants", 1e-6),  # the published variants of the loss, on sentences alone
         ("fixed mask", 1e-6),
-        ("towers", 1e-6),
+        ("num_encoders", 1e-6),
         ("classifier", 1e-6),  # with weights of its own
         ("classifier, few rows", 1e-6),
         ("queue", 1e-6),  # with what is in it after one step

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from transformers import AutoModel
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.folder import OWN
 from simcse.model.head import HEAD_POLICIES
@@ -186,7 +186,7 @@ def test_what_their_folder_adds_is_refused_by_name(
     sentences: list[str],
 ) -> None:
     folder = build_theirs(tmp_path / "theirs", tiny_model_folder, *then)
-    with pytest.raises(ArtefactError, match=named):
+    with pytest.raises(ArtifactError, match=named):
         SentenceEncoder.load(folder)
     told = SentenceEncoder.load(folder, settings=ModelSettings("mean"), precision="fp32")
     assert told.encode(sentences).shape == (len(sentences), 32)

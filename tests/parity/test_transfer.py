@@ -20,7 +20,7 @@ from simcse.evaluate.transfer import (
     stratified_folds,
     transfer_average,
 )
-from simcse.io.transfer import LabelledSentences, TransferTask
+from simcse.io.transfer import LabeledSentences, TransferTask
 
 WIDTH = 12
 SHORT = Protocol(folds=3, batch=32, tenacity=1, epoch_size=1)
@@ -35,7 +35,7 @@ class PlainClassifier:
         torch.manual_seed(1111)
         self.model, self.protocol = torch.nn.Linear(width, classes), protocol
         make = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[protocol.solver]
-        self.optimiser = make(self.model.parameters(), weight_decay=l2)
+        self.optimizer = make(self.model.parameters(), weight_decay=l2)
 
     def fit(self, x, y, dev=None):
         if dev is None:
@@ -61,9 +61,9 @@ class PlainClassifier:
         for start in range(0, len(x), self.protocol.batch):
             rows = torch.tensor(order[start : start + self.protocol.batch])
             loss = torch.nn.functional.cross_entropy(self.model(x[rows]), y[rows])
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
 
     def predict(self, x):
         return self.model(torch.tensor(x)).argmax(1).numpy()
@@ -102,7 +102,7 @@ def plain_nested(x, y, protocol):
 
 
 def make_part(name, labels, first, second=()):
-    return LabelledSentences(tuple(labels), tuple(first), tuple(second), Path(f"{name}.tsv"), "0")
+    return LabeledSentences(tuple(labels), tuple(first), tuple(second), Path(f"{name}.tsv"), "0")
 
 
 @pytest.fixture

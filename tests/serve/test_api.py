@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from simcse.errors import ConfigError
-from simcse.index.places import create_index
+from simcse.index.uri import create_index
 from simcse.model.fingerprint import stamp
 from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app

@@ -2,8 +2,8 @@
 
 import pytest
 
-from simcse.errors import ArtefactError
-from simcse.io.stamp import ModelStamp
+from simcse.errors import ArtifactError
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.serve.app import create_app
 
 from .conftest import TEXTS, embed, refused
@@ -84,6 +84,6 @@ def test_the_index_and_its_map_are_described(client):
 
 
 def test_x6_an_index_of_another_model_is_not_served(encoder, index):
-    index.snapshot.stamp = ModelStamp("other", "0" * 64, 32)
-    with pytest.raises(ArtefactError, match="was made by the model 'other'"):
+    index.snapshot.stamp = ModelFingerprint("other", "0" * 64, 32)
+    with pytest.raises(ArtifactError, match="was made by the model 'other'"):
         create_app(encoder, index)

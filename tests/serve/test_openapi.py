@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from .conftest import KEY
 
 schemathesis = pytest.importorskip("schemathesis")
-AUTHORISED = {"Authorization": f"Bearer {KEY}"}
+AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 READ = ["/v1/models", "/v1/models/{model_id}", "/v1/index", "/v1/index/map", "/v1/models-plane"]
 OPERATE = ["/health", "/ready", "/metrics"]
 ASK = ["/v1/embeddings", "/v1/similarity", "/v1/search", "/v1/index/add"]
@@ -26,7 +26,7 @@ UNSAID = (
 def document(make_client):
     """The document of a server with an index that takes rows and asks for a key."""
     client = make_client(writable=True, keys=(KEY,))
-    return schemathesis.openapi.from_asgi("/openapi.json", client.app, headers=AUTHORISED)
+    return schemathesis.openapi.from_asgi("/openapi.json", client.app, headers=AUTHORIZED)
 
 
 def try_out(document, method, path, mode, *, examples):
@@ -44,12 +44,12 @@ def try_out(document, method, path, mode, *, examples):
         nonlocal taken
         if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
             case.body["model"] = "tiny"
-        response = case.call(headers=AUTHORISED)
+        response = case.call(headers=AUTHORIZED)
         taken += response.status_code == 200
         said = response.status_code == 400 and response.json()["error"]["message"]
         if said and any(part in said for part in UNSAID):
             return
-        case.validate_response(response, headers=AUTHORISED)
+        case.validate_response(response, headers=AUTHORIZED)
 
     check()
     return taken

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse.augment import augmentation, crop, delete_one, delete_words
+from simcse.data.augment import augmentation, crop, delete_one, delete_words
 from simcse.errors import ConfigError
 
 SENTENCES = st.lists(st.text("ab ,\t\u00a0", max_size=40), max_size=8)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse.augment import augmentation, replace_by_predictions, replace_by_synonyms
-from simcse.augment.wordnet import DEBIAN, wordnet_synonyms
-from simcse.errors import ArtefactError, ConfigError, DataError
+from simcse.data.augment import augmentation, replace_by_predictions, replace_by_synonyms
+from simcse.data.augment.wordnet import DEBIAN, wordnet_synonyms
+from simcse.errors import ArtifactError, ConfigError, DataError
 from wordnet import write_wordnet
 
 SENTENCES = st.lists(st.text("ab-,. \t\u00a0A", max_size=30), max_size=6)
@@ -141,7 +141,7 @@ def test_a_damaged_wordnet_is_named(tmp_path, name):
     (folder / name).write_text("x\n" if name.endswith("noun") else "")
     if name.endswith("exc"):
         (folder / name).unlink()
-    with pytest.raises(ArtefactError, match="no whole WordNet"):
+    with pytest.raises(ArtifactError, match="no whole WordNet"):
         wordnet_synonyms(folder)("run")
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 from simcse.io.checkpoints import (
     INDEX,
     WEIGHTS,
@@ -56,7 +56,7 @@ def test_a_transposed_view_is_stored_as_it_looks(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="nowhere is missing") as caught:
+    with pytest.raises(ArtifactError, match="nowhere is missing") as caught:
         read_safetensors(tmp_path / "nowhere")
     assert caught.value.exit_code == 4
 
@@ -66,7 +66,7 @@ def test_header_bomb_is_refused_without_allocation(tmp_path: Path, length: int) 
     path = tmp_path / WEIGHTS
     path.write_bytes(length.to_bytes(8, "little") + b"{}" + bytes(20))
     tracemalloc.start()
-    with pytest.raises(ArtefactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="damaged"):
         read_safetensors(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -77,14 +77,14 @@ def test_a_shape_larger_than_the_file_is_refused(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}
     header = json.dumps({"bomb": entry}).encode()
     (tmp_path / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
-    with pytest.raises(ArtefactError, match="expected 4,398,046,5"):
+    with pytest.raises(ArtifactError, match="expected 4,398,046,5"):
         read_safetensors(tmp_path / WEIGHTS)
 
 
 @pytest.mark.parametrize("header", [b"[1, 2]", b'{"a": 1}', b'{"a": {}}', b"{nope", b"\xff\xfe{}"])
 def test_headers_that_are_no_headers(tmp_path: Path, header: bytes) -> None:
     (tmp_path / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged"):
         read_safetensors(tmp_path / WEIGHTS)
 
 
@@ -93,7 +93,7 @@ def test_headers_that_are_no_headers(tmp_path: Path, header: bytes) -> None:
 def test_truncated_anywhere(tmp_path: Path, stored: bytes, share: float) -> None:
     path = tmp_path / WEIGHTS
     path.write_bytes(stored[: int(len(stored) * share)])
-    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged"):
         read_safetensors(path)
 
 
@@ -108,7 +108,7 @@ def test_a_flipped_header_bit_never_escapes_as_another_error(
     path.write_bytes(data)
     try:
         read = read_safetensors(path)
-    except ArtefactError as error:
+    except ArtifactError as error:
         assert str(path) in str(error)  # noqa: PT017 - not every flip can be seen in the header
     else:
         assert len(read) == 2
@@ -116,23 +116,23 @@ def test_a_flipped_header_bit_never_escapes_as_another_error(
 
 def test_json_errors_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    with pytest.raises(ArtefactError, match=r"x\.json is missing"):
+    with pytest.raises(ArtifactError, match=r"x\.json is missing"):
         read_json(path)
     for content in (b'{"a": ', b"\xff\x00", b"[" * 100_000):
         path.write_bytes(content)
-        with pytest.raises(ArtefactError, match=r"x\.json is damaged: not JSON"):
+        with pytest.raises(ArtifactError, match=r"x\.json is damaged: not JSON"):
             read_json(path)
     path.write_text("[1]")
-    with pytest.raises(ArtefactError, match="expected a JSON object, got list"):
+    with pytest.raises(ArtifactError, match="expected a JSON object, got list"):
         read_json(path)
-    with pytest.raises(ArtefactError, match="expected a JSON list of objects"):
+    with pytest.raises(ArtifactError, match="expected a JSON list of objects"):
         read_json_list(path)
 
 
 def test_pickle_only_is_refused_with_the_mend(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(ArtefactError, match=r"pytorch_model\.bin.*save_pretrained"):
+    with pytest.raises(ArtifactError, match=r"pytorch_model\.bin.*save_pretrained"):
         refuse_unsafe(tmp_path)
     write_safetensors(tmp_path / WEIGHTS, TENSORS)
     refuse_unsafe(tmp_path)
@@ -142,13 +142,13 @@ def test_pickle_only_is_refused_with_the_mend(tmp_path: Path) -> None:
 def test_code_named_by_a_folder_is_refused(weights: Path, name: str) -> None:
     (weights.parent / "config.json").write_text("{}")
     (weights.parent / name).write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
-    with pytest.raises(ArtefactError, match=f"{name} names code of its own"):
+    with pytest.raises(ArtifactError, match=f"{name} names code of its own"):
         refuse_unsafe(weights.parent)
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ArtefactError, match=r"no weights: expected model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"no weights: expected model\.safetensors"):
         refuse_unsafe(tmp_path)
 
 
@@ -160,10 +160,10 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": parts}))
     refuse_unsafe(tmp_path)
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(ArtefactError, match=r"model-2\.safetensors is missing"):
+    with pytest.raises(ArtifactError, match=r"model-2\.safetensors is missing"):
         refuse_unsafe(tmp_path)
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
-    with pytest.raises(ArtefactError, match="outside its folder"):
+    with pytest.raises(ArtifactError, match="outside its folder"):
         refuse_unsafe(tmp_path)
 
 
@@ -173,10 +173,10 @@ def test_checksums_notice_any_byte(tmp_path: Path) -> None:
     noted = checksums(tmp_path)
     check_checksums(tmp_path, noted)
     (tmp_path / "below" / "x").write_bytes(b"abd")
-    with pytest.raises(ArtefactError, match=r"below/x is damaged"):
+    with pytest.raises(ArtifactError, match=r"below/x is damaged"):
         check_checksums(tmp_path, noted)
     (tmp_path / "below" / "x").unlink()
-    with pytest.raises(ArtefactError, match=r"below/x is missing"):
+    with pytest.raises(ArtifactError, match=r"below/x is missing"):
         check_checksums(tmp_path, noted)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simcse import SimCSE
-from simcse.errors import ArtefactError, UsageError
+from simcse.errors import ArtifactError, UsageError
 
 pytest.importorskip("faiss")
 TEXTS = ["A man plays the guitar.", "The dog runs.", "The cat eats.", "The dog runs."]
@@ -93,7 +93,7 @@ def test_an_index_is_saved_and_loaded_and_another_models_refused(model, tmp_path
     again.load_index(tmp_path / "index")
     assert close(again.search(TEXTS[0], threshold=-1)) == expected
     other = SimCSE(model.name, pooler="cls_before_pooler")
-    with pytest.raises(ArtefactError, match="pooling 'mean' there, 'cls' here"):
+    with pytest.raises(ArtifactError, match="pooling 'mean' there, 'cls' here"):
         other.load_index(tmp_path / "index")
     with pytest.raises(UsageError, match="is there already"):
         model.save_index(tmp_path / "index")

@@ -72,7 +72,7 @@ def test_rates_of_rows_and_columns_scatter_as_independent_draws_do() -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize("distance", [1, 2, 3, 4, 8, 64])  # four elements share one word
-def test_neighbours_are_independent(distance: int, rate: float) -> None:
+def test_neighbors_are_independent(distance: int, rate: float) -> None:
     mask = dropped(make_noise(), rate)[0]
     assert abs(correlation(mask[:, :-distance], mask[:, distance:])) < 5
     assert abs(correlation(mask[:-distance], mask[distance:])) < 5

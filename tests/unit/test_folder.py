@@ -1,4 +1,4 @@
-"""Model folders and names: what is recognised, what is refused, and with which words."""
+"""Model folders and names: what is recognized, what is refused, and with which words."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertModel, RobertaConfig, RobertaModel
 
-from simcse.errors import ArtefactError, ConfigError, ResourceError, UsageError
+from simcse.errors import ArtifactError, ConfigError, ResourceError, UsageError
 from simcse.model import folder as folder_module
 from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
@@ -152,7 +152,7 @@ def test_a_released_model_without_its_head_is_refused(
 ) -> None:
     (saved / OWN).unlink()
     monkeypatch.setattr(folder_module, "locate", lambda _: saved)
-    with pytest.raises(ArtefactError, match=r"2 weights are missing or misshapen: pooler\.dense"):
+    with pytest.raises(ArtifactError, match=r"2 weights are missing or misshapen: pooler\.dense"):
         SentenceEncoder.load("princeton-nlp/sup-simcse-bert-base-uncased")
 
 
@@ -166,7 +166,7 @@ def test_a_flipped_byte_is_noticed_in_any_file(saved: Path, name: str) -> None: 
     data = bytearray((saved / name).read_bytes())
     data[len(data) // 2] ^= 1
     (saved / name).write_bytes(data)
-    with pytest.raises(ArtefactError, match=name) as caught:
+    with pytest.raises(ArtifactError, match=name) as caught:
         SentenceEncoder.load(saved)
     assert caught.value.exit_code == 4
 
@@ -176,27 +176,27 @@ def test_a_flipped_header_byte_in_a_foreign_folder(plain: Path, position: int) -
     data = bytearray((plain / "model.safetensors").read_bytes())
     data[position] ^= 0x40
     (plain / "model.safetensors").write_bytes(data)
-    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged"):
         SentenceEncoder.load(plain, settings=MEAN)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", OWN, "tokenizer.json"])
 def test_a_truncated_file(saved: Path, name: str) -> None:  # T6
     (saved / name).write_bytes((saved / name).read_bytes()[:-9])
-    with pytest.raises(ArtefactError, match=name):
+    with pytest.raises(ArtifactError, match=name):
         SentenceEncoder.load(saved)
 
 
 def test_pickled_weights(plain: Path) -> None:  # T7
     (plain / "model.safetensors").unlink()
     (plain / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(ArtefactError, match="pickle only"):
+    with pytest.raises(ArtifactError, match="pickle only"):
         SentenceEncoder.load(plain, settings=MEAN)
 
 
 def test_code_in_the_folder(plain: Path) -> None:  # T8
     edit(plain / "config.json", auto_map={"AutoModel": "evil.Model"})
-    with pytest.raises(ArtefactError, match="auto_map"):
+    with pytest.raises(ArtifactError, match="auto_map"):
         SentenceEncoder.load(plain, settings=MEAN)
 
 
@@ -205,7 +205,7 @@ def test_a_vocabulary_larger_than_the_table(plain: Path, tiny_encoder: SentenceE
     tokenizer.add_tokens(["one", "more"])
     tokenizer.save_pretrained(plain)
     rows = tiny_encoder.backbone.model.get_input_embeddings().num_embeddings
-    with pytest.raises(ArtefactError, match=f"{rows + 2} tokens, the model only {rows} embedding"):
+    with pytest.raises(ArtifactError, match=f"{rows + 2} tokens, the model only {rows} embedding"):
         SentenceEncoder.load(plain, settings=MEAN)
 
 
@@ -214,7 +214,7 @@ def test_missing_weights_are_never_random(plain: Path) -> None:
     del tensors["encoder.layer.1.output.dense.weight"]
     tensors["encoder.layer.0.output.dense.bias"] = torch.zeros(7)
     save_file(tensors, plain / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ArtefactError, match=r"2 weights are missing or misshapen: encoder\.layer"):
+    with pytest.raises(ArtifactError, match=r"2 weights are missing or misshapen: encoder\.layer"):
         SentenceEncoder.load(plain, settings=MEAN)
 
 
@@ -230,7 +230,7 @@ def test_missing_weights_are_never_random(plain: Path) -> None:
 )
 def test_a_configuration_that_does_not_fit(plain: Path, change: dict[str, object]) -> None:
     edit(plain / "config.json", **change)
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         SentenceEncoder.load(plain, settings=MEAN)
 
 
@@ -245,7 +245,7 @@ def test_a_configuration_that_does_not_fit(plain: Path, change: dict[str, object
 )
 def test_our_own_file_damaged(saved: Path, change: dict[str, object], words: str) -> None:
     edit(saved / OWN, **change)
-    with pytest.raises(ArtefactError, match=words):
+    with pytest.raises(ArtifactError, match=words):
         SentenceEncoder.load(saved)
 
 
@@ -268,7 +268,7 @@ def test_what_sentence_transformers_can_say_and_we_cannot(
 ) -> None:
     (saved / OWN).unlink()
     edit(saved / name, **change)
-    with pytest.raises(ArtefactError, match=words):
+    with pytest.raises(ArtifactError, match=words):
         SentenceEncoder.load(saved)
 
 
@@ -278,7 +278,7 @@ def test_modules_outside_the_folder_or_the_library(saved: Path) -> None:
     for key, value in (("path", "../other"), ("type", "evil.models.Pooling")):
         spoilt = [modules[0], {**modules[1], key: value}]
         (saved / "modules.json").write_text(json.dumps(spoilt))
-        with pytest.raises(ArtefactError, match="outside the folder|not supported here"):
+        with pytest.raises(ArtifactError, match="outside the folder|not supported here"):
             SentenceEncoder.load(saved)
 
 
@@ -334,7 +334,7 @@ def test_a_folder_can_be_read_while_it_is_replaced(
         writer.join()
 
 
-@pytest.mark.parametrize("failure", [FileNotFoundError, UsageError, ArtefactError, None])
+@pytest.mark.parametrize("failure", [FileNotFoundError, UsageError, ArtifactError, None])
 def test_a_folder_replaced_halfway_is_read_again(
     failure: type[Exception] | None,
     saved: Path,

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
+from simcse.io.labeled import read_labeled_pairs
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.calibration import Calibration, calibrate, fit_match
 from simcse.index.embedded import EmbeddedIndex
-from simcse.io.labelled import read_labelled_pairs
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 pytest.importorskip("faiss")
 
 
-def labelled(count=400, *, seed=0):
+def labeled(count=400, *, seed=0):
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
     return random.normal(0.3 + 0.3 * labels, 0.15), labels
@@ -21,7 +21,7 @@ def labelled(count=400, *, seed=0):
 
 def test_percentiles_are_those_of_all_pairs(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(300, 8)) + 0.3
-    index = EmbeddedIndex.create(tmp_path / "index", ModelStamp("m", "f", 8))
+    index = EmbeddedIndex.create(tmp_path / "index", ModelFingerprint("m", "f", 8))
     index.add([Row(str(at), "text") for at in range(300)], vectors)
     index.commit()
     index.remove(["0"])  # a deleted row does not count
@@ -41,7 +41,7 @@ def test_percentiles_are_those_of_all_pairs(tmp_path):
 
 def test_the_logistic_curve_is_scikit_learns():
     calibration = pytest.importorskip("sklearn.calibration")
-    scores, labels = labelled()
+    scores, labels = labeled()
     match = fit_match(scores, labels)
     reference = calibration._SigmoidCalibration().fit(scores, labels)
     for score in (0.0, 0.3, 0.45, 0.8):
@@ -50,7 +50,7 @@ def test_the_logistic_curve_is_scikit_learns():
 
 
 def test_the_threshold_has_the_best_f1_or_the_wanted_precision():
-    scores, labels = labelled()
+    scores, labels = labeled()
 
     def measures(threshold):
         taken = scores >= threshold
@@ -91,15 +91,15 @@ def test_what_cannot_be_fitted(scores, labels, precision, kind, problem):
 
 
 def test_a_damaged_calibration_is_refused():
-    with pytest.raises(ArtefactError, match="calibration is damaged"):
+    with pytest.raises(ArtifactError, match="calibration is damaged"):
         Calibration.from_json({"quantiles": []})
 
 
-def test_labelled_pairs_are_read(tmp_path):
+def test_labeled_pairs_are_read(tmp_path):
     (tmp_path / "a.tsv").write_text("1\tone\ttwo\n\n0\tthree\tfour\n")
     (tmp_path / "a.jsonl").write_text('{"label": 1, "first": "one", "second": "two"}\n')
-    assert read_labelled_pairs(tmp_path / "a.tsv") == [("one", "two", 1), ("three", "four", 0)]
-    assert read_labelled_pairs(tmp_path / "a.jsonl") == [("one", "two", 1)]
+    assert read_labeled_pairs(tmp_path / "a.tsv") == [("one", "two", 1), ("three", "four", 0)]
+    assert read_labeled_pairs(tmp_path / "a.jsonl") == [("one", "two", 1)]
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_labelled_pairs_are_read(tmp_path):
 def test_wrong_pairs_are_named(tmp_path, name, text, problem):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=problem):
-        read_labelled_pairs(tmp_path / name)
+        read_labeled_pairs(tmp_path / name)

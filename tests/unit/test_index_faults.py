@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from simcse.errors import (
-    ArtefactError,
+    ArtifactError,
     DataError,
     NumericError,
     ResourceError,
@@ -25,13 +25,13 @@ from simcse.index.embedded import EmbeddedIndex
 from simcse.index.ingest import ingest
 from simcse.index.snapshot import damages
 from simcse.io import generations
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.generations import copy_current
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 pytest.importorskip("faiss")
 DIMENSIONS = 8
-STAMP = ModelStamp("m", "f" * 64, DIMENSIONS, {"pooling": "mean", "max_length": 32})
+STAMP = ModelFingerprint("m", "f" * 64, DIMENSIONS, {"pooling": "mean", "max_length": 32})
 TRUTH = ["CURRENT", "manifest.json", "deleted.npy", "vectors.safetensors", "rows.jsonl"]
 DERIVED = ["offsets.npy", "keys.npy", "codes.npy", "values.json", "approximate.faiss"]
 
@@ -77,7 +77,7 @@ def cut(path):
 def test_x1_x2_damage_is_refused_by_name(index, name, damage):
     path = file_of(index, name)
     damage(path)
-    with pytest.raises(ArtefactError, match=name.replace(".", r"\.") + r"|generations") as caught:
+    with pytest.raises(ArtifactError, match=name.replace(".", r"\.") + r"|generations") as caught:
         EmbeddedIndex.open(index.folder)
     assert caught.value.exit_code == 4
 
@@ -100,11 +100,11 @@ def test_a_linked_file_that_is_damaged_is_not_hidden_by_the_next_generation(inde
     flip(file_of(index, "vectors.safetensors"))
     index.add(*rows_of(500, 501))
     index.commit()
-    with pytest.raises(ArtefactError, match=r"vectors\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"vectors\.safetensors is damaged"):
         EmbeddedIndex.open(index.folder)
-    with pytest.raises(ArtefactError, match=r"vectors\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"vectors\.safetensors is damaged"):
         index.rebuild()
-    with pytest.raises(ArtefactError, match=r"vectors\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"vectors\.safetensors is damaged"):
         index.compact()
 
 
@@ -234,10 +234,10 @@ def test_two_writers_after_each_other_lose_nothing(index):
 
 
 def test_x6_another_models_index_is_refused_with_the_mend(index):
-    other = ModelStamp("n", "e" * 64, DIMENSIONS, {"pooling": "cls", "max_length": 32})
-    with pytest.raises(ArtefactError, match="pooling 'mean' there, 'cls' here.*index build NEW"):
+    other = ModelFingerprint("n", "e" * 64, DIMENSIONS, {"pooling": "cls", "max_length": 32})
+    with pytest.raises(ArtifactError, match="pooling 'mean' there, 'cls' here.*index build NEW"):
         index.require_model(other)
-    with pytest.raises(ArtefactError, match="other weights or another tokenizer"):
+    with pytest.raises(ArtifactError, match="other weights or another tokenizer"):
         index.require_model(dataclasses.replace(STAMP, fingerprint="e" * 64))
     index.require_model(dataclasses.replace(STAMP, name="the same at another place"))
 
@@ -271,7 +271,7 @@ def test_x13_a_recall_below_the_floor_fails_the_build(index):
     before = index.snapshot.generation.number
     rows = [Row(str(at), "x") for at in range(3000)]
     vectors = np.random.default_rng(0).normal(size=(3000, DIMENSIONS))
-    index.add(rows, 1 + vectors * 1e-4)  # neighbours that one bit a dimension cannot tell apart
+    index.add(rows, 1 + vectors * 1e-4)  # neighbors that one bit a dimension cannot tell apart
     index.commit()
     with pytest.raises(NumericError, match=r"binary: recall@10 is 0\.\d+.*lower it with --recall"):
         index.rebuild(kind="binary", recall=0.999)
@@ -297,12 +297,12 @@ def test_a_backup_is_an_index_and_restores_a_damaged_one(index, tmp_path):
     index.add(*rows_of(300, 310))
     index.commit()
     (index.folder / "CURRENT").write_text("{}")
-    with pytest.raises(ArtefactError, match="CURRENT is damaged"):
+    with pytest.raises(ArtifactError, match="CURRENT is damaged"):
         EmbeddedIndex.open(index.folder)
     copy_current(tmp_path / "backup", index.folder)
     assert EmbeddedIndex.open(index.folder).search(query, k=3) == expected
     flip(next((tmp_path / "backup").rglob("rows.jsonl")))
-    with pytest.raises(ArtefactError, match=r"rows\.jsonl is damaged"):
+    with pytest.raises(ArtifactError, match=r"rows\.jsonl is damaged"):
         copy_current(tmp_path / "backup", index.folder)
     assert EmbeddedIndex.open(index.folder).search(query, k=3) == expected
 
@@ -313,7 +313,7 @@ def test_a_folder_that_is_used_is_not_overwritten(index, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is there already"):
         EmbeddedIndex.create(tmp_path / "file", STAMP)
-    with pytest.raises(ArtefactError, match="simcse index build"):
+    with pytest.raises(ArtifactError, match="simcse index build"):
         EmbeddedIndex.open(tmp_path / "nowhere")
 
 

@@ -7,18 +7,18 @@ import time
 import numpy as np
 import pytest
 
-from simcse.index.places import create_index, open_index
-from simcse.io.stamp import ModelStamp
+from simcse.index.uri import create_index, open_index
+from simcse.io.fingerprint import ModelFingerprint
 
 pytest.importorskip("faiss")
-STAMP = ModelStamp("m", "f" * 64, 8, {"pooling": "mean", "max_length": 32})
+STAMP = ModelFingerprint("m", "f" * 64, 8, {"pooling": "mean", "max_length": 32})
 
 INGESTING = """
 import sys, time
 from pathlib import Path
 import numpy as np
 from simcse.index import ingest as module
-from simcse.index.places import open_index
+from simcse.index.uri import open_index
 def encode(texts):
     time.sleep(0.002)
     return np.array([np.random.default_rng(int(t.split()[1])).normal(size=8) for t in texts])

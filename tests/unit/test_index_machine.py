@@ -23,8 +23,8 @@ from simcse.index.embedded import EmbeddedIndex
 from simcse.index.filters import Condition
 from simcse.index.postgres import PostgresIndex
 from simcse.index.protocol import Commit
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 pytest.importorskip("faiss")
 psycopg = pytest.importorskip("psycopg")
@@ -43,7 +43,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @initialize()
     def create(self):
-        self.index = self.create_empty(ModelStamp("m", "f", DIMENSIONS))
+        self.index = self.create_empty(ModelFingerprint("m", "f", DIMENSIONS))
         self.durable = {}
         self.staged = {}
 

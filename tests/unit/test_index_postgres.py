@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from postgres import Postgres, servers
-from simcse.errors import ArtefactError, DataError, NumericError, ResourceError, UsageError
-from simcse.index.places import create_index, folder_of, has_index, open_index
+from simcse.errors import ArtifactError, DataError, NumericError, ResourceError, UsageError
 from simcse.index.protocol import Commit
+from simcse.index.uri import create_index, folder_of, has_index, open_index
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 pytest.importorskip("psycopg")
 pytest.importorskip("pgvector")
@@ -21,7 +21,7 @@ pytest.importorskip("pgvector")
 from simcse.index.database import Address, Database
 
 DIMENSIONS = 8
-STAMP = ModelStamp("m", "f" * 64, DIMENSIONS)
+STAMP = ModelFingerprint("m", "f" * 64, DIMENSIONS)
 
 
 def rows_of(first, last):
@@ -230,7 +230,7 @@ def test_an_address_names_a_database_and_an_index():
 def test_what_is_not_there_is_said_without_the_password(postgres):
     place = postgres.new_index()
     assert not has_index(place)
-    with pytest.raises(ArtefactError, match="simcse index build URL FILE"):
+    with pytest.raises(ArtifactError, match="simcse index build URL FILE"):
         open_index(place)
     with pytest.raises(UsageError, match="is exact or hnsw"):
         create_index(place, STAMP, kind="ivf")

@@ -13,7 +13,7 @@ from simcse.evaluate.vectors import cosine
 from simcse.model import int8
 from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.int8 import quantise, random_sentences
+from simcse.model.int8 import quantize, random_sentences
 from simcse.model.linear import Int8, Linear
 from simcse.model.settings import ModelSettings
 from transformers_models import SIZES, make_model
@@ -26,7 +26,7 @@ TEXTS = ["The dog runs.", "A cat eats the food, and then it sleeps.", "a", "Chil
 
 
 @pytest.fixture
-def quantised(make_encoder: Callable[..., SentenceEncoder]) -> SentenceEncoder:
+def quantized(make_encoder: Callable[..., SentenceEncoder]) -> SentenceEncoder:
     encoder = make_encoder(ModelSettings(pooling="mean", max_length=32))
     encoder.set_precision("int8")
     return encoder
@@ -83,45 +83,45 @@ def test_steps_go_from_layer_to_layer_through_gelu() -> None:
 
 @needs_vnni
 def test_embeddings_stay_near_those_of_fp32(
-    quantised: SentenceEncoder, tiny_encoder: SentenceEncoder
+    quantized: SentenceEncoder, tiny_encoder: SentenceEncoder
 ) -> None:
-    assert quantised.backbone.precision == "int8"
-    assert len(products(quantised)) == 2 * 4  # of each layer
-    found, exact = quantised.encode(TEXTS), tiny_encoder.encode(TEXTS)
+    assert quantized.backbone.precision == "int8"
+    assert len(products(quantized)) == 2 * 4  # of each layer
+    found, exact = quantized.encode(TEXTS), tiny_encoder.encode(TEXTS)
     assert not np.array_equal(found, exact)
     assert cosine(found, exact).min() > 0.99
 
 
 @needs_vnni
-def test_an_embedding_does_not_depend_on_its_neighbours(quantised: SentenceEncoder) -> None:
-    alone = np.concatenate([quantised.encode([text]) for text in TEXTS])
-    assert cosine(quantised.encode(TEXTS), alone).min() > 0.999
+def test_an_embedding_does_not_depend_on_its_neighbors(quantized: SentenceEncoder) -> None:
+    alone = np.concatenate([quantized.encode([text]) for text in TEXTS])
+    assert cosine(quantized.encode(TEXTS), alone).min() > 0.999
 
 
 @needs_vnni
 def test_the_same_model_is_rounded_the_same_way(
-    quantised: SentenceEncoder, make_encoder: Callable[..., SentenceEncoder]
+    quantized: SentenceEncoder, make_encoder: Callable[..., SentenceEncoder]
 ) -> None:
     again = make_encoder(ModelSettings(pooling="mean", max_length=32))
     again.set_precision("int8")
     again.set_precision("int8")  # of weights that are rounded by now
-    assert cosine(again.encode(TEXTS), quantised.encode(TEXTS)).min() > 0.999
-    assert quantised.tokenizer.truncated == 0
+    assert cosine(again.encode(TEXTS), quantized.encode(TEXTS)).min() > 0.999
+    assert quantized.tokenizer.truncated == 0
 
 
 @needs_vnni
-def test_another_precision_drops_it(quantised: SentenceEncoder) -> None:
-    quantised.set_precision("fp32")
-    assert quantised.backbone.precision == "fp32"
-    assert not products(quantised)
+def test_another_precision_drops_it(quantized: SentenceEncoder) -> None:
+    quantized.set_precision("fp32")
+    assert quantized.backbone.precision == "fp32"
+    assert not products(quantized)
 
 
 @needs_vnni
-def test_training_modules_are_untouched(quantised: SentenceEncoder) -> None:
+def test_training_modules_are_untouched(quantized: SentenceEncoder) -> None:
     """Whoever asks for gradients gets those of the weights."""
-    batch = quantised.tokenizer(TEXTS)
-    quantised(batch).sum().backward()
-    gradients = [weight.grad for weight in quantised.backbone.model.encoder.parameters()]
+    batch = quantized.tokenizer(TEXTS)
+    quantized(batch).sum().backward()
+    gradients = [weight.grad for weight in quantized.backbone.model.encoder.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
@@ -136,7 +136,7 @@ def test_training_modules_are_untouched(quantised: SentenceEncoder) -> None:
 def test_other_architectures_are_refused(config: object) -> None:
     model = make_model(config)
     with pytest.raises(UsageError, match=f"with GELU on a CPU, not {type(model).__name__}"):
-        quantise(Backbone(model), BATCH)
+        quantize(Backbone(model), BATCH)
 
 
 def test_a_processor_without_the_instructions_is_refused(

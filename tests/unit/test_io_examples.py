@@ -249,13 +249,13 @@ def test_round_trip(tmp_path_factory, name, expected):
 
 @pytest.mark.data
 @pytest.mark.skipif(not (data_folder() / "nli").is_dir(), reason="no data folder")
-def test_real_triplets_and_labelled_pairs():
+def test_real_triplets_and_labeled_pairs():
     folder = data_folder() / "nli"
     triplets = read_examples(folder / "triplets.tsv")
     assert len(triplets) == 53_546
     assert all(len(example.negatives) == 1 for example in triplets)
-    labelled = read_examples(folder / "nli_labelled.tsv.gz", columns=["2", "3"])
-    assert len(labelled) == 199_590
+    labeled = read_examples(folder / "nli_labelled.tsv.gz", columns=["2", "3"])
+    assert len(labeled) == 199_590
 
 
 def test_a_pair_is_anchor_and_positive_and_a_single_sentence_is_named_by_its_line(read, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.results import read_results, write_results
 
 
@@ -53,11 +53,11 @@ def test_a_number_that_is_not_finite_becomes_null(tmp_path, number):
 )
 def test_damaged_results_are_refused(tmp_path, data, problem):
     (tmp_path / "a.json").write_bytes(data)
-    with pytest.raises(ArtefactError, match=problem) as error:
+    with pytest.raises(ArtifactError, match=problem) as error:
         read_results(tmp_path / "a.json")
     assert error.value.exit_code == 4
 
 
 def test_missing_results_are_refused(tmp_path):
-    with pytest.raises(ArtefactError, match=r"cannot read results .*: No such file"):
+    with pytest.raises(ArtifactError, match=r"cannot read results .*: No such file"):
         read_results(tmp_path / "none.json")

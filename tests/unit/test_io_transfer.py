@@ -5,7 +5,7 @@ import pytest
 from simcse.errors import DataError, UsageError
 from simcse.io import datasets
 from simcse.io.datasets import TRANSFER_PARTS, load_transfer_task
-from simcse.io.transfer import read_labelled
+from simcse.io.transfer import read_labeled
 
 
 def write(path, *rows):
@@ -15,13 +15,13 @@ def write(path, *rows):
 
 
 def test_sentences_and_pairs(tmp_path):
-    single = read_labelled(write(tmp_path / "mr.tsv", "1\tgood , very", "", "0\tbad\u2028film"))
+    single = read_labeled(write(tmp_path / "mr.tsv", "1\tgood , very", "", "0\tbad\u2028film"))
     assert (single.labels, single.first, single.second) == (
         ("1", "0"),
         ("good , very", "bad\u2028film"),
         (),
     )
-    pairs = read_labelled(write(tmp_path / "mrpc.tsv", "1\ta\tb", "0\tc\td"))
+    pairs = read_labeled(write(tmp_path / "mrpc.tsv", "1\ta\tb", "0\tc\td"))
     assert pairs.texts == (("a", "c"), ("b", "d"))
 
 
@@ -36,7 +36,7 @@ def test_sentences_and_pairs(tmp_path):
 )
 def test_bad_rows_are_named(tmp_path, rows, where):
     with pytest.raises(DataError, match=where):
-        read_labelled(write(tmp_path / "mr.tsv", *rows))
+        read_labeled(write(tmp_path / "mr.tsv", *rows))
 
 
 def test_a_truncated_or_changed_file_is_caught(tmp_path, monkeypatch):

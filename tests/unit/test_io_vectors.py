@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse.errors import ArtefactError, DataError, ResourceError, UsageError
+from simcse.errors import ArtifactError, DataError, ResourceError, UsageError
 from simcse.io.vectors import read_vectors, vector_writer
 
 SUFFIXES = [".npy", ".safetensors", ".parquet"]
@@ -115,18 +115,18 @@ def test_a_truncated_file_is_refused(tmp_path, suffix, keep):
     path = tmp_path / f"a{suffix}"
     write(path, [random_vectors(3, 2)])
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ArtefactError, match=f"cannot read vectors from .*a{suffix}"):
+    with pytest.raises(ArtifactError, match=f"cannot read vectors from .*a{suffix}"):
         read_vectors(path)
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path):
-    with pytest.raises(ArtefactError, match="No such file"):
+    with pytest.raises(ArtifactError, match="No such file"):
         read_vectors(tmp_path / "none.npy")
     np.save(tmp_path / "a.npy", np.zeros(3))
-    with pytest.raises(ArtefactError, match=r"float32 vectors, got float64 \(3,\)"):
+    with pytest.raises(ArtifactError, match=r"float32 vectors, got float64 \(3,\)"):
         read_vectors(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.array([{}], dtype=object))
-    with pytest.raises(ArtefactError, match="Python objects"):
+    with pytest.raises(ArtifactError, match="Python objects"):
         read_vectors(tmp_path / "b.npy")
 
 
@@ -134,7 +134,7 @@ def test_t15_a_safetensors_header_bomb_allocates_nothing(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"\xff" * 8 + b'{"embeddings": {"shape": [1000000000, 1000000]}}'.ljust(248))
     tracemalloc.start()
-    with pytest.raises(ArtefactError, match="header and size disagree"):
+    with pytest.raises(ArtifactError, match="header and size disagree"):
         read_vectors(path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 from simcse.io.log import append_log, read_log
 
 EVENTS = [
@@ -62,13 +62,13 @@ def test_an_empty_log_has_no_events(tmp_path):
 def test_another_bad_line_is_named(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"event": "start"}\n{"event": \n{"event": "finish"}\n')
-    with pytest.raises(ArtefactError, match=r"log\.jsonl:2: not a JSON line") as error:
+    with pytest.raises(ArtifactError, match=r"log\.jsonl:2: not a JSON line") as error:
         read_log(path)
     assert error.value.exit_code == 4
 
 
-def test_a_missing_log_is_an_artefact_error(tmp_path):
-    with pytest.raises(ArtefactError, match="cannot read .*No such file"):
+def test_a_missing_log_is_an_artifact_error(tmp_path):
+    with pytest.raises(ArtifactError, match="cannot read .*No such file"):
         read_log(tmp_path / "log.jsonl")
 
 
@@ -79,9 +79,9 @@ def test_a_log_that_cannot_be_written_is_a_resource_error(tmp_path, where):
     assert error.value.exit_code == 5
 
 
-def test_bytes_that_are_no_text_are_an_artefact_error(tmp_path):
+def test_bytes_that_are_no_text_are_an_artifact_error(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"event": "\xff"}\n{"event": "finish"}\n')
-    with pytest.raises(ArtefactError, match=r"log\.jsonl"):
+    with pytest.raises(ArtifactError, match=r"log\.jsonl"):
         read_log(tmp_path / "log.jsonl")
 
 

@@ -357,9 +357,12 @@ def test_the_mlm_term_needs_a_mask_token(tiny_encoder):
 def test_a_run_in_pieces_is_the_same_run(tiny_encoder):
     start = {name: weight.clone() for name, weight in tiny_encoder.state_dict().items()}
     ends = []
-    for chunk_tokens in (10**6, 10):
+    for micro_batch_tokens in (10**6, 10):
         tiny_encoder.load_state_dict(start)
-        run(tiny_encoder, settings(optim=OptimConfig(batch_size=4, chunk_tokens=chunk_tokens)))
+        run(
+            tiny_encoder,
+            settings(optim=OptimConfig(batch_size=4, micro_batch_tokens=micro_batch_tokens)),
+        )
         ends.append(weights(tiny_encoder))
     torch.testing.assert_close(*ends, atol=1e-5, rtol=0)  # AdamW divides by tiny gradients
     assert not torch.equal(ends[0], torch.cat([w.flatten() for w in start.values()]))
@@ -383,7 +386,7 @@ def test_one_row_is_too_few(tiny_encoder):
         fit(tiny_encoder, ROWS[:1], settings())
 
 
-def test_a_head_of_train_only_is_trained_and_left_out_afterwards(make_encoder):
+def test_a_head_of_train_only_is_trained_and_left_out_afterward(make_encoder):
     encoder = make_encoder(ModelSettings("cls", head="train_only", max_length=32))
     head = weights(encoder.head)
     run(encoder, settings())

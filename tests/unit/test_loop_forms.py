@@ -1,4 +1,4 @@
-"""Training in other forms: a second tower, a classifier of labelled pairs."""
+"""Training in other forms: a second tower, a classifier of labeled pairs."""
 
 import math
 
@@ -26,7 +26,10 @@ def weights(module):
 def test_the_second_tower_starts_from_the_same_weights_and_only_the_first_is_left(make_encoder):
     encoder = make_encoder(ModelSettings("mean", max_length=32))
     stepper = Stepper(
-        encoder, TrainConfig(model=ModelConfig(towers=2), optim=OPTIM, precision="fp32"), 3, None
+        encoder,
+        TrainConfig(model=ModelConfig(num_encoders=2), optim=OPTIM, precision="fp32"),
+        3,
+        None,
     )
     second = stepper.objective.second
     assert torch.equal(weights(second), weights(encoder))
@@ -37,17 +40,17 @@ def test_the_second_tower_starts_from_the_same_weights_and_only_the_first_is_lef
     assert not torch.equal(weights(encoder), start)
     assert not torch.equal(weights(second), weights(encoder))
     kept = []
-    config = TrainConfig(model=ModelConfig(towers=2), optim=OPTIM, precision="bf16")
+    config = TrainConfig(model=ModelConfig(num_encoders=2), optim=OPTIM, precision="bf16")
     fit(encoder, PAIRS, config, keep=lambda model, best: kept.append(model))
     assert all(model is encoder for model in kept)
 
 
 @pytest.mark.parametrize("name", ["fixed_mask", "dropout_free_negatives"])
 def test_two_towers_refuse_what_is_made_for_one(name):
-    with pytest.raises(ConfigError, match=rf"loss.{name} .* model.towers is 2"):
-        TrainConfig(model=ModelConfig(towers=2), loss=LossConfig(**{name: True}))
-    with pytest.raises(ConfigError, match="model.towers must be 1 or 2"):
-        ModelConfig(towers=3)
+    with pytest.raises(ConfigError, match=rf"loss.{name} .* model.num_encoders is 2"):
+        TrainConfig(model=ModelConfig(num_encoders=2), loss=LossConfig(**{name: True}))
+    with pytest.raises(ConfigError, match="model.num_encoders must be 1 or 2"):
+        ModelConfig(num_encoders=3)
 
 
 def test_the_classifier_learns_and_refuses_what_it_has_no_loss_for(make_encoder):
@@ -64,4 +67,4 @@ def test_the_classifier_learns_and_refuses_what_it_has_no_loss_for(make_encoder)
     with pytest.raises(ConfigError, match="eval.dev=heldout needs the contrastive loss"):
         TrainConfig(loss=LossConfig(form="classifier"), eval=EvalConfig(dev="stsb,heldout"))
     with pytest.raises(ConfigError, match="loss.form=classifier is made for one encoder"):
-        TrainConfig(loss=LossConfig(form="classifier"), model=ModelConfig(towers=2))
+        TrainConfig(loss=LossConfig(form="classifier"), model=ModelConfig(num_encoders=2))

@@ -1,13 +1,13 @@
-"""Labelled premises and hypotheses as pairs and triplets, against loops over all rows."""
+"""Labeled premises and hypotheses as pairs and triplets, against loops over all rows."""
 
 import itertools
 
 import pytest
 
+from simcse.data.nli import LABELS, nli_rows
 from simcse.errors import ConfigError, DataError
-from simcse.io.examples import Example, stream_labelled
+from simcse.io.examples import Example, stream_labeled
 from simcse.io.files import ReadCounts, Source
-from simcse.train.nli import LABELS, nli_rows
 
 ROWS = [
     Example(premise, hypothesis, label=label)
@@ -116,9 +116,9 @@ def test_another_label_is_refused_by_its_line_and_nothing_is_no_outcome():
          '{"gold_label": "entailment", "sentence1": "r", "sentence2": "s"}\n', ()),
     ],
 )  # fmt: skip
-def test_labelled_rows_are_read_from_every_table(tmp_path, name, text, columns):
+def test_labeled_rows_are_read_from_every_table(tmp_path, name, text, columns):
     (tmp_path / name).write_text(text)
-    found = list(stream_labelled(Source(tmp_path / name), columns))
+    found = list(stream_labeled(Source(tmp_path / name), columns))
     expected = [Example("p q", "h", label="neutral"), Example("r", "s", label="entailment")]
     assert found == expected
     assert found[0].line > 0
@@ -136,11 +136,11 @@ def test_labelled_rows_are_read_from_every_table(tmp_path, name, text, columns):
         ("a.jsonl", '{"text": "p"}\n', "expected the keys label, premise, hypothesis or gold"),
     ],
 )
-def test_bad_labelled_rows_are_refused_by_line(tmp_path, name, text, message):
+def test_bad_labeled_rows_are_refused_by_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        list(stream_labelled(Source(tmp_path / name)))
+        list(stream_labeled(Source(tmp_path / name)))
     counts = ReadCounts()
     if name.endswith("tsv") and "label" not in text:
-        assert list(stream_labelled(Source(tmp_path / name, "skip", counts))) == []
+        assert list(stream_labeled(Source(tmp_path / name, "skip", counts))) == []
         assert counts.skipped == 1

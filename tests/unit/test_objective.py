@@ -48,8 +48,8 @@ def test_the_objective_is_the_loss_of_its_parts(tiny_encoder):
 
 
 @pytest.mark.parametrize("kind", ["uniformity", "spectrum"])
-def test_the_regulariser_is_added_for_the_anchors(tiny_encoder, kind):
-    plain, spread = LossConfig(), LossConfig(regulariser=kind, regulariser_weight=0.5)
+def test_the_regularizer_is_added_for_the_anchors(tiny_encoder, kind):
+    plain, spread = LossConfig(), LossConfig(regularizer=kind, regularizer_weight=0.5)
     losses = [
         Objective(tiny_encoder.eval(), config).backward(ROWS, 1).total.item()
         for config in (plain, spread)
@@ -59,29 +59,33 @@ def test_the_regulariser_is_added_for_the_anchors(tiny_encoder, kind):
     assert losses[1] - losses[0] == pytest.approx(expected, abs=1e-5)
 
 
-def gradients(encoder, rows, *, chunk_tokens, config, **options):
+def gradients(encoder, rows, *, micro_batch_tokens, config, **options):
     """Loss and gradient of one batch, dropout on."""
     torch.manual_seed(0)
     if config.mlm_weight:
         options["mlm_head"] = MlmHead(encoder.backbone).to(next(encoder.parameters()).dtype)
     encoder.backbone.set_dropout(0.3)
-    objective = Objective(encoder, config, seed=3, chunk_tokens=chunk_tokens, **options)
+    objective = Objective(encoder, config, seed=3, micro_batch_tokens=micro_batch_tokens, **options)
     objective.train().zero_grad()
     parts = objective.backward(rows, 5)
     return parts, torch.cat([p.grad.flatten() for p in objective.parameters()])
 
 
 @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("chunk_tokens", [1, 12, 40])
-def test_gradient_caching_is_exact_with_dropout_on(tiny_encoder, chunk_tokens, dtype, accuracy):
+@pytest.mark.parametrize("micro_batch_tokens", [1, 12, 40])
+def test_gradient_caching_is_exact_with_dropout_on(
+    tiny_encoder, micro_batch_tokens, dtype, accuracy
+):
     encoder, config = tiny_encoder.to(dtype), LossConfig(mlm_weight=0.5, mlm_rate=0.4)
     rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
-    assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy)
+    assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, accuracy)
 
 
-def assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, accuracy, **options):
-    whole, expected = gradients(encoder, rows, chunk_tokens=10**6, config=config, **options)
-    parts, gradient = gradients(encoder, rows, chunk_tokens=chunk_tokens, config=config, **options)
+def assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, accuracy, **options):
+    whole, expected = gradients(encoder, rows, micro_batch_tokens=10**6, config=config, **options)
+    parts, gradient = gradients(
+        encoder, rows, micro_batch_tokens=micro_batch_tokens, config=config, **options
+    )
     assert parts.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
     assert ((gradient - expected).norm() / expected.norm()).item() < accuracy
 
@@ -100,12 +104,12 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("chunk_tokens", [1, 12])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 12])
 @pytest.mark.parametrize("config", VARIANTS)
 def test_gradient_caching_is_exact_for_the_variants(
-    tiny_encoder, config, chunk_tokens, dtype, accuracy
+    tiny_encoder, config, micro_batch_tokens, dtype, accuracy
 ):
-    assert_the_same_in_pieces(tiny_encoder.to(dtype), ROWS, config, chunk_tokens, accuracy)
+    assert_the_same_in_pieces(tiny_encoder.to(dtype), ROWS, config, micro_batch_tokens, accuracy)
 
 
 def test_a_fixed_mask_is_the_sentence_twice_under_one_mask(tiny_encoder):
@@ -169,12 +173,12 @@ def other_tower(encoder):
     return second
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 12])
-def test_gradient_caching_is_exact_for_two_towers(tiny_encoder, chunk_tokens):
+@pytest.mark.parametrize("micro_batch_tokens", [1, 12])
+def test_gradient_caching_is_exact_for_two_towers(tiny_encoder, micro_batch_tokens):
     rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
     encoder, config = tiny_encoder.double(), LossConfig(mlm_weight=0.1, mlm_rate=0.4)
     second = other_tower(encoder)
-    assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, 1e-6, second=second)
+    assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, 1e-6, second=second)
 
 
 def test_the_second_tower_embeds_positives_and_hard_negatives(tiny_encoder):
@@ -244,7 +248,7 @@ def test_the_masked_pass_draws_a_rate_too(tiny_encoder):
     assert rates == {0.25}
 
 
-LABELLED = [
+LABELED = [
     Example("the man runs", "a man moves", label="yes"),
     Example("a dog", "a cat", label="no"),
     Example("she plays", "she plays the guitar", label="maybe"),
@@ -252,14 +256,16 @@ LABELLED = [
 ]
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 12])
-def test_gradient_caching_is_exact_for_the_classifier(tiny_encoder, chunk_tokens):
+@pytest.mark.parametrize("micro_batch_tokens", [1, 12])
+def test_gradient_caching_is_exact_for_the_classifier(tiny_encoder, micro_batch_tokens):
     """Its own weights included, which are no part of what is embedded in pieces."""
     config = LossConfig(form="classifier", mlm_weight=0.1, mlm_rate=0.4)
     classifier = PairClassifier(32, ["yes", "no", "maybe"])
     encoder = tiny_encoder.double()
-    for rows in (LABELLED, LABELLED[:1]):
-        assert_the_same_in_pieces(encoder, rows, config, chunk_tokens, 1e-6, classifier=classifier)
+    for rows in (LABELED, LABELED[:1]):
+        assert_the_same_in_pieces(
+            encoder, rows, config, micro_batch_tokens, 1e-6, classifier=classifier
+        )
         assert classifier.dense.weight.grad.any()
 
 
@@ -267,20 +273,20 @@ def test_the_classifier_is_the_softmax_of_sbert(tiny_encoder):
     """softmax(W [u; v; |u - v|] + b) in loops over classes and dimensions."""
     encoder = tiny_encoder.double().eval()
     torch.manual_seed(2)
-    classifier = PairClassifier(32, [row.label for row in LABELLED])
+    classifier = PairClassifier(32, [row.label for row in LABELED])
     assert classifier.classes == {"maybe": 0, "no": 1, "yes": 2}
     config = LossConfig(form="classifier", contrastive_weight=2.0)
     objective = Objective(encoder, config, classifier=classifier)
     objective.zero_grad()
-    parts = objective.backward(LABELLED, 1)
+    parts = objective.backward(LABELED, 1)
     gradient = torch.cat([p.grad.flatten() for p in objective.parameters()])
 
     objective.zero_grad()
-    u = encoder(encoder.tokenizer([row.anchor for row in LABELLED]))
-    v = encoder(encoder.tokenizer([row.positive for row in LABELLED]))
+    u = encoder(encoder.tokenizer([row.anchor for row in LABELED]))
+    v = encoder(encoder.tokenizer([row.positive for row in LABELED]))
     weight, bias = classifier.dense.weight, classifier.dense.bias
     plain = 0.0
-    for i, row in enumerate(LABELLED):
+    for i, row in enumerate(LABELED):
         features = [*u[i], *v[i], *((a - b).abs() for a, b in zip(u[i], v[i], strict=True))]
         scores = [sum(w * x for w, x in zip(weight[k], features, strict=True)) + bias[k]
                   for k in range(3)]  # fmt: skip
@@ -295,9 +301,9 @@ def test_the_classifier_is_the_softmax_of_sbert(tiny_encoder):
 
 def test_labels_stand_where_the_classifier_wants_them_and_nowhere_else():
     config = LossConfig(form="classifier")
-    refuse_unfit(LABELLED, config)
-    for rows in (ROWS, LABELLED[:1], [*LABELLED, ROWS[0]], []):
-        with pytest.raises(ConfigError, match="needs labelled rows, with two labels at least"):
+    refuse_unfit(LABELED, config)
+    for rows in (ROWS, LABELED[:1], [*LABELED, ROWS[0]], []):
+        with pytest.raises(ConfigError, match="needs labeled rows, with two labels at least"):
             refuse_unfit(rows, config)
     misread = [Example("entailment", "a man", ("a dog",)), Example("neutral", "a", ("b",))]
     with pytest.raises(ConfigError, match=r"begin with a label \(entailment\).*`simcse data nli`"):
@@ -306,7 +312,7 @@ def test_labels_stand_where_the_classifier_wants_them_and_nowhere_else():
 
 def test_a_classifier_without_its_weights_is_no_contrastive_loss(tiny_encoder):
     with pytest.raises(UsageError, match="needs a classifier"):
-        Objective(tiny_encoder, LossConfig(form="classifier")).backward(LABELLED, 1)
+        Objective(tiny_encoder, LossConfig(form="classifier")).backward(LABELED, 1)
 
 
 def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny_encoder):

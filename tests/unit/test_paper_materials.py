@@ -40,7 +40,7 @@ def test_the_corpus_itself_is_not_copied(corpus, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_labelled_rows_become_pairs_and_triplets(tmp_path):
+def test_labeled_rows_become_pairs_and_triplets(tmp_path):
     path = tmp_path / "nli.tsv"
     rows = [
         f"{label}\tpremise {i}\t{label} {i}"
@@ -56,9 +56,9 @@ def test_labelled_rows_become_pairs_and_triplets(tmp_path):
     assert triplets[3].negatives == ("contradiction 3",)
 
 
-def test_a_shuffled_corpus_has_no_neighbours(corpus, tmp_path):
+def test_a_shuffled_corpus_has_no_neighbors(corpus, tmp_path):
     with pytest.raises(DataError, match="not in document order"):
-        Materials(tmp_path / "made").prepare(Material(make="neighbours", ahead=1), corpus, None)
+        Materials(tmp_path / "made").prepare(Material(make="neighbors", ahead=1), corpus, None)
     assert not list((tmp_path / "made").glob("*.json"))
 
 
@@ -94,7 +94,7 @@ def test_a_layer_is_fitted_on_different_sentences(tmp_path):
 @pytest.mark.parametrize(
     "values",
     [
-        {"make": "neighbours"},
+        {"make": "neighbors"},
         {"make": "crop", "ahead": 1},
         {"make": "nli"},
         {"positives": "neutral"},

@@ -3,7 +3,7 @@
 import pytest
 
 from simcse.config import build
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.paper.results import Recipe, Store
 from simcse.paper.runner import named_scores
 from simcse.train.settings import TrainConfig
@@ -82,7 +82,7 @@ def test_a_repetition_stays_with_the_grid_that_trained_it_and_adds_its_time(tmp_
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 1, "key": "other"}', "{"])
 def test_a_damaged_result_is_named(tmp_path, text):
     (tmp_path / "k.json").write_text(text)
-    with pytest.raises(ArtefactError, match="k.json"):
+    with pytest.raises(ArtifactError, match="k.json"):
         Store(tmp_path).find("k")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from simcse.errors import ArtefactError, DataError, NumericError, UsageError
+from simcse.errors import ArtifactError, DataError, NumericError, UsageError
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import Flow, fit_all_but_the_top, fit_flow, fit_whitening
@@ -40,19 +40,19 @@ def test_whitening_is_su_et_als_own_lines(vectors):
     assert found == pytest.approx(expected * signs, abs=1e-4)
 
 
-def test_whitening_keeps_the_directions_that_layer_normalisation_left(vectors):
-    normalised = vectors - vectors.mean(axis=1, keepdims=True)  # one of 8 directions is gone
-    white = apply(fit_whitening(normalised), normalised)
+def test_whitening_keeps_the_directions_that_layer_normalization_left(vectors):
+    normalized = vectors - vectors.mean(axis=1, keepdims=True)  # one of 8 directions is gone
+    white = apply(fit_whitening(normalized), normalized)
     assert white.shape == (500, 7)
     assert np.abs(np.cov(white, rowvar=False) - np.eye(7)).max() < 1e-4
     with pytest.raises(DataError, match="span 7 directions, fewer than 8"):
-        fit_whitening(normalised, dimensions=8)
+        fit_whitening(normalized, dimensions=8)
 
 
 def test_all_but_the_top_is_mu_and_viswanaths_algorithm_1(vectors):
-    centred = vectors - vectors.mean(axis=0)
-    top = np.linalg.svd(centred, full_matrices=False)[2][:2]  # (2, D)
-    expected = [row - sum((u @ row) * u for u in top) for row in centred]
+    centered = vectors - vectors.mean(axis=0)
+    top = np.linalg.svd(centered, full_matrices=False)[2][:2]  # (2, D)
+    expected = [row - sum((u @ row) * u for u in top) for row in centered]
     assert apply(fit_all_but_the_top(vectors, directions=2), vectors) == pytest.approx(
         np.array(expected), abs=1e-4
     )
@@ -171,7 +171,7 @@ def test_a_damaged_or_absent_layer_is_refused(encoder, kind, tmp_path):
     name = "Flow" if kind == "flow" else "Affine"
     (weights,) = (tmp_path / "model").glob(f"*_{name}/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(ArtefactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="damaged"):
         SentenceEncoder.load(tmp_path / "model")
 
 

@@ -40,8 +40,8 @@ def test_the_queue_keeps_the_latest_and_marks_equal_texts(tiny_encoder):
     assert queue.same_text(["d"], ["f"]).shape == (1, 0)
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 10**6])
-def test_earlier_anchors_are_further_negatives(make_encoder, chunk_tokens):
+@pytest.mark.parametrize("micro_batch_tokens", [1, 10**6])
+def test_earlier_anchors_are_further_negatives(make_encoder, micro_batch_tokens):
     """Of the copy, without dropout; against loops. The text of a row is none of its negatives."""
     encoder = make_encoder(ModelSettings("mean", "train_only", 32))
     encoder.backbone.set_dropout(0.3)
@@ -50,7 +50,9 @@ def test_earlier_anchors_are_further_negatives(make_encoder, chunk_tokens):
         for parameter in queue.encoder.parameters():
             parameter.mul_(1.05)  # it is not the encoder
     config = LossConfig(temperature=0.2, queue=5)
-    objective = Objective(encoder, config, seed=3, queue=queue, chunk_tokens=chunk_tokens).train()
+    objective = Objective(
+        encoder, config, seed=3, queue=queue, micro_batch_tokens=micro_batch_tokens
+    ).train()
     seen = []
 
     def spy(own, rows):
@@ -134,4 +136,4 @@ def test_a_queue_out_of_range_is_refused(loss, message):
 
 def test_a_queue_follows_one_encoder():
     with pytest.raises(ConfigError, match="loss.queue is made for one encoder"):
-        TrainConfig(loss=LossConfig(queue=8), model=ModelConfig(towers=2))
+        TrainConfig(loss=LossConfig(queue=8), model=ModelConfig(num_encoders=2))

@@ -19,14 +19,14 @@ PAIRS = [Pair(f"name{i}", f"summary {i}", f"body {i}") for i in range(30)]
 
 def encoder(noise, seed=0):
     """An `Encode` that puts summary i and body i near each other, the nearer the less noise."""
-    centres = np.random.default_rng(seed).normal(size=(len(PAIRS), 8))
+    centers = np.random.default_rng(seed).normal(size=(len(PAIRS), 8))
 
     def encode(texts):
         rows = []
         for text in texts:
             kind, number = text.split()
             drawn = np.random.default_rng([len(kind), int(number)]).normal(size=8)
-            rows.append(centres[int(number)] + noise * drawn)
+            rows.append(centers[int(number)] + noise * drawn)
         return np.array(rows, np.float32)
 
     return encode

@@ -10,7 +10,7 @@ import pytest
 
 from simcse.bench import encode, exported, quality, train
 from simcse.bench.outcome import agreements, race_results, race_table
-from simcse.bench.race import Contestant, Timing, race, ratios
+from simcse.bench.race import System, Timing, race, ratios
 from simcse.bench.roofline import Roofline
 from simcse.errors import ResourceError, UsageError
 from simcse.io.sts import read_sts
@@ -59,25 +59,25 @@ def sleeper(seconds, weight):
 
 
 @pytest.fixture
-def contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module of contestants that the workers find."""
+def systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of systems that the workers find."""
     (tmp_path / "contestants_of_this_test.py").write_text(CONTESTANTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "log"
 
 
-def of_test(shown: str, function: str, warm_up: int = 2, **arguments: object) -> Contestant:
-    return Contestant(shown, f"contestants_of_this_test:{function}", arguments, warm_up)
+def of_test(shown: str, function: str, warm_up: int = 2, **arguments: object) -> System:
+    return System(shown, f"contestants_of_this_test:{function}", arguments, warm_up)
 
 
-def test_contestants_work_in_turns_after_warming_up(contestants: Path) -> None:
+def test_contestants_work_in_turns_after_warming_up(systems: Path) -> None:
     entered = [
-        of_test("A", "writer", name="a", log=str(contestants)),
+        of_test("A", "writer", name="a", log=str(systems)),
         of_test("-", "missing", name="-"),
-        of_test("B", "writer", name="b", log=str(contestants)),
+        of_test("B", "writer", name="b", log=str(systems)),
     ]
     first, missing, second = race(entered, rounds=3)
-    assert contestants.read_text() == "aabb" + "ab" * 3
+    assert systems.read_text() == "aabb" + "ab" * 3
     assert len(first.seconds) == len(second.seconds) == 3
     assert first.result == [[1.0, 2.0]]
     assert min(first.peak_mib, second.peak_mib) > 1
@@ -85,7 +85,7 @@ def test_contestants_work_in_turns_after_warming_up(contestants: Path) -> None:
     assert "a_package_that_nobody_has" in missing.missing
 
 
-def test_time_and_memory_are_the_work_s(contestants: Path) -> None:
+def test_time_and_memory_are_the_work_s(systems: Path) -> None:
     entered = [
         of_test("long", "sleeper", seconds=0.2, weight=0),
         of_test("large", "sleeper", seconds=0, weight=200 * 2**20),
@@ -97,14 +97,14 @@ def test_time_and_memory_are_the_work_s(contestants: Path) -> None:
     assert large.peak_mib >= long.peak_mib + 190
 
 
-def test_a_contestant_that_dies_is_named(contestants: Path) -> None:
-    dying = of_test("dying", "writer", name="a", log=str(contestants), fails_at=4)
+def test_a_contestant_that_dies_is_named(systems: Path) -> None:
+    dying = of_test("dying", "writer", name="a", log=str(systems), fails_at=4)
     with pytest.raises(ResourceError, match="dying ended with exit code 7"):
         race([dying], rounds=5)
 
 
-def test_a_contestant_that_cannot_do_the_work_is_left_out(contestants: Path) -> None:
-    able = of_test("able", "writer", name="a", log=str(contestants))
+def test_a_contestant_that_cannot_do_the_work_is_left_out(systems: Path) -> None:
+    able = of_test("able", "writer", name="a", log=str(systems))
     told: list[str] = []
     _, refusing = race([able, of_test("-", "refusing", name="-")], rounds=1, observe=told.append)
     assert refusing.missing == "not with this model"
@@ -179,7 +179,7 @@ def test_peers_take_the_same_step(
     folder, options = str(tiny_model_folder), {"max_length": 16, "dropout": 0.0, "lr": 1e-4}
     rows = [[*sentences[i:], *sentences[:i]][:columns] for i in range(8)]
 
-    def losses(trainee: train.Trainee) -> list[float]:
+    def losses(trainee: train.TrainingRun) -> list[float]:
         return [trainee.update(rows[start : start + 4]) for start in (0, 4, 0, 4)]
 
     steps = losses(train.ours(folder, precision="fp32", **options))
@@ -202,13 +202,13 @@ def test_a_trainee_s_embeddings_are_those_of_its_model_now(
     assert encode.lowest_cosine(before, trainee.encode(sentences)) < 0.999
 
 
-def test_who_has_reached_the_target_rests(contestants: Path) -> None:
+def test_who_has_reached_the_target_rests(systems: Path) -> None:
     fast, slow = (
-        of_test(name, "pupil", warm_up=0, log=str(contestants), name=name[0], gain=gain)
+        of_test(name, "pupil", warm_up=0, log=str(systems), name=name[0], gain=gain)
         for name, gain in (("fast", 2.0), ("slow", 1.0))
     )
     timings = race([fast, slow], rounds=9, target=4.0)
-    assert contestants.read_text() == "fsfsss"
+    assert systems.read_text() == "fsfsss"
     assert [timing.scores for timing in timings] == [(2.0, 4.0), (1.0, 2.0, 3.0, 4.0)]
     first, second = timings
     assert quality.seconds_to(second, 3.0) == sum(second.seconds[:3])
@@ -231,7 +231,7 @@ def test_a_lesson_takes_its_steps(
     task = read_sts(path)
     monkeypatch.setattr(quality, "load_sts_task", lambda name: task)
     rows = [[sentence] for sentence in sentences]
-    (entered, *_) = quality.contestants(
+    (entered, *_) = quality.systems(
         str(tiny_model_folder), rows, batch=2, steps=3, max_length=32, lr=1e-3
     )
     assert entered.warm_up == 0
@@ -244,11 +244,11 @@ def test_a_lesson_takes_its_steps(
 
 def test_every_contestant_can_be_told_to_a_worker() -> None:
     entered = [
-        *encode.contestants("mini", ["a"], max_length=8, repeats=1),
-        *train.contestants("mini", ["a"], batch=2, max_length=8, dropout=None),
-        *quality.contestants("mini", [["a"]], batch=2, steps=1, max_length=8, lr=1e-4),
+        *encode.systems("mini", ["a"], max_length=8, repeats=1),
+        *train.systems("mini", ["a"], batch=2, max_length=8, dropout=None),
+        *quality.systems("mini", [["a"]], batch=2, steps=1, max_length=8, lr=1e-4),
     ]
-    for contestant in entered:
-        module, function = contestant.factory.split(":")
+    for system in entered:
+        module, function = system.factory.split(":")
         assert callable(getattr(sys.modules[module], function))
-        json.dumps(contestant.arguments)
+        json.dumps(system.arguments)

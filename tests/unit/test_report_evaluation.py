@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from simcse.errors import ArtefactError, DataError
+from simcse.errors import ArtifactError, DataError
 from simcse.evaluate.geometry import Geometry
 from simcse.evaluate.measure import ModelEvaluation
 from simcse.evaluate.retrieval import RetrievalResult
-from simcse.evaluate.space import measure_space
+from simcse.evaluate.spectrum import measure_space
 from simcse.evaluate.sts import STS_TASKS, Correlation, StsResult
 from simcse.evaluate.transfer import TRANSFER_TASKS, TransferResult
 from simcse.io.results import read_results, write_results
@@ -183,7 +183,7 @@ def test_results_are_kept_and_compared_again(whole, tmp_path):
     )
     assert again["MR"] == direct["MR"]
     assert again["STS average"].difference < 0 < again["Transfer average"].p
-    with pytest.raises(ArtefactError, match="no items to compare by"):
+    with pytest.raises(ArtifactError, match="no items to compare by"):
         read_items({"models": [{}]}, "old.json")
     with pytest.raises(DataError, match="other pairs"):
         compare(first, items_of(whole.models[1], {task: np.zeros(60) for task in STS_TASKS}))

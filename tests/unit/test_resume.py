@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simcse.config import to_dict
-from simcse.errors import ArtefactError, ConfigError, DataError, ResourceError, StoppedError
+from simcse.errors import ArtifactError, ConfigError, DataError, ResourceError, StoppedError
 from simcse.io.examples import Example
 from simcse.io.locks import lock_folder
 from simcse.io.log import append_log, cut_log, sync_log
@@ -45,7 +45,7 @@ class Recorded:
         encoder = make_encoder(ModelSettings("mean", max_length=32))
         self.report = fit(
             encoder,
-            LABELLED if config.loss.form == "classifier" else ROWS,
+            LABELED if config.loss.form == "classifier" else ROWS,
             config,
             validate=self.validate,
             observe=self.events.append,
@@ -86,11 +86,11 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
 
 
 VARIANTS = {
-    "towers": {"model": ModelConfig(towers=2)},
+    "num_encoders": {"model": ModelConfig(num_encoders=2)},
     "classifier": {"loss": LossConfig(form="classifier", mlm_weight=0.1)},
     "queue": {"loss": LossConfig(queue=7, dropout_sampling=(0.05, 0.2))},
 }
-LABELLED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
+LABELED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -217,7 +217,7 @@ def test_every_byte_of_a_checkpoint_is_covered(tmp_path):
         whole = path.read_bytes()
         for place in range(len(whole)):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-            with pytest.raises(ArtefactError, match="none of 1 checkpoints is whole") as error:
+            with pytest.raises(ArtifactError, match="none of 1 checkpoints is whole") as error:
                 load_state(tmp_path, lambda note: None)
             assert error.value.exit_code == 4
         path.write_bytes(whole)
@@ -230,7 +230,7 @@ def test_a_manifest_that_names_nothing_is_no_proof(tmp_path, content):
     write_manifest(tmp_path)
     check_manifest(tmp_path)
     (tmp_path / MANIFEST).write_text(content)
-    with pytest.raises(ArtefactError, match=MANIFEST):
+    with pytest.raises(ArtifactError, match=MANIFEST):
         check_manifest(tmp_path)
 
 
@@ -261,7 +261,7 @@ def test_the_log_goes_back_to_where_the_checkpoint_was(tmp_path):
     append_log(log, {"step": 2})
     cut_log(log, size)
     assert log.read_bytes() == first
-    with pytest.raises(ArtefactError, match="lacks the lines"):
+    with pytest.raises(ArtifactError, match="lacks the lines"):
         cut_log(log, size + 1)
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simcse.data.duplicates import near_repeats, repeats
+from simcse.data.words import BANDS, among, likeness, split_words
 from simcse.errors import DataError
 from simcse.train import words as module
-from simcse.train.duplicates import near_repeats, repeats
-from simcse.train.words import BANDS, among, likeness, split_words
 
 WORD = re.compile(r"[^\W_]+")
 texts = st.lists(st.text(alphabet="abAB c.,-é1", max_size=30), min_size=1, max_size=12)
@@ -120,7 +120,7 @@ def test_repeats_and_near_repeats_are_the_later_ones():
 
 def test_what_is_like_a_dropped_row_only_stays():
     words = [f"w{i}" for i in range(20)]
-    chain = [" ".join(words[i : i + 12]) for i in (0, 1, 2)]  # neighbours share 11 of 13
+    chain = [" ".join(words[i : i + 12]) for i in (0, 1, 2)]  # neighbors share 11 of 13
 
     class Row:
         positive, negatives = None, ()

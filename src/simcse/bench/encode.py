@@ -1,4 +1,4 @@
-"""Encoding: contestants that turn the same sentences into the same embeddings."""
+"""Encoding: systems that turn the same sentences into the same embeddings."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from simcse.bench.exported import Work, repeated
-from simcse.bench.race import Contestant
+from simcse.bench.race import System
 from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
@@ -14,9 +14,7 @@ from simcse.model.names import locate
 from simcse.model.precision import EncodingPrecision
 
 
-def contestants(
-    model: str, sentences: Sequence[str], *, max_length: int, repeats: int
-) -> list[Contestant]:
+def systems(model: str, sentences: Sequence[str], *, max_length: int, repeats: int) -> list[System]:
     """Name who encodes: first us, at the precision we choose here and in fp32, then peers."""
     task = {
         "model": model,
@@ -42,9 +40,9 @@ def contestants(
         ("ONNX Runtime, int8", "onnx", "int8"),
     ]
     return [
-        *(Contestant(name, f"{__name__}:{how}", {**task, **more}) for name, how, more in named),
+        *(System(name, f"{__name__}:{how}", {**task, **more}) for name, how, more in named),
         *(
-            Contestant(
+            System(
                 name,
                 "simcse.bench.exported:encode",
                 {**task, "runtime": runtime, "dtype": dtype},
@@ -107,5 +105,5 @@ def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
 
 
 def lowest_cosine(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
-    """Lowest cosine between the embeddings that two contestants gave one sentence."""
+    """Lowest cosine between the embeddings that two systems gave one sentence."""
     return float(cosine(first, second).min())

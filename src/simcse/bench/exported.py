@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from simcse.errors import ResourceError
-from simcse.model.recipes import in_batches
+from simcse.model.export_loaders import in_batches
 
 BATCH = 64  # sentences at once
 COMPARED = 100  # sentences whose embeddings are handed back

@@ -10,11 +10,11 @@ from simcse.report.tables import Column, Table
 
 
 def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float | None]) -> Table:
-    """Set contestants below each other; ratios are to the first one, round by round.
+    """Set systems below each other; ratios are to the first one, round by round.
 
     Args:
         title: what the work was.
-        timings: of all contestants; those that did not start are left out.
+        timings: of all systems; those that did not start are left out.
         agreement: how close each one's result is to the first one's.
     """
     started = [(t, a) for t, a in zip(timings, agreement, strict=True) if t.missing is None]
@@ -35,7 +35,7 @@ def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float 
             )
         )
     columns = (
-        Column("Contestant"),
+        Column("System"),
         Column("median s", 3),
         Column("best s", 3),
         Column("ratio, median", 2),
@@ -48,7 +48,7 @@ def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float 
 
 
 def race_results(timings: Sequence[Timing], agreement: Sequence[float | None]) -> dict[str, Any]:
-    """Return every round of every contestant as plain values."""
+    """Return every round of every system as plain values."""
     baseline = find_baseline(timings)
     results: dict[str, Any] = {}
     for timing, agrees in zip(timings, agreement, strict=True):
@@ -69,13 +69,13 @@ def agreements(
     timings: Sequence[Timing],
     compare: Callable[[Any, Any], float],
 ) -> list[float | None]:
-    """Compare each contestant's result with the first one's; ``None`` where there is none."""
+    """Compare each system's result with the first one's; ``None`` where there is none."""
     first = find_baseline(timings).result
     return [None if t.missing is not None else compare(first, t.result) for t in timings]
 
 
 def find_baseline(timings: Sequence[Timing]) -> Timing:
-    """Return the first contestant's timing.
+    """Return the first system's timing.
 
     Raises:
         ResourceError: it did not start.

@@ -1,11 +1,11 @@
-"""Time to quality: contestants train from one model until STS-B dev reaches a score."""
+"""Time to quality: systems train from one model until STS-B dev reaches a score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simcse.bench.outcome import find_baseline
-from simcse.bench.race import Contestant, Timing
+from simcse.bench.race import System, Timing
 from simcse.bench.train import CONTESTANTS, TRAINEES, Row, batches
 from simcse.evaluate.sts import evaluate_sts
 from simcse.io.datasets import load_sts_task
@@ -41,9 +41,9 @@ class Lesson:
         return evaluate_sts(self.trainee.encode, self.task).spearman()
 
 
-def contestants(
+def systems(
     model: str, rows: Sequence[Row], *, batch: int, steps: int, max_length: int, lr: float
-) -> list[Contestant]:
+) -> list[System]:
     """Name who trains; none warms up, as no user does."""
     task = {
         "model": model,
@@ -54,7 +54,7 @@ def contestants(
         "lr": lr,
     }
     return [
-        Contestant(name, f"{__name__}:Lesson", {**task, "how": how, "more": more}, warm_up=0)
+        System(name, f"{__name__}:Lesson", {**task, "how": how, "more": more}, warm_up=0)
         for name, how, more in CONTESTANTS
     ]
 
@@ -68,7 +68,7 @@ def seconds_to(timing: Timing, target: float) -> float | None:
 
 
 def quality_table(timings: Sequence[Timing], target: float, steps: int) -> Table:
-    """Set contestants below each other; the ratio is to the first one's seconds."""
+    """Set systems below each other; the ratio is to the first one's seconds."""
     first = seconds_to(find_baseline(timings), target)
     rows = []
     for timing in timings:
@@ -79,7 +79,7 @@ def quality_table(timings: Sequence[Timing], target: float, steps: int) -> Table
         taken = steps * len(timing.seconds)
         rows.append((timing.name, seconds, ratio, taken, timing.scores[-1], timing.peak_mib))
     columns = (
-        Column("Contestant"),
+        Column("System"),
         Column("seconds", 1),
         Column("ratio", 2),
         Column("steps", 0),

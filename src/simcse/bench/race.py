@@ -18,13 +18,13 @@ from simcse.errors import ResourceError
 
 
 @dataclass(frozen=True)
-class Contestant:
+class System:
     """One way to do the work.
 
     Attributes:
         name: as it is shown.
         factory: ``module:function``; called with ``arguments`` it returns a function that does
-            one unit of work and returns numbers by which contestants are compared.
+            one unit of work and returns numbers by which systems are compared.
         arguments: plain values.
         warm_up: units of work before the first round; the first one's result is kept.
     """
@@ -37,10 +37,10 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a contestant came to.
+    """What a system came to.
 
     Attributes:
-        name: the contestant's.
+        name: the system's.
         seconds: of each round.
         peak_mib: the highest memory its process ever held, where the system says it.
         result: what its first unit of work gave.
@@ -67,34 +67,34 @@ def ratios(baseline: Timing, timing: Timing) -> list[float]:
 
 
 def race(
-    contestants: Sequence[Contestant],
+    systems: Sequence[System],
     *,
     rounds: int,
     target: float = math.inf,
     observe: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
-    """Let contestants work in turns.
+    """Let systems work in turns.
 
     Args:
-        contestants: each warms up in its own process before the first round.
+        systems: each warms up in its own process before the first round.
         rounds: turns of each.
         target: who reaches this score takes no more turns.
         observe: is told what happens next, and who did not start and why.
 
     Raises:
-        ResourceError: a contestant's process ended early.
+        ResourceError: a system's process ended early.
     """
     workers = []
     try:
-        for contestant in contestants:
-            observe(f"warming up {contestant.name}")
-            workers.append(worker := _Worker(contestant))
+        for system in systems:
+            observe(f"warming up {system.name}")
+            workers.append(worker := _Worker(system))
             if "missing" in worker.ready:
-                observe(f"left out: {contestant.name}: {worker.ready['missing']}")
+                observe(f"left out: {system.name}: {worker.ready['missing']}")
         for turn in range(rounds):
             for worker in workers:
                 if not worker.reaches(target):
-                    observe(f"round {turn + 1} of {rounds}: {worker.contestant.name}")
+                    observe(f"round {turn + 1} of {rounds}: {worker.system.name}")
                     worker.go()
         return [worker.timing() for worker in workers]
     finally:
@@ -103,10 +103,10 @@ def race(
 
 
 class _Worker:
-    """A contestant's process; see `simcse.bench.worker` for what is said."""
+    """A system's process; see `simcse.bench.worker` for what is said."""
 
-    def __init__(self, contestant: Contestant) -> None:
-        self.contestant = contestant
+    def __init__(self, system: System) -> None:
+        self.system = system
         self.process = subprocess.Popen(
             [sys.executable, "-m", "simcse.bench.worker"],
             stdin=subprocess.PIPE,
@@ -115,9 +115,9 @@ class _Worker:
             encoding="utf-8",
         )
         task = {
-            "factory": contestant.factory,
-            "arguments": dict(contestant.arguments),
-            "warm_up": contestant.warm_up,
+            "factory": system.factory,
+            "arguments": dict(system.arguments),
+            "warm_up": system.warm_up,
         }
         self.ready = self._ask(task)
         self.seconds: list[float] = []
@@ -140,7 +140,7 @@ class _Worker:
     def timing(self) -> Timing:
         """Sum its rounds up."""
         return Timing(
-            self.contestant.name,
+            self.system.name,
             tuple(self.seconds),
             self.peak_mib,
             self.ready.get("result"),
@@ -163,6 +163,6 @@ class _Worker:
                 answer = stdout.readline()
         if not answer:
             code = self.process.wait()
-            raise ResourceError(f"benchmark of {self.contestant.name} ended with exit code {code}")
+            raise ResourceError(f"benchmark of {self.system.name} ended with exit code {code}")
         result: dict[str, Any] = json.loads(answer)
         return result

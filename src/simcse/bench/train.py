@@ -1,4 +1,4 @@
-"""Training steps of SimCSE: contestants that minimise the same loss."""
+"""Training steps of SimCSE: systems that minimize the same loss."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simcse import config
 from simcse.bench.encode import mean_encoder
-from simcse.bench.race import Contestant
+from simcse.bench.race import System
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
 from simcse.model.names import locate
@@ -31,7 +31,7 @@ CONTESTANTS: tuple[tuple[str, str, dict[str, object]], ...] = (
 
 
 @dataclass(frozen=True)
-class Trainee:
+class TrainingRun:
     """A model in training.
 
     Attributes:
@@ -43,9 +43,9 @@ class Trainee:
     encode: Callable[[Sequence[str]], np.ndarray]
 
 
-def contestants(
+def systems(
     model: str, sentences: Sequence[str], *, batch: int, max_length: int, dropout: float | None
-) -> list[Contestant]:
+) -> list[System]:
     """Name who takes the step: first us, at the precision we choose here, then peers."""
     task = {
         "model": model,
@@ -55,7 +55,7 @@ def contestants(
         "dropout": dropout,
     }
     return [
-        Contestant(name, f"{__name__}:steps", {**task, "how": how, "more": more})
+        System(name, f"{__name__}:steps", {**task, "how": how, "more": more})
         for name, how, more in CONTESTANTS
     ]
 
@@ -76,7 +76,7 @@ def steps(
 
 def ours(
     model: str, *, max_length: int, dropout: float | None, precision: str, lr: float = RATE
-) -> Trainee:
+) -> TrainingRun:
     """Train by the step of `simcse.train.loop.fit`."""
     settings = config.build(
         TrainConfig,
@@ -97,10 +97,12 @@ def ours(
         loss: float = stepper.update(next(numbers), examples)["loss"]
         return loss
 
-    return Trainee(update, lambda texts: encoder.encode(texts, truncation="cut"))
+    return TrainingRun(update, lambda texts: encoder.encode(texts, truncation="cut"))
 
 
-def reference(model: str, *, max_length: int, dropout: float | None, lr: float = RATE) -> Trainee:
+def reference(
+    model: str, *, max_length: int, dropout: float | None, lr: float = RATE
+) -> TrainingRun:
     """Train as the 2021 code does on a CPU: padded, fp32, a plain Hugging Face forward."""
     encoder = mean_encoder(model, max_length)
     backbone, tokenizer = encoder.backbone.padded_model(), encoder.tokenizer.inner
@@ -130,12 +132,12 @@ def reference(model: str, *, max_length: int, dropout: float | None, lr: float =
         starts = range(0, len(texts), 64)
         return np.concatenate([embed(list(texts[start : start + 64])).numpy() for start in starts])
 
-    return Trainee(update, encode)
+    return TrainingRun(update, encode)
 
 
 def sentence_transformers(
     model: str, *, max_length: int, dropout: float | None, lr: float = RATE
-) -> Trainee:
+) -> TrainingRun:
     """Train by the step of sentence-transformers' trainer, in bf16, with its ranking loss."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -153,7 +155,7 @@ def sentence_transformers(
             loss = ranking(features, torch.zeros(len(rows)))
         return _step(loss, encoder, optimizer)
 
-    return Trainee(update, lambda texts: np.asarray(encoder.encode(list(texts))))
+    return TrainingRun(update, lambda texts: np.asarray(encoder.encode(list(texts))))
 
 
 def batches(rows: Sequence[Row], batch: int) -> Iterator[Sequence[Row]]:
@@ -162,7 +164,7 @@ def batches(rows: Sequence[Row], batch: int) -> Iterator[Sequence[Row]]:
     return itertools.cycle([rows[start : start + batch] for start in starts])
 
 
-TRAINEES: dict[str, Callable[..., Trainee]] = {
+TRAINEES: dict[str, Callable[..., TrainingRun]] = {
     "ours": ours,
     "reference": reference,
     "sentence_transformers": sentence_transformers,

@@ -1,4 +1,4 @@
-"""The process of one contestant: reads a task, warms up, works whenever it is told to.
+"""The process of one system: reads a task, warms up, works whenever it is told to.
 
 One JSON value a line, in and out; whatever the work prints goes to stderr.
 """
@@ -15,7 +15,7 @@ from simcse.errors import SimcseError
 
 
 def main() -> None:
-    """Serve one contestant until stdin ends."""
+    """Serve one system until stdin ends."""
     answers, sys.stdout = sys.stdout, sys.stderr
     task = json.loads(sys.stdin.readline())
     module, function = task["factory"].split(":")

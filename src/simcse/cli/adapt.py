@@ -43,7 +43,7 @@ def adapt(
     setting of `simcse train` may be given. Token weights, if the model has any, are first counted
     anew on CORPUS, from 1,000 rows on.
 
-    OUTPUT/best/ is the chosen model; where token weights alone rank your labelled --pairs or
+    OUTPUT/best/ is the chosen model; where token weights alone rank your labeled --pairs or
     --groups as well as the trained model does, it has those alone. If none is better than the
     start model, or if it ranks them worse, it is not handed over: there is no best/ but a refused/,
     and the exit code is 6. Choose by the held-out loss alone with care: it always likes the corpus.
@@ -62,7 +62,7 @@ def adapt(
 
     if pairs is not None and groups is not None:
         raise click.UsageError("give --pairs or --groups, not both")
-    asked = _labelled(pairs, groups, columns)
+    asked = _labeled(pairs, groups, columns)
     stored = stored_settings(output) if resume else {}
     config = read_settings(stored or adapting.SETTINGS, None, settings)
     command = shlex.join(["simcse", *click.get_current_context().obj])
@@ -86,9 +86,7 @@ def adapt(
     _show(found, output, tables)
 
 
-def _labelled(
-    pairs: Path | None, groups: Path | None, columns: str | None
-) -> "RetrievalSet | None":
+def _labeled(pairs: Path | None, groups: Path | None, columns: str | None) -> "RetrievalSet | None":
     from simcse.cli.evaluate.shared import read_pairs
     from simcse.evaluate.retrieval import groups_set, pairs_set
 

@@ -12,7 +12,7 @@ from simcse.cli.options import Command, model_option
 from simcse.cli.output import format_option, show
 
 if TYPE_CHECKING:
-    from simcse.bench.race import Contestant
+    from simcse.bench.race import System
 
 OPTIONS = (
     model_option,
@@ -54,7 +54,7 @@ OPTIONS = (
 def bench() -> None:
     """Time a piece of work beside its peers, in turns, and print the ratios.
 
-    Every contestant works in a process of its own. Only ratios mean something: times on a
+    Every system works in a process of its own. Only ratios mean something: times on a
     shared machine drift. Peers that are not installed are named and left out.
 
     \b
@@ -94,10 +94,10 @@ def bench_encode(
     from simcse.bench import encode
 
     texts = _sentences(source, sentences)
-    contestants = encode.contestants(model, texts, max_length=max_length, repeats=repeats)
+    systems = encode.systems(model, texts, max_length=max_length, repeats=repeats)
     title = f"Encode {len(texts):,} sentences of at most {max_length} tokens, {repeats} times"
     products = {"sentences": texts, "max_length": max_length, "passes": repeats}
-    _race(title, contestants, encode.lowest_cosine, {"model": model, **products}, **race)
+    _race(title, systems, encode.lowest_cosine, {"model": model, **products}, **race)
 
 
 @bench.command("train")
@@ -125,13 +125,11 @@ def bench_train(
     texts = _sentences(source, sentences)
     if len(texts) < batch:
         raise click.UsageError(f"one batch takes {batch} sentences, there are {len(texts)}")
-    contestants = train.contestants(
-        model, texts, batch=batch, max_length=max_length, dropout=dropout
-    )
+    systems = train.systems(model, texts, batch=batch, max_length=max_length, dropout=dropout)
     title = f"One step on {batch} sentences, twice each, of at most {max_length} tokens"
     passes = 2 * 3 * batch / len(texts)  # forward and backward, on its share of the sentences
     products = {"sentences": texts, "max_length": max_length, "passes": passes}
-    _race(title, contestants, _difference, {"model": model, **products}, **race)
+    _race(title, systems, _difference, {"model": model, **products}, **race)
 
 
 @bench.command("quality")
@@ -180,13 +178,13 @@ def bench_quality(
     if len(rows) < batch:
         raise click.UsageError(f"one batch takes {batch} rows, there are {len(rows)}")
     options: dict[str, Any] = {"batch": batch, "steps": steps, "max_length": max_length, "lr": lr}
-    contestants = _chosen(quality.contestants(model, rows, **options), only)
-    timings = race(contestants, rounds=rounds, target=target, observe=_tell)
+    systems = _chosen(quality.systems(model, rows, **options), only)
+    timings = race(systems, rounds=rounds, target=target, observe=_tell)
     show(quality.quality_table(timings, target, steps), form)
     if output is not None:
         found = {"title": "Time to quality", "target": target, **options, "versions": versions()}
         results = race_results(timings, [None] * len(timings))
-        write_results(output, {**found, "contestants": results})
+        write_results(output, {**found, "systems": results})
 
 
 def _difference(ours: float, theirs: float) -> float:
@@ -195,7 +193,7 @@ def _difference(ours: float, theirs: float) -> float:
 
 def _race(
     title: str,
-    contestants: "Sequence[Contestant]",
+    systems: "Sequence[System]",
     compare: Callable[[Any, Any], float],
     products: Mapping[str, Any],
     *,
@@ -211,7 +209,7 @@ def _race(
     from simcse.io.results import write_results
     from simcse.report.versions import versions
 
-    timings = race(_chosen(contestants, only), rounds=rounds, observe=_tell)
+    timings = race(_chosen(systems, only), rounds=rounds, observe=_tell)
     agreement = agreements(timings, compare)
     show(race_table(title, timings, agreement), form)
     floor = roofline(**products, seconds=timings[0].median)
@@ -219,14 +217,14 @@ def _race(
     if output is not None:
         found: dict[str, Any] = {"title": title, "versions": versions(), "rounds": rounds}
         found["roofline"] = dataclasses.asdict(floor)
-        write_results(output, {**found, "contestants": race_results(timings, agreement)})
+        write_results(output, {**found, "systems": race_results(timings, agreement)})
 
 
-def _chosen(contestants: "Sequence[Contestant]", only: Sequence[str]) -> "Sequence[Contestant]":
+def _chosen(systems: "Sequence[System]", only: Sequence[str]) -> "Sequence[System]":
     """Keep those whose name holds one of the texts; all, if there are none."""
-    kept = [one for one in contestants if not only or any(text in one.name for text in only)]
+    kept = [one for one in systems if not only or any(text in one.name for text in only)]
     if not kept:
-        names = "; ".join(one.name for one in contestants)
+        names = "; ".join(one.name for one in systems)
         raise click.UsageError(f"--only keeps nobody; there are {names}")
     return kept
 

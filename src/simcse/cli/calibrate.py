@@ -12,7 +12,7 @@ from simcse.cli.indexing import PLACE, load_for, open_index
 from simcse.cli.options import loading_options, precision_option
 
 if TYPE_CHECKING:
-    from simcse.index.places import Place
+    from simcse.index.uri import Place
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--pairs",
     "pairs_file",
     type=click.Path(path_type=Path),
-    help="Labelled pairs: .tsv (label, first, second; 1 is a match) or .jsonl.",
+    help="Labeled pairs: .tsv (label, first, second; 1 is a match) or .jsonl.",
 )
 @click.option(
     "--min-precision",
@@ -42,7 +42,7 @@ def calibrate(
 ) -> None:
     """Say what a cosine means: its percentile among the index's own sentences, and a probability.
 
-    The percentile is the share of random pairs of rows with a lower cosine. Labelled pairs, as
+    The percentile is the share of random pairs of rows with a lower cosine. Labeled pairs, as
     like as can be to those that will be asked about, add the probability of a match and a
     threshold with its cross-validated precision. Both are stored with the index; the server
     returns them with every hit.
@@ -50,14 +50,14 @@ def calibrate(
     \b
     Examples:
       simcse calibrate my-index
-      simcse calibrate my-index --pairs labelled.tsv --min-precision 0.9
+      simcse calibrate my-index --pairs labeled.tsv --min-precision 0.9
     """
     from simcse.evaluate.vectors import cosine
     from simcse.index.calibration import calibrate as measure
     from simcse.index.calibration import fit_match
-    from simcse.io.labelled import read_labelled_pairs
+    from simcse.io.labeled import read_labeled_pairs
 
-    pairs = [] if pairs_file is None else read_labelled_pairs(pairs_file)
+    pairs = [] if pairs_file is None else read_labeled_pairs(pairs_file)
     index = open_index(place)
     calibration = measure(index, seed=seed)
     if pairs:

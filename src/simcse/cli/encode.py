@@ -21,7 +21,7 @@ from simcse.cli.options import (
 from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
-    from simcse.index.places import Place
+    from simcse.index.uri import Place
 
 CHUNK = 4096  # sentences encoded and written together
 ENDINGS = (".npy", ".safetensors", ".parquet")

@@ -61,7 +61,7 @@ def export(
     """Write a model for another tool, and only if that tool gives the same embeddings.
 
     A sentence-transformers folder and the ONNX and OpenVINO graphs hold pooling, projection head,
-    post-processing and normalisation: one call gives embeddings. A transformers folder holds
+    post-processing and normalization: one call gives embeddings. A transformers folder holds
     backbone and head. The README in each has the code to use it. The written model is loaded by its
     own tool and compared with the original on 1,000 sentences, and on STS-B dev where that is here.
     If it does not reproduce the original nothing is written: exit code 4.
@@ -107,7 +107,7 @@ def _sentences(file: str | None, column: str) -> list[str]:
 
 def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> None:
     """Compare what we read from a foreign folder with what its own tool reads."""
-    from simcse.errors import ArtefactError
+    from simcse.errors import ArtifactError
     from simcse.model.export import FLOORS, compare, foreign_encode
 
     foreign = foreign_encode(encoder, model)
@@ -115,7 +115,7 @@ def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> 
         return
     found = compare(foreign, lambda sentences: encoder.encode(sentences, truncation="cut"), texts)
     if not found.reaches(FLOORS["fp32"]):
-        raise ArtefactError(f"{model} as read here {told(found)}: the model is not understood")
+        raise ArtifactError(f"{model} as read here {told(found)}: the model is not understood")
     click.echo(f"{model}, as read here, {told(found)}", err=True)
 
 

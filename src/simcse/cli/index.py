@@ -19,11 +19,11 @@ from simcse.cli.indexing import (
 )
 from simcse.cli.options import loading_options, model_option, precision_option
 from simcse.cli.output import format_option
-from simcse.errors import ArtefactError, UsageError
+from simcse.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
-    from simcse.index.places import Place
     from simcse.index.protocol import VectorIndex
+    from simcse.index.uri import Place
 
 KINDS = ("exact", "hnsw", "ivf", "int8", "binary")
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -109,7 +109,7 @@ def build(
       simcse index build postgresql://localhost/texts#articles articles.jsonl
     """
     from simcse.index.approximate import RECALL
-    from simcse.index.places import create_index, has_index
+    from simcse.index.uri import create_index, has_index
 
     reading = {name: rest.pop(name) for name in ("id_column", "text_column", "bad_lines")}
     check_files(files)
@@ -238,10 +238,10 @@ def verify(place: Place) -> None:
 
     Example: simcse index verify my-index
     """
-    from simcse.index.places import damages
+    from simcse.index.uri import damages
 
     if bad := damages(place):
-        raise ArtefactError("\n".join(bad))
+        raise ArtifactError("\n".join(bad))
     click.echo("all is as written", err=True)
 
 
@@ -257,7 +257,7 @@ def rebuild(place: Place, kind: str | None, recall: float | None) -> None:
       simcse index rebuild my-index
       simcse index rebuild my-index --kind hnsw --recall 0.98
     """
-    from simcse.index.places import rebuild as rebuild_index
+    from simcse.index.uri import rebuild as rebuild_index
 
     rebuild_index(place, kind=kind, recall=recall)  # type: ignore[arg-type]
     _say(open_index(place, verify=False))
@@ -285,7 +285,7 @@ def backup(place: Place, backup_folder: Path) -> None:
 
     Example: simcse index backup my-index /backups/my-index
     """
-    from simcse.index.places import folder_of
+    from simcse.index.uri import folder_of
     from simcse.io.generations import copy_current
 
     copy_current(folder_of(place, instead=BACKUP), backup_folder)
@@ -300,7 +300,7 @@ def restore(place: Place, backup_folder: Path) -> None:
 
     Example: simcse index restore my-index /backups/my-index
     """
-    from simcse.index.places import folder_of
+    from simcse.index.uri import folder_of
     from simcse.io.generations import copy_current
 
     copy_current(backup_folder, folder_of(place, instead=BACKUP))

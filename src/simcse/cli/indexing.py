@@ -17,9 +17,9 @@ from simcse.errors import TruncationWarning
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from simcse.index.places import Place
     from simcse.index.protocol import VectorIndex
-    from simcse.io.stamp import ModelStamp
+    from simcse.index.uri import Place
+    from simcse.io.fingerprint import ModelFingerprint
     from simcse.model.encoder import SentenceEncoder
 
 
@@ -42,7 +42,7 @@ class PlaceType(click.Path):
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401
         """Return an address as it is, and a folder as a path."""
-        from simcse.index.places import is_address
+        from simcse.index.uri import is_address
 
         return value if is_address(value) else super().convert(value, param, ctx)
 
@@ -52,12 +52,12 @@ PLACE = PlaceType(path_type=Path, file_okay=False)
 
 def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
     """Open an index."""
-    from simcse.index import places
+    from simcse.index import uri as places
 
     return places.open_index(place, verify=verify)
 
 
-def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelStamp]:  # noqa: ANN401
+def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelFingerprint]:  # noqa: ANN401
     """Load a model, and say which it is."""
     from simcse.model.fingerprint import stamp
 

@@ -21,7 +21,7 @@ from simcse.cli.export import export
 from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
-from simcse.cli.pairs import neighbours, nli
+from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain
@@ -65,7 +65,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     cli.add_command(command)
-for command in (doctor, dedupe, split, sample, augment, neighbours, nli):
+for command in (doctor, dedupe, split, sample, augment, neighbors, nli):
     data.add_command(command)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from simcse.data.lint import Diagnosis
     from simcse.io.examples import Example
-    from simcse.train.doctor import Diagnosis
 
 FILE = click.Path(path_type=Path)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -43,7 +43,7 @@ def doctor(file: Path, columns: str, folder: Path | None, as_json: bool) -> None
       simcse data doctor sentences.txt
       simcse data doctor nli.csv --columns sent0,sent1,hard_neg
     """
-    from simcse.train.doctor import diagnose
+    from simcse.data.lint import diagnose
 
     sentences = list(_evaluation_sentences(folder))
     if not sentences:
@@ -71,8 +71,8 @@ def dedupe(
     Example:
       simcse data dedupe sentences.txt --near --leaks --output clean.txt.gz
     """
+    from simcse.data import subsets as mend
     from simcse.io.copies import copy_rows
-    from simcse.train import mend
 
     sentences = list(_evaluation_sentences(folder)) if leaks else []
     if leaks and not sentences:
@@ -97,8 +97,8 @@ def split(file: Path, output: Path, dev: float, test: float, columns: str, seed:
     Example:
       simcse data split pairs.tsv --output parts --dev 0.1 --test 0.1
     """
+    from simcse.data import subsets as mend
     from simcse.io.copies import copy_rows
-    from simcse.train import mend
 
     if dev + test >= 1:
         raise click.UsageError(f"--dev and --test leave nothing to train on: {dev} + {test}")
@@ -124,8 +124,8 @@ def sample(file: Path, rows: int, output: Path, columns: str, seed: int) -> None
     Example:
       simcse data sample wiki.txt.gz --rows 10000 --output small.txt
     """
+    from simcse.data import subsets as mend
     from simcse.io.copies import copy_rows
-    from simcse.train import mend
 
     lines = mend.sample(_reader(file, columns), rows, seed=seed)
     copy_rows(file, output, lines, header=_has_header(columns))
@@ -172,10 +172,10 @@ def augment(
     """
     import numpy as np
 
-    from simcse.augment import augmentation
     from simcse.cli.progress import counting_bar
+    from simcse.data.augment import augmentation
+    from simcse.data.duplicates import chunks
     from simcse.io.copies import write_pairs
-    from simcse.train.duplicates import chunks
 
     change = augmentation(how, rate, wordnet=wordnet, model=model)
     random = np.random.default_rng(seed)

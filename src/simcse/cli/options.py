@@ -84,7 +84,7 @@ def load_encoder(
         changes=changes,
     )
     if precision == "int8":
-        _quantise(encoder)
+        _quantize(encoder)
     return encoder
 
 
@@ -100,7 +100,7 @@ def read_corpus(corpus: str, column: str, limit: int | None) -> tuple[list[str],
     return sentences, told
 
 
-def _quantise(encoder: "SentenceEncoder") -> None:
+def _quantize(encoder: "SentenceEncoder") -> None:
     """Go from fp32 to int8, and say what that costs."""
     from simcse.cli.agreement import prose, told
     from simcse.model.export import compare

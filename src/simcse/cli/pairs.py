@@ -1,4 +1,4 @@
-"""``simcse data neighbours`` and ``simcse data nli``: training pairs out of other files."""
+"""``simcse data neighbors`` and ``simcse data nli``: training pairs out of other files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from simcse.cli.mends import FILE, NEW_FILE, columns_option, parse_columns, seed
 @click.option("--output", required=True, type=NEW_FILE, help="File to write: .tsv or .tsv.gz.")
 @click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
 @seed_option
-def neighbours(corpus: Path, ahead: int, output: Path, column: str, seed: int) -> None:
+def neighbors(corpus: Path, ahead: int, output: Path, column: str, seed: int) -> None:
     """Pair each sentence of a corpus with the next one, or one of the next three.
 
     These are the objectives that the paper's table 2 compares with dropout. The corpus must be in
@@ -29,21 +29,21 @@ def neighbours(corpus: Path, ahead: int, output: Path, column: str, seed: int) -
 
     \b
     Examples:
-      simcse data neighbours articles.txt.gz --output next.tsv.gz
-      simcse data neighbours articles.txt.gz --next 3 --output next3.tsv.gz
+      simcse data neighbors articles.txt.gz --output next.tsv.gz
+      simcse data neighbors articles.txt.gz --next 3 --output next3.tsv.gz
     """
+    from simcse.data.neighbors import Order, neighbor_pairs
     from simcse.io.copies import write_pairs
     from simcse.io.files import Source
-    from simcse.train.neighbours import Order, neighbour_pairs
 
     order = Order()
-    pairs = neighbour_pairs(Source(corpus), column=column, ahead=ahead, seed=seed, order=order)
+    pairs = neighbor_pairs(Source(corpus), column=column, ahead=ahead, seed=seed, order=order)
     written = write_pairs(output, pairs)
     click.echo(f"{output}: {written:,} pairs; {order}", err=True)
 
 
 @click.command()
-@click.argument("labelled", type=FILE)
+@click.argument("labeled", type=FILE)
 @click.option(
     "--positives",
     required=True,
@@ -66,7 +66,7 @@ def neighbours(corpus: Path, ahead: int, output: Path, column: str, seed: int) -
 @columns_option
 @seed_option
 def nli(
-    labelled: Path,
+    labeled: Path,
     positives: str,
     hard_negatives: str,
     every: bool,
@@ -74,9 +74,9 @@ def nli(
     columns: str,
     seed: int,
 ) -> None:
-    """Make pairs or triplets out of labelled premises and hypotheses.
+    """Make pairs or triplets out of labeled premises and hypotheses.
 
-    LABELLED holds a label (entailment, neutral, contradiction), a premise and a hypothesis a row;
+    LABELED holds a label (entailment, neutral, contradiction), a premise and a hypothesis a row;
     rows that SNLI labels "-" are passed over. Without hard negatives each row with the label
     asked for is a pair. With them rows are matched by premise: each premise that has hypotheses
     of all labels asked for gives one row, and of several hypotheses one is drawn. With --every
@@ -92,13 +92,13 @@ def nli(
       simcse data nli nli.tsv.gz --positives entailment \\
           --hard-negatives contradiction,neutral --every --output all.tsv.gz
     """
+    from simcse.data.nli import nli_rows
     from simcse.io.copies import write_pairs
-    from simcse.io.examples import stream_labelled
+    from simcse.io.examples import stream_labeled
     from simcse.io.files import Source
-    from simcse.train.nli import nli_rows
 
     found = nli_rows(
-        stream_labelled(Source(labelled), parse_columns(columns)),
+        stream_labeled(Source(labeled), parse_columns(columns)),
         positives=positives,
         hard_negatives=() if hard_negatives == "none" else hard_negatives.split(","),
         every=every,

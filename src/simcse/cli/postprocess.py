@@ -65,8 +65,8 @@ def postprocess(
     """Fit whitening, all-but-the-top or a flow to a model's embeddings of a corpus.
 
     The result is a model folder: every command applies the layer, after pooling and head and
-    before normalisation. sentence-transformers opens it, too, but refuses a flow. Embeddings
-    often rank similarity better afterwards, and serve classifiers worse: measure both.
+    before normalization. sentence-transformers opens it, too, but refuses a flow. Embeddings
+    often rank similarity better afterward, and serve classifiers worse: measure both.
 
     \b
     Examples:

@@ -9,8 +9,8 @@ import click
 from simcse.cli.options import resume_option, run_folder_option
 
 if TYPE_CHECKING:
-    from simcse.model.new import NewModel
-    from simcse.train.watch import TrainReport
+    from simcse.model.from_scratch import NewModel
+    from simcse.train.evaluator import TrainReport
 
 SIZES = ("tiny", "mini", "small", "medium", "base")
 SHAPE = ("layers", "width", "heads", "vocabulary", "subwords", "cased")
@@ -110,8 +110,8 @@ def pretrain(
 
 
 def _shape(size: str | None, told: dict[str, Any]) -> "NewModel":
-    from simcse.model.new import SIZES as KNOWN
-    from simcse.model.new import NewModel
+    from simcse.model.from_scratch import SIZES as KNOWN
+    from simcse.model.from_scratch import NewModel
 
     preset = dict(zip(("layers", "width", "heads"), KNOWN[size or "mini"], strict=True))
     return NewModel(**{**preset, **told})

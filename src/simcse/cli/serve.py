@@ -13,7 +13,7 @@ from simcse.cli.options import loading_options, precision_option
 from simcse.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from simcse.index.places import Place
+    from simcse.index.uri import Place
     from simcse.serve.settings import ServeConfig
 
 

@@ -10,8 +10,8 @@ from simcse.cli.options import resume_option, run_folder_option
 
 if TYPE_CHECKING:
     from simcse.report.tables import Table
+    from simcse.train.evaluator import TrainReport
     from simcse.train.settings import TrainConfig
-    from simcse.train.watch import TrainReport
 
 SEEDS = "seeds.json"
 
@@ -21,15 +21,15 @@ Settings (section.key=value) and their defaults:
   model.pooling=as the model      model.head=as the model
   model.max_length=as the model   model.normalize=as the model
   model.layers=all                model.dropout=as the model
-  model.towers=1 (2)
+  model.num_encoders=1 (2)
   data.columns=in file order      data.bad_lines=error (skip)
   data.limit=all
   loss.temperature=0.05           loss.similarity=cosine (dot)
   loss.fixed_mask=False           loss.hard_negative_weight=1.0
   loss.mask_duplicates=True       loss.contrastive_weight=1.0
   loss.mlm_weight=0.0             loss.mlm_rate=0.15
-  loss.regulariser=none (uniformity, spectrum)
-  loss.regulariser_weight=0.1     loss.matryoshka=none (256,128,64)
+  loss.regularizer=none (uniformity, spectrum)
+  loss.regularizer_weight=0.1     loss.matryoshka=none (256,128,64)
   loss.form=softmax (decoupled, debiased, focal, classifier)
   loss.debias=0.1                 loss.focal_margin=0.3
   loss.dropout_free_negatives=False
@@ -40,10 +40,10 @@ Settings (section.key=value) and their defaults:
   optim.epochs=1.0                optim.max_steps=none
   optim.weight_decay=0.0          optim.clip_norm=1.0
   optim.warmup=0.0                optim.schedule=linear (cosine, constant)
-  optim.chunk_tokens=8192
+  optim.micro_batch_tokens=8192
   eval.every=250                  eval.dev=stsb (a file, heldout, none; A,B watches both)
   eval.heldout=512                eval.patience=none
-  eval.keep_all=False
+  eval.save_all=False
   guard.explosion=1000.0          guard.skip=0
   guard.rollback=0
   train.checkpoint_every=250      train.threads=as torch says

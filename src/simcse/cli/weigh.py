@@ -52,7 +52,7 @@ def weigh(
     if remove is (corpus is not None) or (remove and smoothing is not None):
         raise click.UsageError("give --fit FILE, with --smoothing if you like, or --remove")
     from simcse.errors import UsageError
-    from simcse.model.weighting import SMOOTHING, fit_token_weights
+    from simcse.model.token_weights import SMOOTHING, fit_token_weights
 
     sentences, told = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
@@ -64,7 +64,7 @@ def weigh(
     weights, done = None, "all tokens weigh the same"
     if not remove:
         a = SMOOTHING if smoothing is None else smoothing
-        rows = _tokenised(encoder.tokenizer, sentences)
+        rows = _tokenized(encoder.tokenizer, sentences)
         weights = fit_token_weights(rows, encoder.backbone.model.config.vocab_size, smoothing=a)
         told["smoothing"] = a
         done = f"tokens weighed by {told['sentences']:,} sentences of {told['corpus']}, a = {a:g}"
@@ -72,9 +72,9 @@ def weigh(
     click.echo(f"{output}: {done}", err=True)
 
 
-def _tokenised(tokenizer: "Tokenizer", sentences: Sequence[str]) -> Iterator[list[int]]:
+def _tokenized(tokenizer: "Tokenizer", sentences: Sequence[str]) -> Iterator[list[int]]:
     from simcse.cli.progress import counting_bar
-    from simcse.train.duplicates import chunks
+    from simcse.data.duplicates import chunks
 
     with counting_bar("counting tokens", len(sentences)) as advance:
         for chunk in chunks(sentences):

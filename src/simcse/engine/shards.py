@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.protocol import Commit, VectorIndex
 from simcse.io.checkpoints import read_json
 from simcse.io.files import ReadCounts, sha256_file, write_text
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.locks import LOCK
 from simcse.io.parts import read_part, write_part
 from simcse.io.rows import Row, read_rows
-from simcse.io.stamp import ModelStamp
 
 MANIFEST = "manifest.json"
 ROWS = 50_000  # of a shard: a minute of work, 80 MB of vectors of 384 dimensions
@@ -61,7 +61,7 @@ class Manifest:
         shards: in the order of the rows.
     """
 
-    stamp: ModelStamp
+    stamp: ModelFingerprint
     precision: str
     truncation: str
     reading: dict[str, str]
@@ -109,7 +109,7 @@ def take_up(folder: Path, manifest: Manifest) -> None:
 
     Raises:
         UsageError: something else is in the folder.
-        ArtefactError: another job is, with what differs.
+        ArtifactError: another job is, with what differs.
         ResourceError: the disk is full or read-only.
     """
     path, wanted = folder / MANIFEST, json.loads(json.dumps(dataclasses.asdict(manifest)))
@@ -124,7 +124,7 @@ def take_up(folder: Path, manifest: Manifest) -> None:
     if differing:
         there = "; ".join(f"{name}: {_short(found.get(name))} there" for name in differing)
         here = "; ".join(f"{name}: {_short(wanted[name])} here" for name in differing)
-        raise ArtefactError(f"{folder} holds another job ({there}; {here}); name a new folder")
+        raise ArtifactError(f"{folder} holds another job ({there}; {here}); name a new folder")
 
 
 def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: dict[str, str]) -> int:
@@ -157,7 +157,7 @@ def load_parts(
     """Add all parts to an index, a commit each; called again it goes on behind the last one.
 
     Raises:
-        ArtefactError: a part is damaged.
+        ArtifactError: a part is damaged.
         ResourceError: the index cannot be written.
     """
     total, job = Commit(), sha256_file(folder / MANIFEST)

@@ -38,7 +38,7 @@ class Protocol:
     Attributes:
         folds: of the cross-validation, outer and inner.
         solver: ``adam`` and ``rmsprop`` with their default learning rates as SentEval; ``lbfgs``
-            minimises the same loss to the end (scikit-learn), which is not SentEval's protocol.
+            minimizes the same loss to the end (scikit-learn), which is not SentEval's protocol.
         batch: examples of a step.
         tenacity: looks without improvement, over the whole training, before the last one.
         epoch_size: epochs between two looks at the dev set.
@@ -103,7 +103,7 @@ def fit_classifiers(
         ResourceError: the solver is ``lbfgs`` and scikit-learn is not installed.
     """
     if protocol.solver == "lbfgs":
-        return [_minimise(features, labels, fit, advance) for fit in fits]
+        return [_minimize(features, labels, fit, advance) for fit in fits]
     ones = np.ones((len(features), 1), np.float32)
     inputs = torch.from_numpy(np.hstack([features, ones]))  # (N, D + 1)
     targets = torch.from_numpy(np.eye(labels.max() + 1, dtype=np.float32)[labels])  # (N, C)
@@ -193,7 +193,7 @@ class _Training:
         self.l2 = l2.repeat(1, classes).unsqueeze(2)  # (F, C * R, 1)
         first = first.repeat_interleave(l2.shape[1], dim=0)  # (C, D + 1) -> (C * R, D + 1)
         self.weights = first.repeat(len(fits), 1, 1)  # (F, C * R, D + 1)
-        self.step = _OPTIMISERS[protocol.solver](self.weights)
+        self.step = _OPTIMIZERS[protocol.solver](self.weights)
         self.places = torch.arange(len(fits))  # which fit each row still in training is
         self.misses = torch.zeros(l2.shape, dtype=torch.long)  # (F, R)
         self.stopped = torch.zeros(l2.shape, dtype=torch.bool)
@@ -306,7 +306,7 @@ class _RmsProp:
         weights.addcdiv_(gradient, square.sqrt().add_(self.epsilon), value=-self.rate)
 
 
-_OPTIMISERS: dict[str, type[_Adam] | type[_RmsProp]] = {"adam": _Adam, "rmsprop": _RmsProp}
+_OPTIMIZERS: dict[str, type[_Adam] | type[_RmsProp]] = {"adam": _Adam, "rmsprop": _RmsProp}
 
 
 def _first_weights(width: int, classes: int) -> Tensor:
@@ -317,7 +317,7 @@ def _first_weights(width: int, classes: int) -> Tensor:
     return torch.cat([layer.weight.detach(), layer.bias.detach().unsqueeze(1)], dim=1)
 
 
-def _minimise(features: NDArray[np.float32], labels: Rows, fit: Fit, advance: Advance) -> Fitted:
+def _minimize(features: NDArray[np.float32], labels: Rows, fit: Fit, advance: Advance) -> Fitted:
     """Solve each L2 value by L-BFGS; the bias is not decayed, and nothing is held out."""
     model = _logistic_regression()
     inputs, targets, classes = features[fit.train], labels[fit.train], int(labels.max()) + 1

@@ -15,7 +15,7 @@ from simcse.evaluate.classifier import FULL, Protocol
 from simcse.evaluate.embeddings import embed_once
 from simcse.evaluate.geometry import PAPER_RATING, Geometry, measure_geometry
 from simcse.evaluate.retrieval import RetrievalResult, RetrievalSet, evaluate_retrieval
-from simcse.evaluate.space import Space, measure_space
+from simcse.evaluate.spectrum import Space, measure_space
 from simcse.evaluate.sts import EmbeddedTask, StsResult, embed_task, score_sts
 from simcse.evaluate.transfer import TransferResult, count_fits, evaluate_transfer
 from simcse.evaluate.vectors import cosine
@@ -53,8 +53,8 @@ class Plan:
         rated = [*self.sts.values(), *([self.geometry] if self.geometry else [])]
         for task in rated:
             yield from chain(task.first, task.second)
-        for labelled in self.transfer:
-            yield from labelled.sentences
+        for labeled in self.transfer:
+            yield from labeled.sentences
         for asked in self.retrieval:
             yield from chain(asked.queries, asked.documents)
 

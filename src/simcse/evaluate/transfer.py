@@ -23,7 +23,7 @@ from simcse.evaluate.classifier import (
     predict,
 )
 from simcse.evaluate.vectors import unit
-from simcse.io.transfer import LabelledSentences, TransferTask
+from simcse.io.transfer import LabeledSentences, TransferTask
 
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -197,14 +197,14 @@ def _inner(part: _Part, labels: Rows, folds: int) -> Iterator[tuple[Rows, Rows]]
         yield part.train[fold != number], part.train[fold == number]
 
 
-def _senteval_order(part: LabelledSentences) -> Rows:
+def _senteval_order(part: LabeledSentences) -> Rows:
     """Sort by the lengths in tokens, then the label: (N,) rows."""
     lengths = [[len(text.split()) for text in side] for side in part.texts]
     keys = list(zip(*lengths, part.labels, strict=True))
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)
 
 
-def _features(encode: Encode, part: LabelledSentences) -> NDArray[np.float32]:
+def _features(encode: Encode, part: LabeledSentences) -> NDArray[np.float32]:
     """Return the embeddings, of a pair the difference's size and the product: (N, D or 2 D)."""
     sides = [np.asarray(encode(side), np.float32) for side in part.texts]
     for vectors in sides:

@@ -2,7 +2,7 @@
 
 Every kind only proposes candidates; their scores are then computed from the stored float32
 vectors, so a score never depends on the kind, and int8 and 1-bit codes lose no precision in it.
-How well the candidates hold the true neighbours is measured at each build.
+How well the candidates hold the true neighbors is measured at each build.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from simcse.errors import ArtefactError, ConfigError, NumericError, ResourceError
+from simcse.errors import ArtifactError, ConfigError, NumericError, ResourceError
 from simcse.io.files import sha256_file
 
 Kind = Literal["exact", "hnsw", "ivf", "int8", "binary"]
@@ -22,7 +22,7 @@ FILE = "approximate.faiss"
 RECALL = 0.95  # that a build must reach if nothing else is said
 RECALL_AT = 10
 RECALL_QUERIES = 256
-TRAINING_ROWS = 262_144  # IVF centroids and quantisers learn from at most so many
+TRAINING_ROWS = 262_144  # IVF centroids and quantizers learn from at most so many
 EFFORTS = (64, 128, 256, 512, 1024)  # candidates a query; doubled until the floor is met
 
 
@@ -34,7 +34,7 @@ class Approximation:
         kind: one of `KINDS`, not ``exact``.
         rows: it covers the first so many rows; later ones are searched exactly.
         effort: candidates it looks for; ``nprobe`` and ``efSearch`` follow from it.
-        recall: share of the exact 10 nearest neighbours that it finds, over `queries` rows of
+        recall: share of the exact 10 nearest neighbors that it finds, over `queries` rows of
             the index, each looked for without itself.
         floor: what ``recall`` had to reach.
         queries: rows the recall was measured with.
@@ -64,11 +64,11 @@ class Candidates:
         """Open a stored structure; its bytes are checked before FAISS interprets them.
 
         Raises:
-            ArtefactError: the file is not the one that was written.
+            ArtifactError: the file is not the one that was written.
             ResourceError: the extra is not installed.
         """
         if sha256_file(path) != checksum:
-            raise ArtefactError(f"{path} is damaged: its SHA-256 is not the one noted")
+            raise ArtifactError(f"{path} is damaged: its SHA-256 is not the one noted")
         return cls(import_faiss().read_index(str(path)), effort)
 
     def set_effort(self, effort: int) -> None:
@@ -226,7 +226,7 @@ def _recall(
 
 
 def share_found(truth: np.ndarray, found: Sequence[np.ndarray]) -> float:
-    """Return the share of true neighbours found; rows that tie with the last true one count.
+    """Return the share of true neighbors found; rows that tie with the last true one count.
 
     Args:
         truth: (Q, K), the K highest scores of each query, descending.

@@ -1,7 +1,7 @@
 """What a cosine means: its percentile in a corpus, and the probability of a match.
 
 Cosines of two models, or of one model on two corpora, do not compare. The percentile says how
-unusual a cosine is among random pairs of the index's own sentences; labelled pairs turn it into
+unusual a cosine is among random pairs of the index's own sentences; labeled pairs turn it into
 a probability (Platt 1999: a logistic curve with smoothed targets).
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.protocol import VectorIndex
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ PAIRS = 200_000
 ROWS = 20_000  # whose pairs these are
 QUANTILES = 1001
 FOLDS = 5
-LEAST = 10  # labelled pairs of each kind
+LEAST = 10  # labeled pairs of each kind
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Match:
         precision: share of matches among pairs at or above the threshold, by cross-validation:
             the threshold is chosen on four fifths of the pairs and tried on the rest.
         recall: share of the matches that are at or above it, likewise.
-        pairs: labelled pairs behind all this.
+        pairs: labeled pairs behind all this.
     """
 
     slope: float
@@ -57,7 +57,7 @@ class Calibration:
     Attributes:
         quantiles: cosines of random pairs of rows at equal steps from 0 to 100 %.
         pairs: random pairs behind them.
-        match: fitted on labelled pairs, if there were any.
+        match: fitted on labeled pairs, if there were any.
     """
 
     quantiles: tuple[float, ...]
@@ -84,13 +84,13 @@ class Calibration:
         """Return what `to_json` gave.
 
         Raises:
-            ArtefactError: it is something else.
+            ArtifactError: it is something else.
         """
         try:
             match = None if stored["match"] is None else Match(**stored["match"])
             return cls(tuple(map(float, stored["quantiles"])), int(stored["pairs"]), match)
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"the index's calibration is damaged: {error!r}") from error
+            raise ArtifactError(f"the index's calibration is damaged: {error!r}") from error
 
 
 def calibrate(index: VectorIndex, *, pairs: int = PAIRS, seed: int = 0) -> Calibration:
@@ -115,7 +115,7 @@ def calibrate(index: VectorIndex, *, pairs: int = PAIRS, seed: int = 0) -> Calib
 
 
 def fit_match(scores: ArrayLike, labels: ArrayLike, *, precision: float | None = None) -> Match:
-    """Fit probability and threshold on cosines (N,) of labelled pairs (N,), 1 for a match.
+    """Fit probability and threshold on cosines (N,) of labeled pairs (N,), 1 for a match.
 
     The threshold is the lowest with the wanted ``precision``, or without one that of the best F1.
 

@@ -14,7 +14,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
-from simcse.errors import ArtefactError, DataError, ResourceError, SimcseError, UsageError
+from simcse.errors import ArtifactError, DataError, ResourceError, SimcseError, UsageError
 from simcse.index.tables import Connection
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ EXPLAINED: dict[tuple[type[psycopg.Error], ...], Callable[[str], SimcseError]] =
         lambda what: UsageError(f"{what}; add to it, or name another")
     ),
     (errors.UndefinedTable, errors.InvalidSchemaName): (
-        lambda what: ArtefactError(NO_INDEX.format(what))
+        lambda what: ArtifactError(NO_INDEX.format(what))
     ),
-    (errors.DataCorrupted, errors.IndexCorrupted): ArtefactError,
+    (errors.DataCorrupted, errors.IndexCorrupted): ArtifactError,
     (psycopg.DataError,): DataError,
 }
 
@@ -104,7 +104,7 @@ class Database:
 
         Raises:
             ResourceError: the server cannot be reached or refuses.
-            ArtefactError: there is no index, or what is stored is damaged.
+            ArtifactError: there is no index, or what is stored is damaged.
             DataError: a value cannot be stored.
         """
         left = ATTEMPTS

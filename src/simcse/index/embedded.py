@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError, SimcseWarning, UsageError
+from simcse.errors import ArtifactError, SimcseWarning, UsageError
 from simcse.index import approximate
 from simcse.index.approximate import FILE, RECALL, Kind
 from simcse.index.filters import Condition
@@ -19,9 +19,9 @@ from simcse.index.snapshot import DELETED, SEGMENTS, DerivedDamage, Snapshot, da
 from simcse.index.staging import Staged, StagedIndex
 from simcse.index.writer import SEGMENT_ROWS, SegmentWriter
 from simcse.io import generations
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
 from simcse.io.segments import Segment, derive, row_line
-from simcse.io.stamp import ModelStamp
 
 FORMAT = 1
 
@@ -52,7 +52,7 @@ class EmbeddedIndex(StagedIndex):
     def create(
         cls,
         folder: str | Path,
-        stamp: ModelStamp,
+        stamp: ModelFingerprint,
         *,
         kind: Kind = "exact",
         recall: float = RECALL,
@@ -99,7 +99,7 @@ class EmbeddedIndex(StagedIndex):
             verify: compare the SHA-256 of every file, else only sizes.
 
         Raises:
-            ArtefactError: there is no index, or vectors, rows or manifest are damaged.
+            ArtifactError: there is no index, or vectors, rows or manifest are damaged.
             ResourceError: derived files are damaged, and another process is writing.
         """
         folder = Path(folder)
@@ -110,7 +110,7 @@ class EmbeddedIndex(StagedIndex):
             return cls(folder, rebuild(folder))
 
     @property
-    def stamp(self) -> ModelStamp:
+    def stamp(self) -> ModelFingerprint:
         """The model whose vectors these are."""
         return self.snapshot.stamp
 
@@ -131,7 +131,7 @@ class EmbeddedIndex(StagedIndex):
         """Go on with the newest generation; say whether there was a newer one.
 
         Raises:
-            ArtefactError: it is damaged; this index then stays with the one it has.
+            ArtifactError: it is damaged; this index then stays with the one it has.
         """
         current = generations.read_current(self.folder).number
         if current == self.snapshot.generation.number:
@@ -230,7 +230,7 @@ class EmbeddedIndex(StagedIndex):
             recall: recall@10 an approximate kind must reach; by default as before.
 
         Raises:
-            ArtefactError: vectors or rows are damaged.
+            ArtifactError: vectors or rows are damaged.
             NumericError: the recall is not reached; the index stays as it was.
             ResourceError: the disk is full, or another process is writing.
         """
@@ -255,7 +255,7 @@ class EmbeddedIndex(StagedIndex):
         """Read every file of the current generation; return what is wrong, nothing if all is well.
 
         Raises:
-            ArtefactError: pointer or manifest are damaged.
+            ArtifactError: pointer or manifest are damaged.
         """
         return damages(self.folder)
 
@@ -342,7 +342,7 @@ def rebuild(folder: Path, *, kind: Kind | None = None, recall: float | None = No
         base = generations.read_current(folder)
         for name, problem in base.damaged(deep=True):
             if not is_derived(name):
-                raise ArtefactError(f"{base.folder / name} {problem}")
+                raise ArtifactError(f"{base.folder / name} {problem}")
         facts = {**base.facts}
         facts["kind"] = kind or facts["kind"]
         facts["recall_floor"] = facts["recall_floor"] if recall is None else recall

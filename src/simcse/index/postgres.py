@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from psycopg.types.json import Jsonb
 
-from simcse.errors import ArtefactError, UsageError
+from simcse.errors import ArtifactError, UsageError
 from simcse.index import approximate
 from simcse.index.approximate import RECALL, Kind
 from simcse.index.database import Address, Database
@@ -15,8 +15,8 @@ from simcse.index.filters import Condition
 from simcse.index.protocol import Commit, Hit, check_search, unit_rows
 from simcse.index.staging import StagedIndex
 from simcse.index.tables import EFFORTS, FORMAT, Connection, Tables, set_effort
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 _STATE = "format, stamp, facts, rows, version"
 _VALUES = """
@@ -35,7 +35,7 @@ FROM {rows}
 
 
 class _State(NamedTuple):
-    stamp: ModelStamp
+    stamp: ModelFingerprint
     facts: dict[str, Any]
     rows: int
     version: int
@@ -68,7 +68,7 @@ class PostgresIndex(StagedIndex):
     def create(
         cls,
         url: str,
-        stamp: ModelStamp,
+        stamp: ModelFingerprint,
         *,
         kind: Kind = "exact",
         recall: float = RECALL,
@@ -120,13 +120,13 @@ class PostgresIndex(StagedIndex):
         """Open an index.
 
         Raises:
-            ArtefactError: there is none.
+            ArtifactError: there is none.
             ResourceError: the server cannot be reached.
         """
         return cls(Database(Address.parse(url)))
 
     @property
-    def stamp(self) -> ModelStamp:
+    def stamp(self) -> ModelFingerprint:
         """The model whose vectors these are."""
         return self._state.stamp
 
@@ -293,7 +293,7 @@ class PostgresIndex(StagedIndex):
         query = self._tables.sql(_CHECK)
         try:
             found = self._database.run(lambda c: c.execute(query).fetchone())
-        except ArtefactError as error:
+        except ArtifactError as error:
             return [str(error)]
         rows, long, odd, counted = found or (0, 0, 0, 0)
         problems = {
@@ -326,9 +326,9 @@ class PostgresIndex(StagedIndex):
 
     def _parse(self, line: tuple[Any, ...] | None) -> _State:
         if line is None or line[0] != FORMAT:
-            raise ArtefactError(f"{self.name}: expected an index of format {FORMAT}, got {line}")
+            raise ArtifactError(f"{self.name}: expected an index of format {FORMAT}, got {line}")
         _, stored, facts, rows, version = line
-        return _State(ModelStamp(**stored), facts, rows, version)
+        return _State(ModelFingerprint(**stored), facts, rows, version)
 
     def _find(
         self, connection: Connection, units: np.ndarray, k: int, where: Sequence[Condition]

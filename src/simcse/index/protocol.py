@@ -9,8 +9,8 @@ import numpy as np
 from simcse.errors import DataError, UsageError
 from simcse.index.approximate import Kind
 from simcse.index.filters import Condition
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class VectorIndex(Protocol):
     name: str
 
     @property
-    def stamp(self) -> ModelStamp:
+    def stamp(self) -> ModelFingerprint:
         """The model whose vectors these are."""
 
     @property
@@ -68,7 +68,7 @@ class VectorIndex(Protocol):
     def __len__(self) -> int:
         """Rows that a search can find."""
 
-    def require_model(self, other: ModelStamp) -> None:
+    def require_model(self, other: ModelFingerprint) -> None:
         """Refuse another model than the one that made the vectors."""
 
     def add(self, rows: Sequence[Row], vectors: np.ndarray) -> None:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.index.approximate import FILE, Approximation, Candidates, exact_top, gather
 from simcse.index.filters import Condition, check_fields, segment_mask
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.generations import Generation, with_current
 from simcse.io.rows import Row
 from simcse.io.segments import DERIVED, Segment, key
-from simcse.io.stamp import ModelStamp
 
 DELETED = "deleted.npy"
 SEGMENTS = "segments"
 
 
-class DerivedDamage(ArtefactError):
+class DerivedDamage(ArtifactError):
     """A file is damaged that can be made again from vectors and rows."""
 
 
@@ -29,12 +29,12 @@ class Snapshot:
         self.generation = generation
         facts = generation.facts
         try:
-            self.stamp = ModelStamp(**facts["stamp"])
+            self.stamp = ModelFingerprint(**facts["stamp"])
             self.segments = [Segment(self.path(SEGMENTS, name)) for name in facts["segments"]]
             stored = facts["approximation"]
             self.approximation = None if stored is None else Approximation(**stored)
         except (KeyError, TypeError) as error:
-            raise ArtefactError(f"{generation.folder}: manifest is damaged: {error!r}") from error
+            raise ArtifactError(f"{generation.folder}: manifest is damaged: {error!r}") from error
         self.starts = np.cumsum([0, *map(len, self.segments)])
         self.live = np.ones(self.starts[-1], bool)
         if self.path(DELETED).exists():
@@ -47,11 +47,11 @@ class Snapshot:
 
         Raises:
             DerivedDamage: only files are damaged that can be made again.
-            ArtefactError: another file is damaged; the message names it.
+            ArtifactError: another file is damaged; the message names it.
         """
         bad = list(generation.damaged(deep=verify))
         for name, problem in sorted(bad, key=lambda item: is_derived(item[0])):
-            kind = DerivedDamage if is_derived(name) else ArtefactError
+            kind = DerivedDamage if is_derived(name) else ArtifactError
             raise kind(f"{generation.folder / name} {problem}")
         return cls(generation)
 
@@ -164,7 +164,7 @@ def damages(folder: Path) -> list[str]:
     """Read every file of the current generation; return what is wrong, nothing if all is well.
 
     Raises:
-        ArtefactError: there is no index, or pointer or manifest are damaged.
+        ArtifactError: there is no index, or pointer or manifest are damaged.
     """
 
     def check(generation: Generation) -> list[str]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from simcse.errors import DataError
 from simcse.index.protocol import unit_rows
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
-from simcse.io.stamp import ModelStamp
 
 Staged = tuple[Row, np.ndarray]
 
@@ -28,14 +28,14 @@ class StagedIndex(ABC):
 
     @property
     @abstractmethod
-    def stamp(self) -> ModelStamp:
+    def stamp(self) -> ModelFingerprint:
         """The model whose vectors these are."""
 
-    def require_model(self, other: ModelStamp) -> None:
+    def require_model(self, other: ModelFingerprint) -> None:
         """Refuse another model than the one that made the vectors.
 
         Raises:
-            ArtefactError: with what differs.
+            ArtifactError: with what differs.
         """
         mend = f"Search with that model, or build anew: simcse index build NEW --model {other.name}"
         self.stamp.require(other, what=f"the index {self.name}", mend=mend)

@@ -21,7 +21,7 @@ from simcse.index.filters import Condition, check_fields
 from simcse.index.protocol import Hit
 from simcse.index.sql import where_sql
 from simcse.index.staging import Staged
-from simcse.io.stamp import ModelStamp
+from simcse.io.fingerprint import ModelFingerprint
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 FORMAT = 1
@@ -83,7 +83,9 @@ class Tables:
         """Put the names into a statement, which is a constant of the program."""
         return SQL(text).format(**self.names, **parts)
 
-    def create(self, connection: Connection, stamp: ModelStamp, facts: Mapping[str, Any]) -> None:
+    def create(
+        self, connection: Connection, stamp: ModelFingerprint, facts: Mapping[str, Any]
+    ) -> None:
         """Make the schema and its tables."""
         size = SQL(str(int(stamp.dimensions)))
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")

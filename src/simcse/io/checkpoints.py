@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 from simcse.io.files import atomic_path, sha256_file
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ArtefactError: the file is missing, not JSON or not an object.
+        ArtifactError: the file is missing, not JSON or not an object.
     """
     value = _parse_json(path)
     if not isinstance(value, dict):
-        raise ArtefactError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise ArtifactError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
 
 
@@ -44,11 +44,11 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     """Read a JSON list of objects.
 
     Raises:
-        ArtefactError: the file is missing, not JSON or not a list of objects.
+        ArtifactError: the file is missing, not JSON or not a list of objects.
     """
     value = _parse_json(path)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ArtefactError(f"{path}: expected a JSON list of objects")
+        raise ArtifactError(f"{path}: expected a JSON list of objects")
     return value
 
 
@@ -56,7 +56,7 @@ def read_safetensors(path: Path, *, prefix: str = "") -> dict[str, "Tensor"]:
     """Read the tensors of a safetensors file whose names begin so, by the rest of their names.
 
     Raises:
-        ArtefactError: the file is missing, cut short or damaged.
+        ArtifactError: the file is missing, cut short or damaged.
     """
     from safetensors import safe_open
 
@@ -66,7 +66,7 @@ def read_safetensors(path: Path, *, prefix: str = "") -> dict[str, "Tensor"]:
             names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise ArtefactError(f"{path} is damaged: {error}") from error
+        raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
@@ -89,33 +89,33 @@ def check_safetensors(path: Path) -> None:
     """Check that a file's header fits the file, before anything is allocated for it.
 
     Raises:
-        ArtefactError: the file is missing, or the header is not this file's.
+        ArtifactError: the file is missing, or the header is not this file's.
     """
     if not path.is_file():
-        raise ArtefactError(f"{path} is missing")
+        raise ArtifactError(f"{path} is missing")
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path} is damaged: a header of {length:,} bytes in a file of {size:,} bytes"
             )
         header = stream.read(length)
     end = 8 + length + _data_bytes(path, header)
     if end != size:
-        raise ArtefactError(f"{path} is damaged: expected {end:,} bytes, got {size:,}")
+        raise ArtifactError(f"{path} is damaged: expected {end:,} bytes, got {size:,}")
 
 
 def refuse_unsafe(folder: Path) -> None:
     """Refuse a model folder that would run code, or whose weights cannot be read safely.
 
     Raises:
-        ArtefactError: the configuration names code, weights are pickled, missing or damaged.
+        ArtifactError: the configuration names code, weights are pickled, missing or damaged.
     """
     for name in (CONFIG, "tokenizer_config.json"):
         path = folder / name
         if (name == CONFIG or path.exists()) and "auto_map" in read_json(path):
-            raise ArtefactError(f"{path} names code of its own (auto_map), which is never run")
+            raise ArtifactError(f"{path} names code of its own (auto_map), which is never run")
     for path in _weight_files(folder):
         check_safetensors(path)
 
@@ -130,14 +130,14 @@ def check_checksums(folder: Path, expected: Mapping[str, str]) -> None:
     """Compare files with the checksums noted when they were written.
 
     Raises:
-        ArtefactError: a file is missing or has other bytes.
+        ArtifactError: a file is missing or has other bytes.
     """
     for name, checksum in expected.items():
         path = folder / name
         if not path.is_file():
-            raise ArtefactError(f"{path} is missing")
+            raise ArtifactError(f"{path} is missing")
         if sha256_file(path) != checksum:
-            raise ArtefactError(f"{path} is damaged: its checksum is not the one noted")
+            raise ArtifactError(f"{path} is damaged: its checksum is not the one noted")
 
 
 @contextlib.contextmanager
@@ -240,11 +240,11 @@ def _parse_json(path: Path) -> object:
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtefactError(f"{path} is missing") from error
+        raise ArtifactError(f"{path} is missing") from error
     except OSError as error:
         raise ResourceError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path} is damaged: not JSON ({error})") from error
+        raise ArtifactError(f"{path} is damaged: not JSON ({error})") from error
     return value
 
 
@@ -255,28 +255,28 @@ def _data_bytes(path: Path, header: bytes) -> int:
         entries.pop("__metadata__", None)
         return max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
     except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
-        raise ArtefactError(f"{path} is damaged: its header cannot be read ({error})") from error
+        raise ArtifactError(f"{path} is damaged: its header cannot be read ({error})") from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
     """Name the files that hold the backbone's weights.
 
     Raises:
-        ArtefactError: there are none in safetensors, or the index leads elsewhere.
+        ArtifactError: there are none in safetensors, or the index leads elsewhere.
     """
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
     if (folder / INDEX).exists():
         names = set(read_json(folder / INDEX).get("weight_map", {}).values())
         if any(Path(name).name != name for name in names):
-            raise ArtefactError(f"{folder / INDEX} names files outside its folder")
+            raise ArtifactError(f"{folder / INDEX} names files outside its folder")
         return [folder / name for name in sorted(names)]
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder} has weights as pickle only ({', '.join(pickles)}), which can run code when "
             "read. Convert them where you trust them: "
             f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER); "
             "docs/ecosystem.md has the lines for a checkpoint of the 2021 code, which has a head"
         )
-    raise ArtefactError(f"{folder} has no weights: expected {WEIGHTS} or {INDEX}")
+    raise ArtifactError(f"{folder} has no weights: expected {WEIGHTS} or {INDEX}")

@@ -14,10 +14,10 @@ from simcse.errors import DataError, UsageError
 from simcse.io.examples import csv_rows
 from simcse.io.files import Source, clean_text, file_format, read_lines, sha256_file
 from simcse.io.sts import StsTask, join_sts, read_sts
-from simcse.io.transfer import LabelledSentences, TransferTask, read_labelled
+from simcse.io.transfer import LabeledSentences, TransferTask, read_labeled
 
 Text = Literal["natural", "senteval"]
-Content = TypeVar("Content", StsTask, LabelledSentences)
+Content = TypeVar("Content", StsTask, LabeledSentences)
 State = Literal["present", "missing", "wrong rows", "wrong hash", "unreadable"]
 
 STS_FOLDERS: Mapping[str, str] = MappingProxyType({"natural": "sts", "senteval": "sts_senteval"})
@@ -107,7 +107,7 @@ def load_sts_task(
 ) -> StsTask:
     """Read one STS set: ``sts12`` to ``sts16``, ``stsb-dev``, ``sickr-test``, ``sickr-all``, ...
 
-    ``text`` is ``natural`` or ``senteval``, the tokenised text the paper fed its encoder.
+    ``text`` is ``natural`` or ``senteval``, the tokenized text the paper fed its encoder.
     ``sickr-all`` is all 9,927 pairs (train, dev, test), what MTEB calls SICK-R. A file with the
     right number of rows but other bytes than the known ones is read, and `StsTask.notes` says so.
 
@@ -133,7 +133,7 @@ def load_transfer_task(
 ) -> TransferTask:
     """Read one transfer task: ``mr``, ``cr``, ``subj``, ``mpqa``, ``sst2``, ``trec``, ``mrpc``.
 
-    ``text`` is ``senteval``, the tokenised text, or ``natural``; SST-2 has one version. A file
+    ``text`` is ``senteval``, the tokenized text, or ``natural``; SST-2 has one version. A file
     with the right number of rows but other bytes is read, and `TransferTask.notes` says so.
 
     Raises:
@@ -145,11 +145,11 @@ def load_transfer_task(
     if name not in TRANSFER_PARTS:
         raise UsageError(f"unknown transfer task {name!r}; known: {', '.join(TRANSFER_PARTS)}")
     root = data_folder(folder) / TRANSFER_FOLDERS["natural" if name == "sst2" else text]
-    parts: dict[str, LabelledSentences] = {}
+    parts: dict[str, LabeledSentences] = {}
     notes: tuple[str, ...] = ()
     for part in TRANSFER_PARTS[name]:
         path = root / (f"{name}.tsv" if part == "all" else f"{name}-{part}.tsv")
-        parts[part] = _read(path, read_labelled)
+        parts[part] = _read(path, read_labeled)
         notes += _check(path, len(parts[part].labels), parts[part].sha256)
     return TransferTask(name, parts, notes)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.checkpoints import read_safetensors, write_safetensors
 from simcse.io.datasets import cache_folder
 
@@ -33,7 +33,7 @@ class EmbeddingCache:
             try:
                 block = read_safetensors(path)
                 keys, vectors = block["keys"].numpy(), block["vectors"].numpy()
-            except (ArtefactError, KeyError):
+            except (ArtifactError, KeyError):
                 continue
             for key, vector in zip(keys, vectors, strict=False):
                 number = numbers.get(key.tobytes())

@@ -29,7 +29,7 @@ SCHEMES = (
     ("anchor", "positive", "negative"),
     ("sent0", "sent1", "hard_neg"),
 )
-LABELLED = (("label", "premise", "hypothesis"), ("gold_label", "sentence1", "sentence2"))
+LABELED = (("label", "premise", "hypothesis"), ("gold_label", "sentence1", "sentence2"))
 HEADER_WORDS = frozenset(
     "anchor positive negative negatives sent0 sent1 hard_neg sentence sentence1 sentence2 "
     "sentence_a sentence_b text text1 text2 premise hypothesis".split()
@@ -46,7 +46,7 @@ class Example:
         negatives: hard negatives of this row, as many as the row has.
         file: where it was read; empty if it was not.
         line: its physical line (or Parquet row) there, from 1.
-        label: what anchor and positive are to each other, where the rows are labelled.
+        label: what anchor and positive are to each other, where the rows are labeled.
     """
 
     anchor: str
@@ -61,7 +61,7 @@ def read_examples(
     paths: str | Path | Iterable[str | Path],
     *,
     columns: Sequence[str] = (),
-    labelled: bool = False,
+    labeled: bool = False,
     bad_lines: BadLines = "error",
     counts: ReadCounts | None = None,
     limit: int | None = None,
@@ -81,8 +81,8 @@ def read_examples(
       is refused, because it is either a header unnamed or a row that wants numbers.
 
     In ``.jsonl`` and ``.parquet`` names are keys; left out, `SCHEMES` are tried. A ``.jsonl`` line
-    may also be a list of strings. ``.txt`` has no columns. With ``labelled`` a row is a label, a
-    premise and a hypothesis (see `stream_labelled`).
+    may also be a list of strings. ``.txt`` has no columns. With ``labeled`` a row is a label, a
+    premise and a hypothesis (see `stream_labeled`).
 
     Raises:
         DataError: a file cannot be read, has a bad row (``file:line``, with
@@ -96,7 +96,7 @@ def read_examples(
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     counts = ReadCounts() if counts is None else counts
     sources = [Source(Path(path), bad_lines, counts) for path in paths]
-    stream = stream_labelled if labelled else stream_examples
+    stream = stream_labeled if labeled else stream_examples
     rows = chain.from_iterable(stream(source, columns) for source in sources)
     examples = list(islice(rows, limit))
     if not examples:
@@ -123,11 +123,11 @@ def as_pair(row: Example, path: Path) -> tuple[str, str]:
     return row.anchor, row.positive
 
 
-def stream_labelled(source: Source, columns: Sequence[str] = ()) -> Iterator[Example]:
-    """Yield the labelled pairs of one file lazily: a label, a premise and a hypothesis a row.
+def stream_labeled(source: Source, columns: Sequence[str] = ()) -> Iterator[Example]:
+    """Yield the labeled pairs of one file lazily: a label, a premise and a hypothesis a row.
 
     The formats but ``.txt`` and the meaning of ``columns`` are those of `read_examples`; without
-    them `LABELLED` are the keys that are tried in ``.jsonl`` and ``.parquet``.
+    them `LABELED` are the keys that are tried in ``.jsonl`` and ``.parquet``.
 
     Raises:
         DataError: while streaming, as `read_examples`.
@@ -135,7 +135,7 @@ def stream_labelled(source: Source, columns: Sequence[str] = ()) -> Iterator[Exa
     if file_format(source.path) == "txt":
         raise DataError(f"{source}: expected a table of label, premise and hypothesis, got .txt")
     file = str(source)
-    for number, cells in _rows(source, columns, LABELLED):
+    for number, cells in _rows(source, columns, LABELED):
         if len(cells) != 3 or not all(cells):
             shown = str(cells)[:80]
             source.refuse(number, f"expected a label, a premise and a hypothesis, got {shown}")

@@ -194,7 +194,7 @@ def _sts_subset(read: _Members, year: str, subset: str) -> Iterator[tuple[str, .
     scores = read(f"{place}/STS.gs.{subset}.txt")
     pairs = _cells(read(f"{place}/STS.input.{subset}.txt"))
     for score, pair in zip(scores, pairs, strict=True):
-        if score.strip():  # the organisers rated only some pairs
+        if score.strip():  # the organizers rated only some pairs
             yield subset, _score(score), _words(pair[0]), _words(pair[1])
 
 

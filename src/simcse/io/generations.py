@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 from simcse.io.checkpoints import atomic_folder, check_checksums, read_json
 from simcse.io.files import sha256_file, write_text
 from simcse.io.locks import lock_folder
@@ -69,19 +69,19 @@ def read_current(root: Path) -> Generation:
     It stays on the disk as long as what is returned here is kept.
 
     Raises:
-        ArtefactError: there is none, or pointer or manifest are damaged.
+        ArtifactError: there is none, or pointer or manifest are damaged.
     """
     if not root.is_dir():
-        raise ArtefactError(f"no index at {root}; make one: simcse index build {root} FILE")
+        raise ArtifactError(f"no index at {root}; make one: simcse index build {root} FILE")
     pointer = read_json(root / POINTER)
     name, checksum = pointer.get("generation"), pointer.get("manifest_sha256")
     if not (isinstance(name, str) and name.isdecimal() and isinstance(checksum, str)):
-        raise ArtefactError(f"{root / POINTER} is damaged: it names no generation")
+        raise ArtifactError(f"{root / POINTER} is damaged: it names no generation")
     folder = _folder(root, int(name))
     hold = _lock_shared(folder / MANIFEST)
     try:
         generation = _read(folder, int(name), checksum)
-    except ArtefactError:
+    except ArtifactError:
         os.close(hold)
         raise
     weakref.finalize(generation, os.close, hold)
@@ -92,7 +92,7 @@ def _lock_shared(manifest: Path) -> int:
     try:
         descriptor = os.open(manifest, os.O_RDONLY)
     except FileNotFoundError as error:
-        raise ArtefactError(f"{manifest} is missing") from error
+        raise ArtifactError(f"{manifest} is missing") from error
     except OSError as error:
         raise ResourceError(f"cannot read {manifest}: {error.strerror}") from error
     fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -106,7 +106,7 @@ def _read(folder: Path, number: int, checksum: str) -> Generation:
         files = {path: (int(size), str(sha)) for path, (size, sha) in manifest["files"].items()}
         facts = dict(manifest["facts"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtefactError(f"{folder / MANIFEST} is damaged: {error!r}") from error
+        raise ArtifactError(f"{folder / MANIFEST} is damaged: {error!r}") from error
     return Generation(folder, number, facts, files)
 
 
@@ -114,13 +114,13 @@ def with_current(root: Path, use: Callable[[Generation], T]) -> T:
     """Return what ``use`` makes of the current generation, again if a newer one replaced it.
 
     Raises:
-        ArtefactError: there is none, or it is damaged.
+        ArtifactError: there is none, or it is damaged.
     """
     while True:
         seen = _pointer(root)
         try:
             return use(read_current(root))
-        except ArtefactError:
+        except ArtifactError:
             if _pointer(root) == seen:
                 raise
 
@@ -173,7 +173,7 @@ def copy_current(source: Path, target: Path) -> Generation:
     """Make the current generation of ``source`` that of ``target``, verified on the way.
 
     Raises:
-        ArtefactError: a file of ``source`` is damaged.
+        ArtifactError: a file of ``source`` is damaged.
         ResourceError: the disk is full, or another process writes ``target``.
     """
 
@@ -184,7 +184,7 @@ def copy_current(source: Path, target: Path) -> Generation:
                 shutil.copyfile(generation.folder / name, new / name)
             copied = Generation(new, 0, generation.facts, generation.files)
             for name, problem in copied.damaged(deep=True):
-                raise ArtefactError(f"{generation.folder / name} {problem}")
+                raise ArtifactError(f"{generation.folder / name} {problem}")
             return generation.facts
 
         with locked(target):

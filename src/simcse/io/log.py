@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 
 
 def append_log(path: Path, event: Mapping[str, Any]) -> None:
@@ -27,13 +27,13 @@ def cut_log(path: Path, size: int) -> None:
     """Take the log back to its first ``size`` bytes, those a checkpoint knows of.
 
     Raises:
-        ArtefactError: it is shorter.
+        ArtifactError: it is shorter.
         ResourceError: it cannot be written.
     """
     try:
         with path.open("ab") as log:
             if log.tell() < size:
-                raise ArtefactError(f"{path} lacks the lines before the checkpoint")
+                raise ArtifactError(f"{path} lacks the lines before the checkpoint")
             log.truncate(size)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
@@ -58,19 +58,19 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Read the events of a run; a last line that was cut short by a crash is left out.
 
     Raises:
-        ArtefactError: the log is missing or another line is not JSON.
+        ArtifactError: the log is missing or another line is not JSON.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ArtefactError(f"cannot read {path}: {error.strerror}") from error
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ArtefactError(f"{path} is not text: {error}") from error
+        raise ArtifactError(f"{path} is not text: {error}") from error
     events: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
             events.append(json.loads(line))
         except ValueError as error:
             if number < len(lines):
-                raise ArtefactError(f"{path}:{number}: not a JSON line: {error}") from error
+                raise ArtifactError(f"{path}:{number}: not a JSON line: {error}") from error
     return events

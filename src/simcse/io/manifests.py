@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.checkpoints import check_checksums, checksums, read_json
 from simcse.io.files import write_text
 
@@ -21,13 +21,13 @@ def check_manifest(folder: Path) -> None:
     """Compare ``folder`` with its manifest.
 
     Raises:
-        ArtefactError: the manifest is missing or damaged, or a file is not the one it names.
+        ArtifactError: the manifest is missing or damaged, or a file is not the one it names.
     """
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         found = manifest.get("format")
-        raise ArtefactError(f"{folder / MANIFEST}: expected format {FORMAT}, got {found!r}")
+        raise ArtifactError(f"{folder / MANIFEST}: expected format {FORMAT}, got {found!r}")
     noted = manifest.get("sha256")
     if not (isinstance(noted, dict) and noted):
-        raise ArtefactError(f"{folder / MANIFEST} is damaged: it names no files")
+        raise ArtifactError(f"{folder / MANIFEST} is damaged: it names no files")
     check_checksums(folder, noted)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.files import atomic_path
 from simcse.io.parquet import import_pyarrow
 from simcse.io.rows import Row
@@ -42,7 +42,7 @@ def read_part(path: Path) -> Iterator[Batch]:
     """Yield what `write_part` wrote, some thousand rows at a time.
 
     Raises:
-        ArtefactError: the file is missing or something else.
+        ArtifactError: the file is missing or something else.
         ResourceError: the Parquet extra is not installed.
     """
     pyarrow = import_pyarrow()
@@ -56,7 +56,7 @@ def read_part(path: Path) -> Iterator[Batch]:
                     vectors,
                 )
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise ArtefactError(f"cannot read {path}: {error}") from error
+        raise ArtifactError(f"cannot read {path}: {error}") from error
 
 
 _FIELDS = ("id", "text", "metadata")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.files import write_text
 
 
@@ -30,17 +30,17 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Read what `write_results` wrote.
 
     Raises:
-        ArtefactError: the file is missing, unreadable or not a JSON object.
+        ArtifactError: the file is missing, unreadable or not a JSON object.
     """
     try:
         results = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise ArtefactError(f"cannot read results {path}: {error.strerror}") from error
+        raise ArtifactError(f"cannot read results {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: results are not JSON: {error}") from error
+        raise ArtifactError(f"{path}: results are not JSON: {error}") from error
     if not isinstance(results, dict):
         kind = type(results).__name__
-        raise ArtefactError(f"{path}: expected a JSON object of results, got a {kind}")
+        raise ArtifactError(f"{path}: expected a JSON object of results, got a {kind}")
     return results
 
 

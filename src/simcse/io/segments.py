@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 from simcse.io.checkpoints import read_json
 from simcse.io.rows import Row
 from simcse.io.vectors import read_vectors, vector_writer
@@ -72,7 +72,7 @@ class Segment:
                     stream.seek(int(self.offsets[row]))
                     yield stream.read(int(self.offsets[row + 1] - self.offsets[row])).decode()
         except (OSError, ValueError) as error:
-            raise ArtefactError(f"cannot read {self.folder / ROWS}: {error}") from error
+            raise ArtifactError(f"cannot read {self.folder / ROWS}: {error}") from error
 
     def rows(self, rows: Iterable[int]) -> Iterator[Row]:
         """Yield some rows."""
@@ -121,7 +121,7 @@ def derive(folder: Path) -> None:
     """Write what is derived from a segment's rows.
 
     Raises:
-        ArtefactError: the rows are damaged.
+        ArtifactError: the rows are damaged.
         ResourceError: the disk is full or read-only.
     """
     offsets, keys, columns = [0], [], _Columns()
@@ -133,7 +133,7 @@ def derive(folder: Path) -> None:
                 keys.append((key(record["id"]), number))
                 columns.add(number, record["metadata"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{folder / ROWS} is damaged: {error!r}") from error
+        raise ArtifactError(f"{folder / ROWS} is damaged: {error!r}") from error
     try:
         np.save(folder / OFFSETS, np.array(offsets, np.int64))
         np.save(folder / KEYS, np.sort(np.array(keys, KEY), order="key"))
@@ -171,4 +171,4 @@ def _load(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except (OSError, ValueError, EOFError) as error:
-        raise ArtefactError(f"cannot read {path}: {error}") from error
+        raise ArtifactError(f"cannot read {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Transfer tasks: labelled sentences, or for MRPC labelled pairs of them."""
+"""Transfer tasks: labeled sentences, or for MRPC labeled pairs of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from simcse.io.files import Source, clean_text, read_lines, sha256_file
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSentences:
+class LabeledSentences:
     """N examples of one file, in its order.
 
     Attributes:
@@ -44,7 +44,7 @@ class TransferTask:
     """
 
     name: str
-    parts: Mapping[str, LabelledSentences]
+    parts: Mapping[str, LabeledSentences]
     notes: tuple[str, ...] = ()
 
     @property
@@ -53,7 +53,7 @@ class TransferTask:
         return [text for part in self.parts.values() for side in part.texts for text in side]
 
 
-def read_labelled(path: str | Path) -> LabelledSentences:
+def read_labeled(path: str | Path) -> LabeledSentences:
     """Read ``label, sentence`` or ``label, sentence1, sentence2``: tab-separated, no header.
 
     Raises:
@@ -75,4 +75,4 @@ def read_labelled(path: str | Path) -> LabelledSentences:
         raise DataError(f"{source}: no usable rows")
     labels, first, *second = zip(*rows, strict=True)
     digest = sha256_file(source.path)
-    return LabelledSentences(labels, first, second[0] if second else (), source.path, digest)
+    return LabeledSentences(labels, first, second[0] if second else (), source.path, digest)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.io.files import atomic_path
 from simcse.io.parquet import import_pyarrow
 
@@ -72,7 +72,7 @@ def read_vectors(path: str | Path) -> np.ndarray:
 
     Raises:
         UsageError: the name has another ending.
-        ArtefactError: the file is missing, cut short or holds something else.
+        ArtifactError: the file is missing, cut short or holds something else.
         ResourceError: the Parquet extra is not installed.
     """
     path = Path(path)
@@ -80,10 +80,10 @@ def read_vectors(path: str | Path) -> np.ndarray:
     try:
         vectors = reader(path)
     except (OSError, ValueError, EOFError) as error:
-        raise ArtefactError(f"cannot read vectors from {path}: {error}") from error
+        raise ArtifactError(f"cannot read vectors from {path}: {error}") from error
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         got = f"{vectors.dtype} {vectors.shape}"
-        raise ArtefactError(f"{path}: expected (N, D) float32 vectors, got {got}")
+        raise ArtifactError(f"{path}: expected (N, D) float32 vectors, got {got}")
     return vectors
 
 

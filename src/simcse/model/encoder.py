@@ -15,18 +15,18 @@ from simcse.errors import TruncationWarning, UsageError
 from simcse.model.backbone import Backbone
 from simcse.model.folder import ModelParts, StoredDtype, read_model, write_model
 from simcse.model.head import ProjectionHead
-from simcse.model.int8 import quantise, random_sentences
+from simcse.model.int8 import quantize, random_sentences
 from simcse.model.mlm import MlmHead
 from simcse.model.pooling import SPECS, cls_pool, pool
 from simcse.model.precision import DTYPES, EncodingPrecision, choose_precision
 from simcse.model.progress import with_progress
 from simcse.model.settings import ModelSettings
-from simcse.model.weighting import TokenWeights
+from simcse.model.token_weights import TokenWeights
 from simcse.postprocess import Layer, Postprocess
 from simcse.text import TokenBatch, Tokenizer, Truncation, pack
 
 BATCH_TOKENS = 4096
-CHUNK = 4096  # sentences tokenised and sorted by length together
+CHUNK = 4096  # sentences tokenized and sorted by length together
 
 
 class SentenceEncoder(nn.Module):
@@ -41,7 +41,7 @@ class SentenceEncoder(nn.Module):
         backbone: hidden states of a `TokenBatch`.
         head: the projection head, or ``None``.
         tokenizer: counts the sentences it had to cut.
-        settings: pooling, head policy, length limit, normalisation.
+        settings: pooling, head policy, length limit, normalization.
         token_weights: what tokens count in a mean; ``None`` is all the same.
         postprocess: the layer fitted to the finished embeddings, or ``None``.
         provenance: where the weights come from, as stored in the model folder.
@@ -162,7 +162,7 @@ class SentenceEncoder(nn.Module):
         return (nn.functional.normalize(short) if self.settings.normalize else short).numpy()
 
     def without_postprocess(self) -> "SentenceEncoder":
-        """Return this encoder, its weights shared, without post-processing and normalisation.
+        """Return this encoder, its weights shared, without post-processing and normalization.
 
         What it encodes becomes what this one encodes by `refine`.
         """
@@ -189,7 +189,7 @@ class SentenceEncoder(nn.Module):
 
     @torch.inference_mode()
     def refine(self, vectors: np.ndarray) -> np.ndarray:
-        """Post-process and normalise pooled vectors as the settings say: (N, D) -> (N, K)."""
+        """Post-process and normalize pooled vectors as the settings say: (N, D) -> (N, K)."""
         return self._refine(torch.from_numpy(vectors).to(self.device)).cpu().numpy()
 
     def forward(self, batch: TokenBatch) -> Tensor:
@@ -258,7 +258,7 @@ class SentenceEncoder(nn.Module):
     def encode_ids(
         self, rows: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
     ) -> np.ndarray:
-        """Embed tokenised sentences, special tokens included: (N, D) float32.
+        """Embed tokenized sentences, special tokens included: (N, D) float32.
 
         Raises:
             DataError: a sentence has no tokens.
@@ -279,13 +279,13 @@ class SentenceEncoder(nn.Module):
         if precision == "int8":
             frame = self.tokenizer.inner("")["input_ids"]
             vocabulary = int(self.backbone.model.config.vocab_size)
-            quantise(self.backbone, random_sentences(frame, vocabulary))
+            quantize(self.backbone, random_sentences(frame, vocabulary))
         else:
             chosen = choose_precision(precision, self.device, width=self.backbone.width)
             self.backbone.set_compute(DTYPES[chosen])
 
     def finish(self, pooled: Tensor) -> Tensor:
-        """Do what comes after pooling: head, post-processing, normalisation; (B, D) -> (B, K)."""
+        """Do what comes after pooling: head, post-processing, normalization; (B, D) -> (B, K)."""
         return self._refine(self._project(pooled))
 
     def _but(self, **changes: Any) -> "SentenceEncoder":  # noqa: ANN401 - parts of all kinds

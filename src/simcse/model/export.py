@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from simcse.errors import ArtefactError, ResourceError, UsageError
+from simcse.errors import ArtifactError, ResourceError, UsageError
 from simcse.io.checkpoints import atomic_folder, write_safetensors
 from simcse.io.files import write_text
-from simcse.model import huggingface, recipes
+from simcse.model import export_loaders, huggingface
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.folder import OWN, STORED_DTYPES, stored_head
 from simcse.model.graph import EmbeddingGraph
@@ -108,7 +108,7 @@ def export_model(
     Raises:
         UsageError: the format cannot say what the model does, or has no such ``dtype``.
         ResourceError: a package is not installed, or the folder cannot be written.
-        ArtefactError: the export does not reproduce the original.
+        ArtifactError: the export does not reproduce the original.
     """
     _refuse_unsayable(encoder, to, dtype)
     _require(to)
@@ -119,12 +119,12 @@ def export_model(
         write_text(new / "README.md", _readme(encoder, to, code, options))
         with quiet():
             shared = {"core": _openvino_core()} if to == "openvino" else {}
-            encode = recipes.in_batches(code(str(new), **options, **shared))
+            encode = export_loaders.in_batches(code(str(new), **options, **shared))
             found = compare(
                 lambda texts: encoder.encode(texts, truncation="cut"), encode, sentences
             )
         if not found.reaches(floor):
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the {to} export does not reproduce the model: lowest cosine {found.lowest:.6f}, "
                 f"mean {found.mean:.6f}, lengths differ by up to {found.length:.2%}; allowed is a "
                 f"cosine of {floor}. Nothing was written"
@@ -148,18 +148,18 @@ def foreign_encode(encoder: SentenceEncoder, name: str) -> Encode | None:
     _require(to)
     code, options = _recipe(encoder, to)
     with quiet():
-        return recipes.in_batches(code(str(folder), **options))
+        return export_loaders.in_batches(code(str(folder), **options))
 
 
 def compare(first: Encode, second: Encode, sentences: Sequence[str]) -> Agreement:
     """Compare two encoders on the same sentences.
 
     Raises:
-        ArtefactError: their embeddings differ in size.
+        ArtifactError: their embeddings differ in size.
     """
     left, right = (np.asarray(encode(sentences), np.float64) for encode in (first, second))
     if left.shape != right.shape:
-        raise ArtefactError(f"embeddings have shape {right.shape}, the original's {left.shape}")
+        raise ArtifactError(f"embeddings have shape {right.shape}, the original's {left.shape}")
     lengths = [np.linalg.norm(side, axis=1) for side in (left, right)]
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = (left * right).sum(1) / (lengths[0] * lengths[1])
@@ -247,7 +247,7 @@ def _write_openvino(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> Non
 
 @functools.cache
 def _openvino_core() -> Any:  # noqa: ANN401 - openvino has no types
-    """Return the one core of this process, for the reason that `recipes.load_openvino` gives.
+    """Return the one core of this process, for the reason that `export_loaders.load_openvino` gives.
 
     The processor plugin of each core has a signal stack of its own (`SigAltStackSetup`, since
     https://github.com/openvinotoolkit/openvino/pull/11894) and puts back its predecessor's, there
@@ -320,12 +320,12 @@ def _recipe(
 ) -> tuple[Callable[..., Encode], Mapping[str, Any]]:
     """Return the function that loads an export, and what it must be told."""
     if to == "sentence-transformers":
-        return recipes.load_sentence_transformers, {}
+        return export_loaders.load_sentence_transformers, {}
     if to != "transformers":
-        return (recipes.load_onnx if to == "onnx" else recipes.load_openvino), {}
+        return (export_loaders.load_onnx if to == "onnx" else export_loaders.load_openvino), {}
     settings = encoder.settings
     pooled = "cls" if settings.pooling == "cls" else "mean"
-    return recipes.load_transformers, {
+    return export_loaders.load_transformers, {
         "layers": SPECS[settings.pooling].layers,
         "pooling": "pooler" if settings.head == "always" else pooled,
         "max_length": settings.max_length,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from simcse.io.stamp import ModelStamp
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.model.encoder import SentenceEncoder
 
 
@@ -33,9 +33,9 @@ def fingerprint(encoder: SentenceEncoder) -> str:
     return digest.hexdigest()
 
 
-def stamp(encoder: SentenceEncoder, name: str) -> ModelStamp:
+def stamp(encoder: SentenceEncoder, name: str) -> ModelFingerprint:
     """Return the stamp of an encoder that was loaded as ``name``."""
-    return ModelStamp(name, fingerprint(encoder), encoder.dimensions, _settings(encoder))
+    return ModelFingerprint(name, fingerprint(encoder), encoder.dimensions, _settings(encoder))
 
 
 def _settings(encoder: SentenceEncoder) -> dict[str, object]:

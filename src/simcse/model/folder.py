@@ -12,7 +12,7 @@ import torch
 
 import simcse
 from simcse import config
-from simcse.errors import ArtefactError, ConfigError, ResourceError, SimcseError, UsageError
+from simcse.errors import ArtifactError, ConfigError, ResourceError, SimcseError, UsageError
 from simcse.io.checkpoints import (
     WEIGHTS,
     atomic_folder,
@@ -29,7 +29,7 @@ from simcse.model.mlm import MlmHead
 from simcse.model.names import REFERENCE, locate
 from simcse.model.precision import DTYPES, Precision, choose_precision
 from simcse.model.settings import ModelSettings
-from simcse.model.weighting import TokenWeights
+from simcse.model.token_weights import TokenWeights
 from simcse.postprocess import Layer
 from simcse.text import Tokenizer
 
@@ -89,7 +89,7 @@ def read_model(
 
     Raises:
         UsageError: the name stands for nothing, or the folder does not say how it embeds.
-        ArtefactError: the folder is damaged, unsafe, or does what our settings cannot say.
+        ArtifactError: the folder is damaged, unsafe, or does what our settings cannot say.
         ConfigError: the length limit is above the backbone's number of positions.
         ResourceError: the hub cannot be reached, or there is no such device.
     """
@@ -198,13 +198,13 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
     own = read_json(folder / OWN)
     if own.get("format") != FORMAT:
         found = own.get("format")
-        raise ArtefactError(f"{folder / OWN}: expected format {FORMAT}, got {found!r}")
+        raise ArtifactError(f"{folder / OWN}: expected format {FORMAT}, got {found!r}")
     try:
         stored = config.build(ModelSettings, own["settings"], section="settings.")
         check_checksums(folder, own["sha256"])
         provenance = dict(own["provenance"])
     except (ConfigError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{folder / OWN} is damaged: {error!r}") from error
+        raise ArtifactError(f"{folder / OWN} is damaged: {error!r}") from error
     backbone, tokenizer = _open(folder)
     settings = settings or stored
     head = None
@@ -217,7 +217,7 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> ModelParts:
         layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)
     weights = modules.read_weighting(folder, tokenizer)
     if read_json(folder / OWN) != own:
-        raise ArtefactError(f"{folder} was replaced while it was read")
+        raise ArtifactError(f"{folder} was replaced while it was read")
     return _join(backbone, tokenizer, settings, head, provenance, layer, weights)
 
 

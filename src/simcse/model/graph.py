@@ -10,7 +10,7 @@ from simcse.model.pooling import SMALLEST_WEIGHT, SPECS, Pooling, cls_pool
 
 
 class EmbeddingGraph(nn.Module):
-    """Backbone, pooling, head, post-processing and normalisation in one module.
+    """Backbone, pooling, head, post-processing and normalization in one module.
 
     Unlike `SentenceEncoder` it takes padded batches, and has no branch that depends on them.
     """

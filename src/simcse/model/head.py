@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.checkpoints import read_safetensors, write_safetensors
 
 HeadPolicy = Literal["none", "train_only", "always"]
@@ -15,7 +15,7 @@ HEAD_POLICIES: tuple[HeadPolicy, ...] = get_args(HeadPolicy)
 
 
 class ProjectionHead(nn.Module):
-    """Linear and tanh, (B, D) -> (B, D), initialised as BERT's layers are."""
+    """Linear and tanh, (B, D) -> (B, D), initialized as BERT's layers are."""
 
     def __init__(self, width: int, *, initializer_range: float = 0.02) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def read_head(path: Path, width: int) -> ProjectionHead:
     """Read the weights of a projection head.
 
     Raises:
-        ArtefactError: the file is damaged or holds something else.
+        ArtifactError: the file is damaged or holds something else.
     """
     return head_from(path, read_safetensors(path), width)
 
@@ -41,12 +41,12 @@ def head_from(path: Path, tensors: Mapping[str, Tensor], width: int) -> Projecti
     """Make a projection head of the tensors read from a file.
 
     Raises:
-        ArtefactError: they are something else.
+        ArtifactError: they are something else.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     expected = {"linear.weight": (width, width), "linear.bias": (width,)}
     if shapes != expected:
-        raise ArtefactError(f"{path}: expected tensors {expected}, got {shapes}")
+        raise ArtifactError(f"{path}: expected tensors {expected}, got {shapes}")
     head = ProjectionHead(width)
     head.dense.load_state_dict({name.removeprefix("linear."): t for name, t in tensors.items()})
     return head

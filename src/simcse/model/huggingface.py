@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.checkpoints import WEIGHTS, refuse_unsafe, write_safetensors
 
 # What transformers raises for a folder it cannot read; it has no exception tree of its own.
@@ -36,7 +36,7 @@ def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: A
         with_pooler: keep BERT's pooler, whose weights are then required; else it is left out.
 
     Raises:
-        ArtefactError: the folder is unsafe, damaged, or lacks weights.
+        ArtifactError: the folder is unsafe, damaged, or lacks weights.
     """
     refuse_unsafe(folder)
     with _reading(folder), _quiet():
@@ -53,7 +53,7 @@ def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: A
     missing = {name for name in missing if with_pooler or "pooler." not in name}
     if missing:
         names = ", ".join(sorted(missing)[:5])
-        raise ArtefactError(f"{folder}: {len(missing)} weights are missing or misshapen: {names}")
+        raise ArtifactError(f"{folder}: {len(missing)} weights are missing or misshapen: {names}")
     if not with_pooler and "add_pooling_layer" in inspect.signature(type(model)).parameters:
         model.pooler = None
     return model.eval()
@@ -72,7 +72,7 @@ def read_tokenizer(folder: Path, model: Any) -> Any:  # noqa: ANN401 - HF has no
     """Load the tokenizer of a folder and check that the model has a row for each of its tokens.
 
     Raises:
-        ArtefactError: the tokenizer is missing or damaged, or knows more tokens than the model.
+        ArtifactError: the tokenizer is missing or damaged, or knows more tokens than the model.
     """
     with _reading(folder), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(
@@ -81,7 +81,7 @@ def read_tokenizer(folder: Path, model: Any) -> Any:  # noqa: ANN401 - HF has no
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     rows = model.get_input_embeddings().num_embeddings
     if tokens > rows:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder}: the tokenizer has {tokens:,} tokens, the model only {rows:,} embedding rows"
         )
     return tokenizer
@@ -133,7 +133,7 @@ def _reading(folder: Path) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         first_line = str(error).partition("\n")[0]
-        raise ArtefactError(f"{folder} cannot be read by transformers: {first_line}") from error
+        raise ArtifactError(f"{folder} cannot be read by transformers: {first_line}") from error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Encoding in int8 on a CPU: every linear layer of BERT and its kin rounds to 256 steps.
 
 The steps of a layer's input are found once, from random sentences, so that an embedding does not
-depend on its neighbours. Inputs and weights differ in range from channel to channel: what is wide
+depend on its neighbors. Inputs and weights differ in range from channel to channel: what is wide
 in the one is made narrower at the other's expense (SmoothQuant, Xiao et al. 2022, equation 4,
 strength 0.5), but for what GELU gives, which goes from layer to layer in steps.
 """
@@ -42,7 +42,7 @@ def random_sentences(frame: Sequence[int], vocabulary: int) -> TokenBatch:
     return pack([[*frame[:1], *row, *frame[1:]] for row in words.tolist()])
 
 
-def quantise(backbone: Backbone, batch: TokenBatch) -> None:
+def quantize(backbone: Backbone, batch: TokenBatch) -> None:
     """Let the linear layers of a backbone in fp32 encode in int8, by what ``batch`` gives them.
 
     Raises:
@@ -102,7 +102,7 @@ def _steps(found: _Range) -> tuple[float, int]:
 def _smoothed(
     layers: Sequence[Linear], found: _Range, *, output: tuple[float, int] | None = None
 ) -> Int8:
-    """Quantise layers that take one input, as one product."""
+    """Quantize layers that take one input, as one product."""
     weight = torch.cat([layer.weight.detach().float() for layer in layers])  # (out, in)
     peaks = found.peaks.clamp_min(SMALLEST)
     ease = (peaks / weight.abs().amax(0).clamp_min(SMALLEST)).sqrt()

@@ -24,7 +24,7 @@ def known(model: Any) -> bool:  # noqa: ANN401 - HF has no common type
 
 
 def _has_own_linear(module: Any) -> bool:  # noqa: ANN401
-    """Whether the projections are ours: a quantised model has others."""
+    """Whether the projections are ours: a quantized model has others."""
     return all(isinstance(part, Linear) for part in (module.query, module.key, module.value))
 
 

@@ -34,7 +34,7 @@ def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
         The head, and whether its weights were stored.
 
     Raises:
-        ArtefactError: the stored weights are damaged.
+        ArtifactError: the stored weights are damaged.
     """
     head = MlmHead(backbone)
     stored: dict[str, Tensor] = {}

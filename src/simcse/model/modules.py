@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.checkpoints import (
     WEIGHTS,
     read_json,
@@ -28,7 +28,7 @@ from simcse.model.backbone import Backbone
 from simcse.model.head import ProjectionHead, read_head, write_head
 from simcse.model.pooling import POOLINGS, SPECS, Pooling, mean_pool
 from simcse.model.settings import ModelSettings
-from simcse.model.weighting import TokenWeights, read_token_weights, write_token_weights
+from simcse.model.token_weights import TokenWeights, read_token_weights, write_token_weights
 from simcse.postprocess import Affine, Flow, Layer, Postprocess
 
 LayerType = TypeVar("LayerType", Affine, Flow)
@@ -68,7 +68,7 @@ def read_layout(folder: Path) -> dict[str, Path]:
     """Return the folder of each module by its kind, in the order they run.
 
     Raises:
-        ArtefactError: a module is unknown to us, out of order or outside ``folder``.
+        ArtifactError: a module is unknown to us, out of order or outside ``folder``.
     """
     layout: dict[str, Path] = {}
     order = iter(_ORDER)
@@ -76,17 +76,17 @@ def read_layout(folder: Path) -> dict[str, Path]:
         kind, path = str(module.get("type", "")), str(module.get("path", ""))
         name = _kind(kind, folder / path)
         if name not in order:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{folder / MODULES}: module {kind!r} is not supported here; supported, in this "
                 f"order: {', '.join(_ORDER)} (Affine is a Dense without activation)"
             )
         if ".." in Path(path).parts or Path(path).is_absolute():
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{folder / MODULES}: module {kind!r} is outside the folder: {path}"
             )
         layout[name] = folder / path
     if not {"Transformer", "Pooling"} <= layout.keys():
-        raise ArtefactError(f"{folder / MODULES}: expected a Transformer and a Pooling module")
+        raise ArtifactError(f"{folder / MODULES}: expected a Transformer and a Pooling module")
     return layout
 
 
@@ -108,7 +108,7 @@ def read_modules(folder: Path, backbone: Backbone, tokenizer: Any) -> ModelSetti
     """Read how the modules of a folder make embeddings of its backbone.
 
     Raises:
-        ArtefactError: they do what our settings cannot say; the message names the module.
+        ArtifactError: they do what our settings cannot say; the message names the module.
     """
     layout = read_layout(folder)
     _check_model(folder)
@@ -127,7 +127,7 @@ def read_dense(folder: Path, width: int) -> ProjectionHead:
     """Read a Dense module as the projection head.
 
     Raises:
-        ArtefactError: it is not a linear layer with tanh that keeps the width.
+        ArtifactError: it is not a linear layer with tanh that keeps the width.
     """
     _check(folder / "config.json", {**_DENSE_EXPECTED, "in_features": width, "out_features": width})
     return read_head(folder / WEIGHTS, width)
@@ -144,17 +144,17 @@ def read_postprocess(layout: Mapping[str, Path], width: int) -> Layer | None:
     """Read the layer after the head, where a folder has one.
 
     Raises:
-        ArtefactError: it does not take vectors of this width, its file is damaged, or there are
+        ArtifactError: it does not take vectors of this width, its file is damaged, or there are
             two such layers.
     """
     if {"Affine", "Flow"} <= layout.keys():
-        raise ArtefactError(f"{layout['Flow']}: one post-processing layer is supported, not two")
+        raise ArtifactError(f"{layout['Flow']}: one post-processing layer is supported, not two")
     if "Flow" in layout:
         config = read_json(layout["Flow"] / "config.json")
         try:
             flow = Flow(width, steps=int(config["steps"]), hidden=int(config["hidden"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{layout['Flow']} is damaged: {error!r}") from error
+            raise ArtifactError(f"{layout['Flow']} is damaged: {error!r}") from error
         return _filled(flow, layout["Flow"])
     if "Affine" not in layout:
         return None
@@ -163,7 +163,7 @@ def read_postprocess(layout: Mapping[str, Path], width: int) -> Layer | None:
     _check(path, expected)
     dimensions = read_json(path).get("out_features")
     if not isinstance(dimensions, int) or dimensions < 1:
-        raise ArtefactError(f"{path}: expected out_features above 0, got {dimensions!r}")
+        raise ArtifactError(f"{path}: expected out_features above 0, got {dimensions!r}")
     return _filled(Affine(width, dimensions), layout["Affine"])
 
 
@@ -171,7 +171,7 @@ def read_weighting(folder: Path, tokenizer: Any) -> TokenWeights | None:  # noqa
     """Read what tokens count in the mean, where a folder says it.
 
     Raises:
-        ArtefactError: see `read_token_weights`.
+        ArtifactError: see `read_token_weights`.
     """
     found = read_layout(folder).get("WordWeights")
     return None if found is None else read_token_weights(found, tokenizer)
@@ -182,7 +182,7 @@ def _filled(layer: LayerType, folder: Path) -> LayerType:
     try:
         layer.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ArtefactError(f"{folder / WEIGHTS} does not fit: {error}") from error
+        raise ArtifactError(f"{folder / WEIGHTS} does not fit: {error}") from error
     return layer
 
 
@@ -255,7 +255,7 @@ def _check(path: Path, expected: Mapping[str, object]) -> None:
     found = read_json(path) if path.exists() else {}
     for name, value in expected.items():
         if name in found and found[name] != value and found[name] is not None:
-            raise ArtefactError(f"{path}: {name} is {found[name]!r}, only {value!r} is supported")
+            raise ArtifactError(f"{path}: {name} is {found[name]!r}, only {value!r} is supported")
 
 
 def _check_model(folder: Path) -> None:
@@ -265,7 +265,7 @@ def _check_model(folder: Path) -> None:
     found = read_json(path) if path.exists() else {}
     prompt = found.get("default_prompt_name")
     if prompt and found.get("prompts", {}).get(prompt):
-        raise ArtefactError(f"{path}: the default prompt {prompt!r} is not supported")
+        raise ArtifactError(f"{path}: the default prompt {prompt!r} is not supported")
 
 
 def _read_pooling(layout: Mapping[str, Path], backbone: Backbone) -> Pooling:
@@ -274,12 +274,12 @@ def _read_pooling(layout: Mapping[str, Path], backbone: Backbone) -> Pooling:
     mode = config.get("pooling_mode", _legacy_mode(config))
     mode = mode[0] if isinstance(mode, list) and len(mode) == 1 else mode
     if mode not in ("cls", "mean"):
-        raise ArtefactError(f"{path}: pooling {mode!r} is not supported, only 'cls' and 'mean'")
+        raise ArtifactError(f"{path}: pooling {mode!r} is not supported, only 'cls' and 'mean'")
     if "WeightedLayerPooling" not in layout:
         return "cls" if mode == "cls" else "mean"
     pooling = _read_layers(layout["WeightedLayerPooling"], backbone)
     if mode != "mean":
-        raise ArtefactError(f"{path}: pooling {mode!r} of several layers is not supported")
+        raise ArtifactError(f"{path}: pooling {mode!r} of several layers is not supported")
     return pooling
 
 
@@ -292,7 +292,7 @@ def _legacy_mode(config: Mapping[str, Any]) -> str | list[str]:
 def _read_layers(folder: Path, backbone: Backbone) -> Pooling:
     """Find the pooling whose layers are weighted as a WeightedLayerPooling module does."""
     if not backbone.model.config.output_hidden_states:
-        raise ArtefactError(f"{folder}: the Transformer does not give the layers it weights")
+        raise ArtifactError(f"{folder}: the Transformer does not give the layers it weights")
     start = int(read_json(folder / "config.json").get("layer_start", 4))
     weights = read_safetensors(folder / WEIGHTS).get("layer_weights")
     if weights is not None and len(weights) + start == backbone.layer_count + 1:
@@ -301,7 +301,7 @@ def _read_layers(folder: Path, backbone: Backbone) -> Pooling:
             wanted = _layer_weights(pooling, backbone.layer_count)
             if SPECS[pooling].reduce is mean_pool and torch.allclose(full / full.sum(), wanted):
                 return pooling
-    raise ArtefactError(f"{folder}: its layer weights are none of our poolings: {weights}")
+    raise ArtifactError(f"{folder}: its layer weights are none of our poolings: {weights}")
 
 
 def _layer_weights(pooling: Pooling, layer_count: int) -> Tensor:
@@ -319,11 +319,11 @@ def _read_max_length(folder: Path, backbone: Backbone, tokenizer: Any) -> int:  
     config = read_json(path) if path.exists() else {}
     _check(path, _TRANSFORMER_EXPECTED)
     if config.get("do_lower_case") and not _lowers_case(tokenizer):
-        raise ArtefactError(f"{path}: do_lower_case is not supported with a cased tokenizer")
+        raise ArtifactError(f"{path}: do_lower_case is not supported with a cased tokenizer")
     known = {"max_seq_length", "do_lower_case", "unpad_inputs", *_TRANSFORMER_EXPECTED}
     other = sorted(name for name, value in config.items() if name not in known and value)
     if other:
-        raise ArtefactError(f"{path}: not supported: {', '.join(other)}")
+        raise ArtifactError(f"{path}: not supported: {', '.join(other)}")
     if config.get("max_seq_length"):
         return int(config["max_seq_length"])
     limits = (tokenizer.model_max_length, backbone.max_positions)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from simcse.errors import ArtefactError, ResourceError
+from simcse.errors import ArtifactError, ResourceError
 from simcse.io.checkpoints import read_json
 from simcse.io.datasets import cache_folder
 from simcse.io.files import write_text
@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
         return {
             trial: {name: float(times[name]) for name in DTYPES} for trial, times in found.items()
         }
-    except (ArtefactError, ResourceError, KeyError, TypeError, ValueError):
+    except (ArtifactError, ResourceError, KeyError, TypeError, ValueError):
         return {}
 
 

@@ -17,7 +17,7 @@ class ModelSettings:
         head: when the projection head applies: never, in training only, or always.
         max_length: token limit of a sentence, special tokens included.
         normalize: whether embeddings are scaled to unit length.
-        postprocess: the layer fitted to the finished embeddings, before they are normalised.
+        postprocess: the layer fitted to the finished embeddings, before they are normalized.
         matryoshka: sizes at which the first dimensions alone were trained to be embeddings.
     """
 

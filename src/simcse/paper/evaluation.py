@@ -122,7 +122,7 @@ def measure_encoder(
         values = found.space.singular_values.tolist()
         drawn["singular_values"] = [float(f"{value:.{DIGITS}g}") for value in values]
     if search is not None:
-        drawn["neighbours"] = nearest(encode, search)
+        drawn["neighbors"] = nearest(encode, search)
     return {"scores": test_scores(found), **{name: value for name, value in drawn.items() if value}}
 
 

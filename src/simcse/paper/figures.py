@@ -43,7 +43,7 @@ def grid_figure(grid: Grid, results: Results, *, quote: bool = False) -> Iterato
     picture = drawn(first) if drawn else None
     if picture is not None:
         yield Section("The figure", ["Each row's first seed.", picture])
-    if grid.figure == "neighbours" and grid.search is not None:
+    if grid.figure == "neighbors" and grid.search is not None:
         blocks = [_nearest(query, first, grid.search, quote) for query in grid.queries]
         yield Section("Nearest sentences", ["Each row's first seed.", *blocks])
 
@@ -91,7 +91,7 @@ def _spectrum(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
 
 def _nearest(query: str, rows: Mapping[str, Mapping[str, Any]], search: str, quote: bool) -> Table:
     """Return the nearest sentences of one query, a rank a row and a model a column."""
-    found = {name: row["neighbours"][query] for name, row in rows.items() if "neighbours" in row}
+    found = {name: row["neighbors"][query] for name, row in rows.items() if "neighbors" in row}
     wanted = {int(line) for places in found.values() for line, _, _ in places}
     lines = _lines(find_file(Path(search)), wanted) if quote else {}
     columns = [

@@ -13,8 +13,8 @@ from simcse.train.presets import find_preset
 from simcse.train.settings import TrainConfig
 
 GRIDS = Path(__file__).with_name("tables")
-Figure = Literal["differences", "path", "plane", "density", "spectrum", "neighbours"]
-Make = Literal["rows", "crop", "delete", "delete-one", "synonym", "mlm", "neighbours", "nli"]
+Figure = Literal["differences", "path", "plane", "density", "spectrum", "neighbors"]
+Make = Literal["rows", "crop", "delete", "delete-one", "synonym", "mlm", "neighbors", "nli"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Material:
     """How a row's training file is made from the grid's corpus.
 
     Attributes:
-        make: ``rows`` takes the corpus as it is; the augmentations of `simcse.augment` pair each
-            sentence with a changed one; ``neighbours`` pairs it with one that follows
-            (`simcse.train.neighbours`); ``nli`` makes pairs or triplets of labelled rows
-            (`simcse.train.nli`).
+        make: ``rows`` takes the corpus as it is; the augmentations of `simcse.data.augment` pair
+            each sentence with a changed one; ``neighbors`` pairs it with one that follows
+            (`simcse.data.neighbors`); ``nli`` makes pairs or triplets of labeled rows
+            (`simcse.data.nli`).
         rate: share of the words that an augmentation changes.
-        ahead: for ``neighbours``, of how many sentences that follow one is drawn.
+        ahead: for ``neighbors``, of how many sentences that follow one is drawn.
         positives: for ``nli``, the label of the hypotheses that become positives, or ``all``.
         hard_negatives: for ``nli``, the labels of those that become hard negatives.
     """
@@ -39,8 +39,8 @@ class Material:
     hard_negatives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.ahead is not None) is not (self.make == "neighbours"):
-            raise ConfigError("data.ahead goes with make = neighbours, and it needs one")
+        if (self.ahead is not None) is not (self.make == "neighbors"):
+            raise ConfigError("data.ahead goes with make = neighbors, and it needs one")
         if (self.positives is not None) is not (self.make == "nli"):
             raise ConfigError("data.positives goes with make = nli, and it needs one")
         if self.hard_negatives and self.make != "nli":
@@ -95,8 +95,8 @@ class Grid:
         preset: the recipe of the paper.
         corpus: the training file, a path of this folder or below the data folder.
         settings: of every row.
-        search: for ``neighbours``, the pairs that are searched; a path as ``corpus``.
-        queries: for ``neighbours``, sentences whose nearest ones there are looked up.
+        search: for ``neighbors``, the pairs that are searched; a path as ``corpus``.
+        queries: for ``neighbors``, sentences whose nearest ones there are looked up.
         rows: at least one.
     """
 
@@ -130,7 +130,7 @@ class Grid:
             "plane": ("alignment", "uniformity"),
             "density": ("cosines",),
             "spectrum": ("singular_values",),
-            "neighbours": ("neighbours",),
+            "neighbors": ("neighbors",),
         }[self.figure]
         return tuple(dict.fromkeys((*self.measures, *self.also, *drawn)))
 
@@ -178,7 +178,7 @@ def paper_grid(name: str) -> Grid:
 
 
 def read_grid(path: Path) -> Grid:
-    """Read a grid and build the settings of every row, so that a misspelt one fails at once.
+    """Read a grid and build the settings of every row, so that a misspelled one fails at once.
 
     Raises:
         ConfigError: the file is missing or no TOML; a key or value is wrong; rows share a name.
@@ -219,8 +219,8 @@ def _grid(name: str, values: Mapping[str, Any]) -> Grid:
     grid = build(Grid, {"name": name, **plain})
     for measure in (*grid.measures, *grid.also):
         check_measure(measure)
-    if (grid.figure == "neighbours") is not (grid.search is not None):
-        raise ConfigError("search goes with figure = neighbours, and it needs one")
+    if (grid.figure == "neighbors") is not (grid.search is not None):
+        raise ConfigError("search goes with figure = neighbors, and it needs one")
     if not grid.measures:
         raise ConfigError("measures names nothing to rank rows by")
     grid = replace(

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from simcse.augment import Augment, augmentation
+from simcse.data.augment import Augment, augmentation
+from simcse.data.duplicates import chunks
+from simcse.data.neighbors import neighbor_pairs
+from simcse.data.nli import nli_rows
 from simcse.errors import ConfigError, DataError, ResourceError, SimcseError, UsageError
 from simcse.io.copies import write_pairs
 from simcse.io.datasets import FETCH_HINT, data_folder
-from simcse.io.examples import stream_examples, stream_labelled
+from simcse.io.examples import stream_examples, stream_labeled
 from simcse.io.files import Source, sha256_file
 from simcse.io.results import read_results, write_results
 from simcse.paper.grid import Grid, Material, Row
-from simcse.train.duplicates import chunks
-from simcse.train.neighbours import neighbour_pairs
-from simcse.train.nli import nli_rows
 from simcse.train.provenance import model_sha256
 
 TOGETHER = 2000  # sentences changed at once
@@ -130,13 +130,13 @@ class Materials:
         """Return the rows of a file to make."""
         if material.make == "nli":
             return nli_rows(
-                stream_labelled(Source(corpus)),
+                stream_labeled(Source(corpus)),
                 positives=material.positives or "",
                 hard_negatives=material.hard_negatives,
                 seed=SEED,
             ).rows
-        if material.make == "neighbours":
-            pairs = neighbour_pairs(Source(corpus), ahead=material.ahead or 1, seed=SEED)
+        if material.make == "neighbors":
+            pairs = neighbor_pairs(Source(corpus), ahead=material.ahead or 1, seed=SEED)
             return islice(pairs, sentences)
         return self._augmented(material, islice(_sentences(corpus), sentences))
 

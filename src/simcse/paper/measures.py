@@ -11,7 +11,7 @@ from simcse.report.comparison import TITLES
 from simcse.report.tables import Column
 
 DEV = "dev"  # the rated set that chooses the checkpoint: STS-B dev, unless eval.dev says otherwise
-Family = Literal["dev", "sts", "transfer", "geometry", "cosines", "neighbours"]
+Family = Literal["dev", "sts", "transfer", "geometry", "cosines", "neighbors"]
 WATCHED = ("alignment", "uniformity", "mean_cosine", "effective_rank")  # of STS-B dev, in training
 
 MEASURES: dict[str, tuple[Family, str]] = {  # name: what is computed for it, and its title
@@ -28,12 +28,10 @@ MEASURES: dict[str, tuple[Family, str]] = {  # name: what is computed for it, an
     "top_1": ("geometry", "share of the first direction"),
     "singular_values": ("geometry", "singular values"),
     "cosines": ("cosines", "cosines by rating"),
-    "mrr": ("neighbours", "mean reciprocal rank ×100"),
-    "neighbours": ("neighbours", "nearest sentences"),
+    "mrr": ("neighbors", "mean reciprocal rank ×100"),
+    "neighbors": ("neighbors", "nearest sentences"),
 }
-SCORES = tuple(
-    name for name in MEASURES if name not in ("singular_values", "cosines", "neighbours")
-)
+SCORES = tuple(name for name in MEASURES if name not in ("singular_values", "cosines", "neighbors"))
 
 # Shown to more places than a score, and better the lower they are.
 DISTANCES = ("alignment", "uniformity", "dev_alignment", "dev_uniformity")

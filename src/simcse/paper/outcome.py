@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simcse.errors import ArtefactError, ConfigError
+from simcse.errors import ArtifactError, ConfigError
 from simcse.io.files import atomic_path, write_text
 from simcse.io.results import read_results
 from simcse.paper.figures import grid_figure
@@ -46,12 +46,12 @@ def read_grids(folder: Path) -> list[GridResults]:
     """Read what was run in a folder.
 
     Raises:
-        ArtefactError: there is nothing, or a file is damaged.
+        ArtifactError: there is nothing, or a file is damaged.
     """
     store = Store(folder / RESULTS)
     found = [_read(path, store) for path in folder.glob(f"*{GRID}")]
     if not found:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder} holds no grid; `simcse paper run` and `simcse sweep` make one"
         )
     return sorted(found, key=lambda each: paper_order(each.grid.name))
@@ -61,7 +61,7 @@ def write_pages(folder: Path, *, quote: bool = False) -> list[GridReport]:
     """Write a page for every grid of a folder, as HTML and as Markdown, and an index of them.
 
     Raises:
-        ArtefactError: there is nothing, or a file is damaged.
+        ArtifactError: there is nothing, or a file is damaged.
         ResourceError: a page cannot be written.
     """
     grids = read_grids(folder)
@@ -121,7 +121,7 @@ def _read(path: Path, store: Store) -> GridResults:
         }
         tests = list(values["tests"])
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise ArtefactError(f"{path} is not a grid that was run here: {error!r}") from error
+        raise ArtifactError(f"{path} is not a grid that was run here: {error!r}") from error
     results = {
         row: {s: result for s, key in runs.items() if (result := store.find(key, tests))}
         for row, runs in keys.items()

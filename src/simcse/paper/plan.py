@@ -126,7 +126,7 @@ def plan_grid(grid: Grid, options: Options, materials: Materials) -> GridPlan:
 def tests_of(grid: Grid, options: Options) -> tuple[str, ...]:
     """Return what a finished run of the grid has been measured on, beside the dev set."""
     how = {"transfer": " (fast)" if options.fast else ""}
-    how["neighbours"] = f" of {options.sentences or 'all'} rows"
+    how["neighbors"] = f" of {options.sentences or 'all'} rows"
     wanted = families(grid.wanted) - {"dev"}
     return tuple(sorted(f"{name}{how.get(name, '')}" for name in wanted))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse.config import to_dict
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.results import read_results, write_results
 from simcse.train.provenance import changes
 from simcse.train.settings import TrainConfig
@@ -95,7 +95,7 @@ class Store:
         """Return a run's result if it is there and holds what ``tests`` names.
 
         Raises:
-            ArtefactError: the file is damaged or of another kind.
+            ArtifactError: the file is damaged or of another kind.
         """
         if key not in self.read_before:
             if not self.path(key).exists():
@@ -109,7 +109,7 @@ class Store:
         """Keep a run's result, beside what an earlier repetition was measured on.
 
         Raises:
-            ArtefactError: a file is there that is no result.
+            ArtifactError: a file is there that is no result.
             ResourceError: it cannot be written.
         """
         before = self.find(key)
@@ -148,7 +148,7 @@ def _checked(path: Path, key: str) -> dict[str, Any]:
         and isinstance(recipe, dict)
         and isinstance(found.get("seconds"), dict)
     ):
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path} is not the result of a run; remove it, and the run is repeated"
         )
     return found

@@ -30,10 +30,10 @@ from simcse.paper.measures import DEV, WATCHED, families
 from simcse.paper.plan import GridPlan, Options, Run, plan_grid, plan_values
 from simcse.paper.results import Store
 from simcse.report.versions import versions
+from simcse.train.evaluator import Event
 from simcse.train.provenance import code_sha256, hardware
 from simcse.train.run import BEST, LAST, LOG, find_validation, load_start, train_run
 from simcse.train.validation import Metrics
-from simcse.train.watch import Event
 
 RESULTS, WORK, GRID = "results", ".work", ".grid.json"
 BUSY = "{folder} is locked: {holder} carries out a grid there"

@@ -15,8 +15,8 @@ from simcse.quickstart.measure import (
 from simcse.quickstart.prose import Corpus
 from simcse.report.tables import Column, Table, Value
 from simcse.report.versions import versions
+from simcse.train.evaluator import Event, TrainReport
 from simcse.train.settings import TrainConfig
-from simcse.train.watch import Event, TrainReport
 
 COMMAND = "simcse quickstart"
 

@@ -98,7 +98,7 @@ def _plane(outcome: Outcome) -> html.Html:
     return html.figure(
         alignment_uniformity_plane(points),
         "The models of the table above by alignment and uniformity",
-        "An arrow leads from the start model; both axes are better towards the lower left.",
+        "An arrow leads from the start model; both axes are better toward the lower left.",
     )
 
 

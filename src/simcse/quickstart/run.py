@@ -21,11 +21,11 @@ from simcse.quickstart.measure import Hit, Measures, measure, search
 from simcse.quickstart.outcome import COMMAND, Outcome
 from simcse.quickstart.prose import Corpus, Pair, build_corpus, read_docstrings, read_topics
 from simcse.quickstart.report import quickstart_report
+from simcse.train.evaluator import Event, TrainReport
 from simcse.train.loop import count_steps, fit
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import EvalConfig, TrainConfig
 from simcse.train.validation import Validation
-from simcse.train.watch import Event, TrainReport
 
 SENTENCES = 4096
 QUESTIONS = (
@@ -83,7 +83,7 @@ def check_output(output: Path) -> None:
 
     Raises:
         UsageError: it has, or it is a file, or the folder the command runs in.
-        ArtefactError: its results are damaged.
+        ArtifactError: its results are damaged.
     """
     if not output.exists():
         return

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse.errors import ArtefactError, DataError
+from simcse.errors import ArtifactError, DataError
 from simcse.evaluate.bootstrap import (
     PairedDifference,
     compare_average,
@@ -131,7 +131,7 @@ def read_items(results: Mapping[str, Any], path: object) -> list[Items]:
     """Return the items of each model in the results of an evaluation.
 
     Raises:
-        ArtefactError: the results are of another kind or damaged.
+        ArtifactError: the results are of another kind or damaged.
     """
     try:
         gold = {task: unpack(text) for task, text in results["gold"].items()}
@@ -145,7 +145,7 @@ def read_items(results: Mapping[str, Any], path: object) -> list[Items]:
             for model in results["models"]
         ]
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path} has no items to compare by; make it with `simcse evaluate all|sts|transfer "
             f"--output FOLDER` ({error!r})"
         ) from error

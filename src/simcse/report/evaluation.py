@@ -195,7 +195,7 @@ def _geometry_sections(evaluation: Evaluation) -> Iterator[html.Html]:
         png = alignment_uniformity_plane(points, paths=evaluation.paths)
         alt = "Models by alignment and uniformity, as in the table above"
         scores = any(point.score is not None for point in points)
-        caption = "Numbers in brackets and colours are STS averages." if scores else ""
+        caption = "Numbers in brackets and colors are STS averages." if scores else ""
         table = [html.table(geometry_table(models))] if points else []
         figure = html.figure(png, alt, caption)
         yield html.section("Alignment and uniformity", *table, figure)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from simcse.evaluate.measure import ModelEvaluation
 from simcse.evaluate.retrieval import RetrievalResult
-from simcse.evaluate.space import Space
+from simcse.evaluate.spectrum import Space
 from simcse.evaluate.sts import STS_TASKS, Aggregation, Correlation, StsResult, sts_average
 from simcse.evaluate.transfer import TRANSFER_TASKS, TransferResult, transfer_average
 from simcse.report.comparison import TITLES, Items

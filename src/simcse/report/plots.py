@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 DPI = 150
-# Okabe and Ito 2008: told apart by colour-blind readers
+# Okabe and Ito 2008: told apart by color-blind readers
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", "--", ":")  # of lines beyond the palette
 SOFT, GRID, PALE = "#5c6470", "#e4e7eb", "#b4bac2"
@@ -47,7 +47,7 @@ class PlanePoint:
         label: the model's name.
         alignment: its alignment.
         uniformity: its uniformity.
-        score: its STS average, which gives the point its colour.
+        score: its STS average, which gives the point its color.
         before: alignment and uniformity of the model it was trained from, where known.
     """
 
@@ -83,8 +83,8 @@ class RowPoints:
 def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) -> bytes:
     """Draw curves over the training steps, with a dotted line at the best step."""
     figure, axes = _figure(title, width=4.6, height=2.9)
-    for line, colour in zip(lines, _colours(len(lines)), strict=True):
-        _draw_curve(axes, line, colour)
+    for line, color in zip(lines, _colors(len(lines)), strict=True):
+        _draw_curve(axes, line, color)
     if best_step is not None:
         axes.axvline(best_step, color=SOFT, linestyle=":", linewidth=1.5, zorder=1)
     axes.set_xlabel("step")
@@ -98,14 +98,14 @@ def alignment_uniformity_plane(
 ) -> bytes:
     """Draw models in the plane of figure 3 of Gao et al. 2021: both lower is better.
 
-    Colours and numbers in brackets are STS averages; an arrow leads from where a model started,
+    Colors and numbers in brackets are STS averages; an arrow leads from where a model started,
     a line with dots follows a training.
     """
     figure, axes = _figure("Alignment and uniformity", width=5.6, height=4.2)
     started = [point.before for point in points if point.before is not None]
     axes.scatter([at[1] for at in started], [at[0] for at in started], c="white", edgecolors=SOFT)
-    for path, colour in zip(paths, _colours(len(paths)), strict=True):
-        _draw_path(axes, path, colour)
+    for path, color in zip(paths, _colors(len(paths)), strict=True):
+        _draw_path(axes, path, color)
     axes.scatter(
         [point.uniformity for point in points],
         [point.alignment for point in points],
@@ -180,12 +180,12 @@ def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
 def cosine_histogram(groups: Mapping[str, Sequence[float]]) -> bytes:
     """Draw how the cosines of each group of pairs are distributed, such as before and after."""
     figure, axes = _figure("Cosines", width=5.6, height=3.2)
-    for (label, cosines), colour in zip(groups.items(), _colours(len(groups)), strict=True):
+    for (label, cosines), color in zip(groups.items(), _colors(len(groups)), strict=True):
         inside = np.clip(cosines, -1, 1)  # rounding may leave a cosine just outside
         name = f"{_label(label)} (mean {inside.mean():.2f})"
         density, _ = np.histogram(inside, COSINE_BINS, density=True)
-        axes.stairs(density, COSINE_BINS, fill=True, color=colour, alpha=0.3)
-        axes.stairs(density, COSINE_BINS, color=colour, linewidth=1.5, label=name)
+        axes.stairs(density, COSINE_BINS, fill=True, color=color, alpha=0.3)
+        axes.stairs(density, COSINE_BINS, color=color, linewidth=1.5, label=name)
     axes.set_xlim(min(min(cosines) for cosines in groups.values()) - 0.05, 1.02)
     axes.set_xlabel("cosine")
     axes.set_ylabel("density")
@@ -256,9 +256,9 @@ def _style(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(SOFT)
 
 
-def _draw_path(axes: Axes, path: Path, colour: str) -> None:
+def _draw_path(axes: Axes, path: Path, color: str) -> None:
     alignments, uniformities = zip(*path.points, strict=True)
-    axes.plot(uniformities, alignments, color=colour, marker=".", label=_label(path.label))
+    axes.plot(uniformities, alignments, color=color, marker=".", label=_label(path.label))
     axes.annotate(
         "start",
         xy=(uniformities[0], alignments[0]),
@@ -267,10 +267,10 @@ def _draw_path(axes: Axes, path: Path, colour: str) -> None:
         fontsize=8,
         color=SOFT,
     )
-    axes.scatter(uniformities[-1:], alignments[-1:], color=colour, s=60, zorder=3)
+    axes.scatter(uniformities[-1:], alignments[-1:], color=color, s=60, zorder=3)
 
 
-def _draw_ridge(axes: Axes, cosines: NDArray[np.float64], level: int, colour: object) -> None:
+def _draw_ridge(axes: Axes, cosines: NDArray[np.float64], level: int, color: object) -> None:
     """Draw one band's density as a hill that stands on ``level``."""
     if not len(cosines):
         return
@@ -279,21 +279,21 @@ def _draw_ridge(axes: Axes, cosines: NDArray[np.float64], level: int, colour: ob
     smooth = np.convolve(np.convolve(counts, np.full(3, 1 / 3), "same"), np.full(3, 1 / 3), "same")
     middles = (edges[1:] + edges[:-1]) / 2
     top = level + 0.85 * smooth / smooth.max()
-    axes.fill_between(middles, level, top, color=colour, alpha=0.75, linewidth=0, zorder=9 - level)
+    axes.fill_between(middles, level, top, color=color, alpha=0.75, linewidth=0, zorder=9 - level)
     median = float(np.median(cosines))
     axes.plot([median, median], [level, level + 0.25], color="black", linewidth=1.2, zorder=10)
 
 
-def _draw_curve(axes: Axes, line: Curve, colour: str) -> None:
+def _draw_curve(axes: Axes, line: Curve, color: str) -> None:
     steps, values = np.asarray(line.steps), _floats(line.values)
     if len(values) <= SMOOTHED:
-        axes.plot(steps, values, color=colour, marker=".", linewidth=1.6, label=_label(line.label))
+        axes.plot(steps, values, color=color, marker=".", linewidth=1.6, label=_label(line.label))
         return
     window = len(values) // 50
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
-    axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+    axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.3)
     middle = steps[window // 2 :][: len(means)]
-    axes.plot(middle, means, color=colour, linewidth=1.6, label=_label(line.label))
+    axes.plot(middle, means, color=color, linewidth=1.6, label=_label(line.label))
 
 
 def _draw_arrow(axes: Axes, point: PlanePoint) -> None:
@@ -343,7 +343,7 @@ def _floats(values: Values) -> NDArray[np.float64]:
     return np.where(np.isfinite(numbers), numbers, math.nan)
 
 
-def _colours(count: int) -> list[str]:
+def _colors(count: int) -> list[str]:
     return list(islice(cycle(PALETTE), count))
 
 

@@ -58,7 +58,7 @@ def create_app(
         results: files or folders of `simcse evaluate --output`, for the page.
 
     Raises:
-        ArtefactError: the index was built with another model, or results cannot be read.
+        ArtifactError: the index was built with another model, or results cannot be read.
     """
     settings = settings or ServeConfig()
     service = Service(encoder, index, settings, name=name)

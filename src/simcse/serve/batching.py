@@ -53,7 +53,7 @@ Part = tuple[Job, int, int]  # a job's rows from the first to before the last
 
 
 class Batcher:
-    """A thread that embeds tokenised sentences for many callers.
+    """A thread that embeds tokenized sentences for many callers.
 
     Args:
         embed: rows of token ids -> (N, D); called in this thread only.

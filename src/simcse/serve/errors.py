@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from simcse.errors import ArtefactError, NumericError, ResourceError, SimcseError
+from simcse.errors import ArtifactError, NumericError, ResourceError, SimcseError
 from simcse.serve.batching import Overloaded
 
 TYPES = {
@@ -77,7 +77,7 @@ def to_api_error(error: Exception) -> ApiError:
         return ApiError(504, "the deadline passed while the request waited", code="deadline")
     if isinstance(error, ResourceError):
         return ApiError(503, str(error), headers={"Retry-After": "5"})
-    if isinstance(error, SimcseError) and not isinstance(error, ArtefactError | NumericError):
+    if isinstance(error, SimcseError) and not isinstance(error, ArtifactError | NumericError):
         return ApiError(400, str(error))
     return ApiError(500, "internal error", code=type(error).__name__)
 

@@ -18,7 +18,7 @@ HELP = {
     "index_rows": "Rows of the index.",
     "batch_tokens": "Tokens computed at once.",
     "request_seconds": "Time from a request's headers to the end of its response.",
-    "tokenize_seconds": "Time a request's tokenisation took.",
+    "tokenize_seconds": "Time a request's tokenization took.",
     "queue_seconds": "Time a request's first row waited.",
     "inference_seconds": "Time a batch took.",
 }

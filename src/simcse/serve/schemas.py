@@ -150,7 +150,7 @@ class SearchHit(BaseModel):
         None, description="Share of the index's sentence pairs with a lower cosine, in percent."
     )
     probability: float | None = Field(
-        None, description="That the pair is a match, by the labelled pairs it was calibrated on."
+        None, description="That the pair is a match, by the labeled pairs it was calibrated on."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the routes do, without HTTP: tokenise, admit, embed, search."""
+"""What the routes do, without HTTP: tokenize, admit, embed, search."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ PROBE = "A man is playing a guitar."
 REFRESH_SECONDS = 1.0  # how late another process's commit may be noticed
 MAP_POINTS = 2000
 BYTES_PER_TOKEN = 8  # of a request's body, at least for European languages: a guess on the low side
-INLINE_CHARACTERS = 2000  # of texts that are tokenised in well under a millisecond
+INLINE_CHARACTERS = 2000  # of texts that are tokenized in well under a millisecond
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Service:
         name: what the model is called over HTTP.
 
     Raises:
-        ArtefactError: the index was built with another model.
+        ArtifactError: the index was built with another model.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.index.protocol import VectorIndex
 from simcse.io.results import read_results
 
@@ -23,8 +23,8 @@ def index_map(index: VectorIndex, points: int = POINTS) -> dict[str, Any]:
     if len(rows) < 3:
         return {"points": [], "rows": len(index), "explained": 0.0}
     vectors = sampled.astype(np.float64)  # (P, D)
-    centred = vectors - vectors.mean(axis=0)
-    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = vectors - vectors.mean(axis=0)
+    left, strengths, _ = np.linalg.svd(centered, full_matrices=False)
     places = left[:, :2] * strengths[:2]  # (P, 2)
     places /= max(np.abs(places).max(), 1e-12)
     explained = float((strengths[:2] ** 2).sum() / max((strengths**2).sum(), 1e-12))
@@ -53,7 +53,7 @@ def evaluated_models(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Read the models of `simcse evaluate` results whose alignment and uniformity were measured.
 
     Raises:
-        ArtefactError: a file holds no results.
+        ArtifactError: a file holds no results.
     """
     models = []
     for path in files:
@@ -64,5 +64,5 @@ def evaluated_models(files: Sequence[Path]) -> list[dict[str, Any]]:
                     places = {name: model["geometry"][name] for name in ("alignment", "uniformity")}
                     models.append({"model": _short(str(model["model"])), **places})
         except (KeyError, TypeError) as error:
-            raise ArtefactError(f"{file}: not results of simcse evaluate ({error!r})") from error
+            raise ArtifactError(f"{file}: not results of simcse evaluate ({error!r})") from error
     return models

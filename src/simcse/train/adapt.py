@@ -11,12 +11,12 @@ from simcse.evaluate.retrieval import RetrievalSet, query_scores
 from simcse.io.files import ReadCounts
 from simcse.io.locks import lock_folder
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.weighting import SMOOTHING, fit_token_weights
+from simcse.model.token_weights import SMOOTHING, fit_token_weights
+from simcse.train.evaluator import Event, TrainReport
 from simcse.train.processes import join_processes
 from simcse.train.run import BEST, START, read_rows, refuse_used, train_run
 from simcse.train.run import SETTINGS as RUN_SETTINGS
 from simcse.train.settings import TrainConfig
-from simcse.train.watch import Event, TrainReport
 
 REFUSED = "refused"  # the folder of a model that is not handed over
 COUNTED = 1_000  # rows; fewer do not say how frequent a token is
@@ -95,7 +95,7 @@ def _judge(
     report: TrainReport,
     pairs: RetrievalSet | None,
 ) -> Adaptation:
-    """Rank the labelled pairs, put the better model into ``best/``, refuse it if it is worse."""
+    """Rank the labeled pairs, put the better model into ``best/``, refuse it if it is worse."""
     adapted = output / (REFUSED if (output / REFUSED).exists() else BEST)
     found, trained = None, True
     if pairs is not None:
@@ -166,7 +166,7 @@ def _refusal(report: TrainReport, found: PairedDifference | None, *, trained: bo
         return "no look at the model was better than the start model on the held-out rows"
     if found is not None and found.difference < 0:
         return (
-            f"on the labelled pairs it is worse: mean reciprocal rank {found.first:.1f} before, "
+            f"on the labeled pairs it is worse: mean reciprocal rank {found.first:.1f} before, "
             f"{found.second:.1f} after (95 % interval of the difference {found.low:+.1f} to "
             f"{found.high:+.1f})"
         )

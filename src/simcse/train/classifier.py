@@ -1,4 +1,4 @@
-"""SBERT's objective: a softmax classifier over labelled pairs, dropped after training."""
+"""SBERT's objective: a softmax classifier over labeled pairs, dropped after training."""
 
 from collections.abc import Collection, Sequence
 

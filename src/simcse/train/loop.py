@@ -16,6 +16,7 @@ from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
 from simcse.train.classifier import PairClassifier
+from simcse.train.evaluator import Event, TrainReport, Watch
 from simcse.train.guard import Guard, name_rows
 from simcse.train.heldout import glance
 from simcse.train.objective import Objective, refuse_unfit
@@ -26,7 +27,6 @@ from simcse.train.queue import MomentumQueue
 from simcse.train.settings import TrainConfig
 from simcse.train.state import TrainState
 from simcse.train.validation import Validate
-from simcse.train.watch import Event, TrainReport, Watch
 
 BEST = "best."  # before the names of the weights that a rollback returns to
 QUEUE = "queue."  # before those of what is in the queue
@@ -146,9 +146,9 @@ class Stepper:
             encoder,
             config.loss,
             seed=config.seed,
-            chunk_tokens=config.optim.chunk_tokens,
+            micro_batch_tokens=config.optim.micro_batch_tokens,
             mlm_head=MlmHead(encoder.backbone) if needs_head else mlm_head,
-            second=copy.deepcopy(encoder) if config.model.towers == 2 else None,
+            second=copy.deepcopy(encoder) if config.model.num_encoders == 2 else None,
             classifier=PairClassifier(encoder.dimensions, labels) if classifies else None,
             queue=MomentumQueue(encoder, config.loss.queue) if config.loss.queue else None,
             processes=processes,

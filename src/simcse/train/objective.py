@@ -1,4 +1,4 @@
-"""From a batch of examples to the loss that one step minimises."""
+"""From a batch of examples to the loss that one step minimizes."""
 
 import contextlib
 import random
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from simcse.augment import repeat_tokens
+from simcse.data.augment import repeat_tokens
+from simcse.data.nli import LABELS
 from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
 from simcse.loss import (
@@ -23,10 +24,9 @@ from simcse.model.dropout import noise_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
 from simcse.text import TokenBatch, Tokenizer
+from simcse.train.batches import Batch, Pass, columns, embed, tokenize
 from simcse.train.classifier import PairClassifier
-from simcse.train.nli import LABELS
 from simcse.train.optim import CHUNK_TOKENS
-from simcse.train.passes import Batch, Pass, columns, embed, tokenize
 from simcse.train.processes import ALONE, Processes
 from simcse.train.queue import MomentumQueue
 
@@ -73,7 +73,7 @@ class Objective(nn.Module):
         config: LossConfig,
         *,
         seed: int = 0,
-        chunk_tokens: int = CHUNK_TOKENS,
+        micro_batch_tokens: int = CHUNK_TOKENS,
         mlm_head: MlmHead | None = None,
         second: SentenceEncoder | None = None,
         classifier: PairClassifier | None = None,
@@ -85,7 +85,7 @@ class Objective(nn.Module):
         self.encoder = encoder
         self.config = config
         self.seed = seed
-        self.chunk_tokens = chunk_tokens
+        self.micro_batch_tokens = micro_batch_tokens
         self.mlm_head = mlm_head
         self.second = second
         self.classifier = classifier
@@ -134,7 +134,7 @@ class Objective(nn.Module):
         """Compute the contrastive loss of rows, as `backward` would, without a gradient."""
         with self._noise(noise_key(self.seed, step)):
             batch = self._tokenize(rows)
-            embedded = torch.cat([embed(piece) for piece in batch.pieces(self.chunk_tokens)])
+            embedded = torch.cat([embed(piece) for piece in batch.pieces(self.micro_batch_tokens)])
         return float(self._loss(batch.restore(embedded), rows))
 
     def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
@@ -150,7 +150,7 @@ class Objective(nn.Module):
             loss = self._loss({name: nothing for way in self.passes for name in way.columns}, rows)
         if self.queue is not None:
             texts = [row.anchor for row in self.processes.share(rows)]
-            own = {"anchors": self.queue.embed(texts, chunk_tokens=self.chunk_tokens)}
+            own = {"anchors": self.queue.embed(texts, micro_batch_tokens=self.micro_batch_tokens)}
             found = self._gather(own, rows)
             self.queue.push(found["anchors"], [row.anchor for row in rows])
         return loss
@@ -185,7 +185,7 @@ class Objective(nn.Module):
         batch = self._tokenize(rows)
         return backward_in_pieces(
             embed,
-            batch.pieces(self.chunk_tokens),
+            batch.pieces(self.micro_batch_tokens),
             lambda embedded: loss(batch.restore(embedded)),
             weight=self.config.contrastive_weight,
             collect=collect,
@@ -266,7 +266,7 @@ class Objective(nn.Module):
         clean = found.get("clean")
         ignore = self._own_texts(rows) if config.mask_duplicates else None
         owners = [i for i, row in enumerate(rows) for _ in row.negatives]
-        loss = config.regulariser_weight * spread_penalty(anchors, config.regulariser)
+        loss = config.regularizer_weight * spread_penalty(anchors, config.regularizer)
         if config.dimension_weight:
             temperature = config.dimension_temperature
             told = dimension_loss(anchors, positives, temperature=temperature)
@@ -338,7 +338,7 @@ class Objective(nn.Module):
         return loss, sum(int(piece.chosen.sum()) for piece in pieces)
 
     def _mask(self, rows: Sequence[Example], key: int) -> list[_Masked]:
-        """Tokenise and mask this process's anchors, in pieces to encode."""
+        """Tokenize and mask this process's anchors, in pieces to encode."""
         tokenizer = self.tokenizer.inner
         batch = self.tokenizer([row.anchor for row in self.processes.share(rows)])
         batch = batch.to(self.encoder.device)
@@ -351,7 +351,7 @@ class Objective(nn.Module):
             vocabulary=self.encoder.backbone.model.get_input_embeddings().num_embeddings,
             key=key,
         )
-        pieces = masked.split(self.chunk_tokens)
+        pieces = masked.split(self.micro_batch_tokens)
         sizes = [len(piece.input_ids) for piece in pieces]
         parts = (torch.split(each, sizes) for each in (chosen, batch.input_ids))
         return [_Masked(*piece) for piece in zip(pieces, *parts, strict=True)]
@@ -377,7 +377,7 @@ def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:
         raise ConfigError(f"loss.{single[0]} is for sentences alone, these rows have positives")
     labels, anchors = {row.label for row in rows}, {row.anchor for row in rows[:LOOKED_AT]}
     if config.form == "classifier" and ("" in labels or len(labels) < 2):
-        raise ConfigError("loss.form=classifier needs labelled rows, with two labels at least")
+        raise ConfigError("loss.form=classifier needs labeled rows, with two labels at least")
     if config.form != "classifier" and anchors and anchors <= {*LABELS}:
         raise ConfigError(
             f"the rows begin with a label ({rows[0].anchor}): loss.form=classifier trains on it, "

@@ -1,4 +1,4 @@
-"""Optimiser and schedule: AdamW on fp32 master weights, whatever precision the model runs in."""
+"""Optimizer and schedule: AdamW on fp32 master weights, whatever precision the model runs in."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ class OptimConfig:
     Attributes:
         lr: peak learning rate.
         batch_size: anchors a step.
-        chunk_tokens: tokens of a batch computed at once; a larger batch is computed twice,
+        micro_batch_tokens: tokens of a batch computed at once; a larger batch is computed twice,
             with the same result in less memory (gradient caching).
         epochs: passes over the data, whole or not.
         max_steps: stop after so many steps, if that is earlier.
@@ -35,7 +35,7 @@ class OptimConfig:
 
     lr: float = 5e-5
     batch_size: int = 64
-    chunk_tokens: int = CHUNK_TOKENS
+    micro_batch_tokens: int = CHUNK_TOKENS
     epochs: float = 1.0
     max_steps: int | None = None
     weight_decay: float = 0.0  # as the reference code
@@ -48,8 +48,10 @@ class OptimConfig:
             raise ConfigError(f"optim.lr must be > 0, got {self.lr}")
         if self.batch_size < 2:
             raise ConfigError(f"optim.batch_size must be at least 2, got {self.batch_size}")
-        if self.chunk_tokens < 1:
-            raise ConfigError(f"optim.chunk_tokens must be at least 1, got {self.chunk_tokens}")
+        if self.micro_batch_tokens < 1:
+            raise ConfigError(
+                f"optim.micro_batch_tokens must be at least 1, got {self.micro_batch_tokens}"
+            )
         if not self.epochs > 0:
             raise ConfigError(f"optim.epochs must be > 0, got {self.epochs}")
         if self.max_steps is not None and self.max_steps < 1:
@@ -135,7 +137,7 @@ class Optimizer:
         *,
         momentum: float,
     ) -> None:
-        """Move weights towards others: slow becomes momentum * slow + (1 - momentum) * fast.
+        """Move weights toward others: slow becomes momentum * slow + (1 - momentum) * fast.
 
         In fp32: rounded to bf16, a small difference would be lost.
         """

@@ -10,12 +10,12 @@ from simcse.io.checkpoints import read_json
 from simcse.io.files import ReadCounts
 from simcse.io.locks import lock_folder
 from simcse.model.folder import OWN
-from simcse.model.new import NewModel, new_model
+from simcse.model.from_scratch import NewModel, new_model
+from simcse.train.evaluator import Event, TrainReport
 from simcse.train.processes import join_processes
 from simcse.train.run import SETTINGS as RUN_SETTINGS
 from simcse.train.run import START, read_rows, refuse_used, train_run
 from simcse.train.settings import TrainConfig
-from simcse.train.watch import Event, TrainReport
 
 # The loop of `simcse train`, with the MLM term alone.
 SETTINGS: dict[str, Any] = {

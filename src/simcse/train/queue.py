@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from simcse.model.encoder import SentenceEncoder
-from simcse.train.passes import Pass
+from simcse.train.batches import Pass
 
 
 class MomentumQueue(nn.Module):
     """What a slowly following copy of the encoder made of the latest anchors, without dropout.
 
     Wu et al. 2022, ESimCSE, after He et al. 2020, MoCo. The copy's weights are part of the
-    optimiser's state; who takes a step moves them (`Optimizer.follow`).
+    optimizer's state; who takes a step moves them (`Optimizer.follow`).
 
     Attributes:
         encoder: the copy.
@@ -37,13 +37,15 @@ class MomentumQueue(nn.Module):
         self.keys = torch.empty(0, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[str], *, chunk_tokens: int) -> Tensor:
+    def embed(self, texts: Sequence[str], *, micro_batch_tokens: int) -> Tensor:
         """Embed anchors as they will stand in the queue: (n, D)."""
         if not texts:
             return self.embeddings[:0]
         batch = self.encoder.tokenizer(texts).to(self.encoder.device)
         way = Pass(("anchors",), self.encoder, dropout=False)
-        return batch.restore(torch.cat([way.embed(part) for part in batch.split(chunk_tokens)]))
+        return batch.restore(
+            torch.cat([way.embed(part) for part in batch.split(micro_batch_tokens)])
+        )
 
     def push(self, embeddings: Tensor, texts: Sequence[str]) -> None:
         """Put embeddings (n, D) of texts behind the others; the oldest leave."""

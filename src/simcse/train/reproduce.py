@@ -11,10 +11,10 @@ from simcse.config import build
 from simcse.errors import UsageError
 from simcse.io.checkpoints import WEIGHTS, read_safetensors
 from simcse.io.settings import read_toml
+from simcse.train.evaluator import Event, TrainReport
 from simcse.train.provenance import refuse_changes, same_run
 from simcse.train.run import BEST, LAST, LOG, SETTINGS, finished_report, train_run
 from simcse.train.settings import TrainConfig
-from simcse.train.watch import Event, TrainReport
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.io.datasets import load_sts_task
 from simcse.io.examples import Example, read_examples
 from simcse.io.files import ReadCounts, write_text
@@ -24,6 +24,7 @@ from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, read_mlm_head
 from simcse.model.names import locate
 from simcse.model.precision import Chosen, Precision, choose_precision
+from simcse.train.evaluator import Event, TrainReport
 from simcse.train.heldout import heldout_validation, hold_out
 from simcse.train.loop import count_steps, fit
 from simcse.train.objective import refuse_unfit
@@ -34,7 +35,6 @@ from simcse.train.signals import stop_signals
 from simcse.train.state import TrainState, load_state, save_state
 from simcse.train.tensorboard import tensorboard
 from simcse.train.validation import Validate, first_of, sts_validation
-from simcse.train.watch import Event, TrainReport
 
 LOG, SETTINGS = "log.jsonl", "settings.toml"
 BEST, LAST, LOOKS = "best", "last", "looks"
@@ -76,7 +76,7 @@ def train_run(
         UsageError: ``output`` holds something already.
         ConfigError: the run to resume has other settings.
         DataError: a row is wrong, there are too few, or they are not those of the run to resume.
-        ArtefactError: no checkpoint of the run to resume is whole.
+        ArtifactError: no checkpoint of the run to resume is whole.
         ResourceError: ``output`` cannot be written, or another process trains there.
         NumericError: the loss left the finite numbers, or the embeddings collapsed.
         StoppedError: SIGTERM or Ctrl-C was received; a checkpoint was saved.
@@ -98,7 +98,7 @@ def train_run(
         engine(config.train),
         stop_signals() as stop,
     ):
-        folder = _RunFolder(output, observe, keep_all=config.eval.keep_all)
+        folder = _RunFolder(output, observe, save_all=config.eval.save_all)
         at_its_end = partial(folder.finished, model, files, config)
         if resume and (finished := processes.from_first(at_its_end)) is not None:
             return finished
@@ -182,9 +182,9 @@ class _RunFolder:
     """
 
     def __init__(
-        self, folder: Path, observe: Callable[[Event], None], *, keep_all: bool = False
+        self, folder: Path, observe: Callable[[Event], None], *, save_all: bool = False
     ) -> None:
-        self.folder, self.observe, self.keep_all = folder, observe, keep_all
+        self.folder, self.observe, self.save_all = folder, observe, save_all
         self.state: TrainState | None = None
         self.look: int | None = None
         self.boards: Callable[[Event], None] = _ignore
@@ -246,7 +246,7 @@ class _RunFolder:
         encoder.save(self.folder / LAST)
         if best:
             encoder.save(self.folder / BEST)
-        if self.keep_all and self.look is not None:  # and not what a signal leaves behind it
+        if self.save_all and self.look is not None:  # and not what a signal leaves behind it
             encoder.save(self.folder / LOOKS / f"step-{self.look:08}")
         self.look = None
 
@@ -275,7 +275,7 @@ def finished_report(log: Path) -> TrainReport | None:
     """Return what a finished run came to; ``None`` if its log does not end with the end.
 
     Raises:
-        ArtefactError: the log is damaged, or of another version.
+        ArtifactError: the log is damaged, or of another version.
     """
     events = read_log(log)
     if not events or events[-1]["event"] != "finish":
@@ -283,7 +283,7 @@ def finished_report(log: Path) -> TrainReport | None:
     try:
         return TrainReport(**{field.name: events[-1][field.name] for field in fields(TrainReport)})
     except KeyError as error:
-        raise ArtefactError(f"{log}: its last line says nothing of {error}") from error
+        raise ArtifactError(f"{log}: its last line says nothing of {error}") from error
 
 
 def find_mlm_head(
@@ -306,7 +306,7 @@ def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) ->
     return read_examples(
         files,
         columns=data.columns.split(",") if data.columns else (),
-        labelled=config.loss.form == "classifier",
+        labeled=config.loss.form == "classifier",
         bad_lines=data.bad_lines,
         counts=counts,
         limit=data.limit,

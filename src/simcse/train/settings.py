@@ -22,7 +22,7 @@ class ModelConfig:
         normalize: whether embeddings are scaled to unit length.
         layers: keep only so many of the backbone's first layers.
         dropout: rate of every dropout in the backbone.
-        towers: encoders: with two, positives and hard negatives pass through a second one that
+        num_encoders: encoders: with two, positives and hard negatives pass through a second one that
             starts from the same weights and is dropped after training.
     """
 
@@ -32,7 +32,7 @@ class ModelConfig:
     normalize: bool | None = None
     layers: int | None = None
     dropout: float | None = None
-    towers: int = 1  # Gao et al. 2021, table 2, has two in its second column
+    num_encoders: int = 1  # Gao et al. 2021, table 2, has two in its second column
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 3:  # as `ModelSettings`
@@ -41,8 +41,8 @@ class ModelConfig:
             raise ConfigError(f"model.layers must be at least 1, got {self.layers}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout must be from 0 to below 1, got {self.dropout}")
-        if self.towers not in (1, 2):
-            raise ConfigError(f"model.towers must be 1 or 2, got {self.towers}")
+        if self.num_encoders not in (1, 2):
+            raise ConfigError(f"model.num_encoders must be 1 or 2, got {self.num_encoders}")
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class EvalConfig:
             of several, comma-separated, the first chooses and the others are watched.
         heldout: how many rows are held out for that, at most a tenth.
         patience: stop after so many evaluations without a better score.
-        keep_all: keep the model of every evaluation, not the best and the last one only.
+        save_all: keep the model of every evaluation, not the best and the last one only.
     """
 
     every: int = 250  # Gao et al. 2021, appendix A
     dev: str = "stsb"
     heldout: int = 512
     patience: int | None = None
-    keep_all: bool = False
+    save_all: bool = False
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -170,8 +170,8 @@ class TrainConfig:
         names = ("fixed_mask", "dropout_free_negatives", "queue")
         single = [name for name in names if getattr(self.loss, name)]
         single += ["form=classifier"] if classifies else []
-        if single and self.model.towers == 2:
-            raise ConfigError(f"loss.{single[0]} is made for one encoder; model.towers is 2")
+        if single and self.model.num_encoders == 2:
+            raise ConfigError(f"loss.{single[0]} is made for one encoder; model.num_encoders is 2")
         if classifies and "heldout" in self.eval.sets:
             raise ConfigError(
                 "eval.dev=heldout needs the contrastive loss; loss.form is classifier"

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 from simcse.io.checkpoints import atomic_folder, read_json, read_safetensors, write_safetensors
 from simcse.io.files import write_text
 from simcse.io.manifests import check_manifest, write_manifest
@@ -28,7 +28,7 @@ class TrainState:
 
     Attributes:
         step: updates done.
-        tensors: fp32 weights and the optimiser's moments.
+        tensors: fp32 weights and the optimizer's moments.
         progress: looks, counters and averages so far, in plain values.
     """
 
@@ -63,16 +63,16 @@ def load_state(folder: Path, note: Callable[[str], None]) -> TrainState | None:
     Each one that is damaged or incomplete is named in a note and passed over.
 
     Raises:
-        ArtefactError: there are checkpoints, and all of them are damaged.
+        ArtifactError: there are checkpoints, and all of them are damaged.
     """
     found = _steps(folder / CHECKPOINTS)
     for path in found:
         try:
             return _read(path)
-        except ArtefactError as error:
+        except ArtifactError as error:
             note(f"checkpoint {path.name} is passed over: {error}")
     if found:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder / CHECKPOINTS}: none of {len(found)} checkpoints is whole; "
             "to start anew, train into another folder"
         )

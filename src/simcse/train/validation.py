@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from simcse.evaluate.geometry import mean_cosine, measure_geometry
-from simcse.evaluate.space import effective_rank
+from simcse.evaluate.spectrum import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.sts import StsTask
 from simcse.model.encoder import SentenceEncoder

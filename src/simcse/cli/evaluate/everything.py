@@ -61,9 +61,9 @@ def everything(
     from simcse.report.versions import versions
 
     rated = load_sts(list(STS_TASKS), split=split, sickr=sickr, text=text, folder=data)
-    labelled = load_transfer(list(TRANSFER_TASKS), text="senteval", folder=data)
+    labeled = load_transfer(list(TRANSFER_TASKS), text="senteval", folder=data)
     protocol = choose_protocol(fast, solver)
-    plan = Plan(sts=rated, transfer=labelled, protocol=protocol, geometry=rated["stsb"])
+    plan = Plan(sts=rated, transfer=labeled, protocol=protocol, geometry=rated["stsb"])
     evaluation = Evaluation(
         measure(plan, **measuring),
         aggregation=aggregation,  # type: ignore[arg-type]  # click.Choice allows no other
@@ -71,13 +71,13 @@ def everything(
         gold={name: task.scores for name, task in rated.items()},
         data={
             **{Path(task.path).name: task.sha256 for task in rated.values()},
-            **files_of(labelled),
+            **files_of(labeled),
         },
         versions=versions(),
         options={"split": split, "sickr": sickr, "text": text, "fast": fast, "solver": solver},
         notes=[
             *(note for task in rated.values() for note in task.notes),
-            *(note for task in labelled for note in task.notes),
+            *(note for task in labeled for note in task.notes),
         ],
     )
     present(evaluation, form=form, output=output)

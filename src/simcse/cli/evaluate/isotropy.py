@@ -22,7 +22,7 @@ TEMPERATURE = 0.05
     "runs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A run folder: every look of the training that eval.keep_all=true kept.",
+    help="A run folder: every look of the training that eval.save_all=true kept.",
 )
 @click.option(
     "--temperature",
@@ -62,7 +62,7 @@ def isotropy(
     \b
     Examples:
       simcse evaluate isotropy mini
-      simcse train --train text.txt --output runs/mine eval.keep_all=true eval.every=50
+      simcse train --train text.txt --output runs/mine eval.save_all=true eval.every=50
       simcse evaluate isotropy --run runs/mine --output isotropy
     """
     from simcse.io.datasets import load_sts_task
@@ -110,7 +110,7 @@ def _looks(run: Path) -> dict[int, Path]:
 
     found = {int(path.name[5:]): path for path in sorted((run / LOOKS).glob("step-*"))}
     if len(found) < 2:
-        raise UsageError(f"{run}/{LOOKS} has no looks: train with eval.keep_all=true")
+        raise UsageError(f"{run}/{LOOKS} has no looks: train with eval.save_all=true")
     return found
 
 

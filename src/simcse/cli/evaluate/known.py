@@ -19,16 +19,16 @@ def check_known_answers(folder: Path | None) -> None:
     """
     from simcse.errors import NumericError
     from simcse.evaluate.classifier import FAST
-    from simcse.evaluate.known import known_answers
     from simcse.evaluate.measure import Plan
+    from simcse.evaluate.reference_scores import known_answers
     from simcse.report.comparison import TITLES
     from simcse.report.tables import Column, Table
 
     rated = load_sts(list(STS_TASKS), split="test", sickr="test", text="natural", folder=folder)
     every = load_sts(["sickr"], split="test", sickr="all", text="natural", folder=folder)
     rated["sickr-all"] = every["sickr"]
-    labelled = load_transfer(list(TRANSFER_TASKS), text="senteval", folder=folder)
-    plan = Plan(sts=rated, transfer=labelled, protocol=FAST)
+    labeled = load_transfer(list(TRANSFER_TASKS), text="senteval", folder=folder)
+    plan = Plan(sts=rated, transfer=labeled, protocol=FAST)
     (measured,) = measure(plan, (_model(),), (), cache=True, precision="fp32")
     answers = known_answers(measured)
     columns = (

@@ -119,7 +119,7 @@ def measure(
     ``dimensions`` cuts the embeddings of the models; those of callables stay as they are.
     """
     names = models or (() if functions else ("mini",))
-    callables = {name: _import(name) for name in functions}  # a misspelt one fails at once
+    callables = {name: _import(name) for name in functions}  # a misspelled one fails at once
     evaluations = [_measure_model(name, plan, cache, dimensions, loading) for name in names]
     return evaluations + [_measure_function(name, callables[name], plan) for name in functions]
 

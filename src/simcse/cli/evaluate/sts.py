@@ -49,7 +49,7 @@ def sts_options(command: Command) -> Command:
     type=click.Choice(["natural", "senteval"]),
     default="natural",
     show_default=True,
-    help="Natural text, or as SentEval tokenises it (what the paper fed the encoder).",
+    help="Natural text, or as SentEval tokenizes it (what the paper fed the encoder).",
 )
 @sts_options
 @click.option("--details", is_flag=True, help="Print every task by subset, Spearman and Pearson.")

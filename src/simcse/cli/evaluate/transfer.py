@@ -48,7 +48,7 @@ def protocol_options(command: Command) -> Command:
     type=click.Choice(["senteval", "natural"]),
     default="senteval",
     show_default=True,
-    help="Text as SentEval tokenises it, whose lengths settle the folds, or natural text.",
+    help="Text as SentEval tokenizes it, whose lengths settle the folds, or natural text.",
 )
 @protocol_options
 @measuring_options

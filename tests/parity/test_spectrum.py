@@ -9,7 +9,7 @@ import scipy.stats
 from simcse.errors import DataError, NumericError
 from simcse.evaluate import space as module
 from simcse.evaluate.geometry import mean_cosine, uniformity
-from simcse.evaluate.space import effective_rank, measure_space
+from simcse.evaluate.spectrum import effective_rank, measure_space
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def plain_neighbour_counts(rows, k):
+def plain_neighbor_counts(rows, k):
     counts = [0] * len(rows)
     for one, row in enumerate(rows):
         others = sorted((-(row @ other), two) for two, other in enumerate(rows) if two != one)
@@ -43,7 +43,7 @@ def test_measures_match_plain_loops(vectors):
     assert found.effective_rank == pytest.approx(effective_rank(vectors))
     assert found.top_1 == pytest.approx(values[0] ** 2 / 60)  # the trace of unit rows is N
     assert found.top_10 == pytest.approx(1)
-    skewness = scipy.stats.skew(plain_neighbour_counts(rows, 10))
+    skewness = scipy.stats.skew(plain_neighbor_counts(rows, 10))
     assert found.hubness == pytest.approx(skewness)
 
 
@@ -75,13 +75,13 @@ def test_intervals_are_those_of_resampled_lists(vectors):
         potentials.append(math.log(np.exp(4 * (cosines - 1)).mean()))
         ranks.append(effective_rank(rows[drawn]))
     found = measure_space(vectors, positives=(rows[:30], rows[30:]))
-    for name, centre, resampled in (
+    for name, center, resampled in (
         ("mean_cosine", found.mean_cosine, means),
         ("uniformity", uniformity(rows), potentials),
         ("effective_rank", found.effective_rank, ranks),
     ):
         low, high = found.intervals[name]
-        assert (low + high) / 2 == pytest.approx(centre)
+        assert (low + high) / 2 == pytest.approx(center)
         assert (high - low) / 2 == pytest.approx(1.96 * np.std(resampled), rel=0.2), name
     distances = ((rows[:30] - rows[30:]) ** 2).sum(axis=1)
     low, high = found.intervals["alignment"]

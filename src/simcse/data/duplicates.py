@@ -7,11 +7,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse.data.words import PAIRS, Keys, Words, likeness, split_words
 from simcse.io.examples import Example
-from simcse.train.words import PAIRS, Keys, Words, likeness, split_words
 
 ALIKE = 0.8  # share of words in common that makes a near duplicate
-CHUNK = 20_000  # rows analysed together
+CHUNK = 20_000  # rows analyzed together
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def near_repeats(keys: Keys, bands: Keys, rows: Callable[[], Iterable[Example]])
 
 
 def _candidates(bands: Keys, unique: Mask) -> NDArray[np.int64]:
-    """(P, 2) rows that agree in a band, each with its neighbour and the first there; by second."""
+    """(P, 2) rows that agree in a band, each with its neighbor and the first there; by second."""
     found = [np.empty((0, 2), np.int64)]
     numbers = np.flatnonzero(unique)
     for band in bands[unique].T:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.io.checkpoints import read_json
 from simcse.io.files import write_text
 
@@ -39,7 +39,7 @@ def fit_token_weights(
     weigh little; but they weigh, so that a sentence of nothing else has an embedding, too.
 
     Args:
-        rows: tokenised sentences of the corpus, special tokens included.
+        rows: tokenized sentences of the corpus, special tokens included.
         vocabulary: number of token ids.
         smoothing: a; the smaller, the less frequent tokens count.
 
@@ -61,7 +61,7 @@ def read_token_weights(folder: Path, tokenizer: Any) -> TokenWeights:  # noqa: A
     """Read a WordWeights module of sentence-transformers: weights by token, tokens by id.
 
     Raises:
-        ArtefactError: the file is damaged, lacks tokens of the tokenizer, or has a weight below 0.
+        ArtifactError: the file is damaged, lacks tokens of the tokenizer, or has a weight below 0.
     """
     path = folder / _CONFIG
     config = read_json(path)
@@ -70,12 +70,12 @@ def read_token_weights(folder: Path, tokenizer: Any) -> TokenWeights:  # noqa: A
         words = [str(word) for word in config["vocab"]]
         weights = torch.tensor([float(known.get(w, known.get(w.lower(), other))) for w in words])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{path} is damaged: {error!r}") from error
+        raise ArtifactError(f"{path} is damaged: {error!r}") from error
     if not ((weights >= 0) & weights.isfinite()).all():
-        raise ArtefactError(f"{path}: expected finite weights from 0")
+        raise ArtifactError(f"{path}: expected finite weights from 0")
     needed = 1 + max(tokenizer.get_vocab().values())
     if len(words) < needed:
-        raise ArtefactError(f"{path} has {len(words)} tokens, the tokenizer {needed}")
+        raise ArtifactError(f"{path} has {len(words)} tokens, the tokenizer {needed}")
     return TokenWeights(weights)
 
 

@@ -1,14 +1,14 @@
-"""Neighbouring sentences as positives, and which corpora have none."""
+"""Neighboring sentences as positives, and which corpora have none."""
 
 import random
 from functools import partial
 
 import pytest
 
+from simcse.data.neighbors import Order, neighbor_pairs
 from simcse.errors import DataError
 from simcse.io.files import Source
-from simcse.train import neighbours
-from simcse.train.neighbours import Order, neighbour_pairs
+from simcse.train import neighbors
 
 
 def documents(count, *, length=8, seed=0):
@@ -46,7 +46,7 @@ def in_loops(lines, ahead):
 def test_pairs_are_of_one_document_and_no_further_apart_than_asked(corpus, ahead):
     lines = [line for document in documents(30) for line in [*document, ""]]
     order = Order()
-    found = list(neighbour_pairs(corpus(lines), ahead=ahead, seed=4, order=order))
+    found = list(neighbor_pairs(corpus(lines), ahead=ahead, seed=4, order=order))
     expected = list(in_loops(lines, ahead))
     assert [anchor for anchor, _ in found] == [anchor for anchor, _ in expected]
     assert all(positive in ok for (_, positive), (_, ok) in zip(found, expected, strict=True))
@@ -56,14 +56,14 @@ def test_pairs_are_of_one_document_and_no_further_apart_than_asked(corpus, ahead
     else:
         places = [lines.index(positive) - lines.index(anchor) for anchor, positive in found]
         assert {1, 2, 3} == set(places)
-        assert found == list(neighbour_pairs(corpus(lines), ahead=ahead, seed=4))
-        assert found != list(neighbour_pairs(corpus(lines), ahead=ahead, seed=5))
+        assert found == list(neighbor_pairs(corpus(lines), ahead=ahead, seed=4))
+        assert found != list(neighbor_pairs(corpus(lines), ahead=ahead, seed=5))
 
 
 def test_what_was_measured_is_the_mean_share_of_words_in_common(corpus):
     lines = [line for document in documents(20) for line in document]
     order = Order()
-    list(neighbour_pairs(corpus(lines), order=order))
+    list(neighbor_pairs(corpus(lines), order=order))
 
     def share(first, second):
         first, second = set(first.split()), set(second.split())
@@ -72,7 +72,7 @@ def test_what_was_measured_is_the_mean_share_of_words_in_common(corpus):
     near = sum(map(share, lines, lines[1:])) / (len(lines) - 1)
     far = sum(share(a, b) for a in lines for b in lines if a != b)
     far /= len(lines) * (len(lines) - 1)
-    assert order.neighbours / order.pairs == pytest.approx(near, abs=1e-9)
+    assert order.neighbors / order.pairs == pytest.approx(near, abs=1e-9)
     assert order.strangers / order.pairs == pytest.approx(far, rel=0.3)  # a sample of them
     assert f"{100 * near:.1f} % of their words" in str(order)
 
@@ -81,24 +81,24 @@ def test_a_shuffled_corpus_is_refused_with_what_was_found(corpus):
     lines = [line for document in documents(200) for line in document]
     random.Random(1).shuffle(lines)
     with pytest.raises(DataError, match=r"corpus.txt: lines 1 to 1,600 are not in document order"):
-        list(neighbour_pairs(corpus(lines)))
+        list(neighbor_pairs(corpus(lines)))
 
 
 def test_a_part_that_is_shuffled_is_found_where_it_is(corpus, monkeypatch):
-    monkeypatch.setattr(neighbours, "JUDGED", 100)
-    monkeypatch.setattr(neighbours, "chunks", partial(neighbours.chunks, size=400))
+    monkeypatch.setattr(neighbors, "JUDGED", 100)
+    monkeypatch.setattr(neighbors, "chunks", partial(neighbors.chunks, size=400))
     lines = [line for document in documents(100) for line in document]
     ordered, rest = lines[:400], lines[400:]
-    assert len(list(neighbour_pairs(corpus(lines)))) == 799
+    assert len(list(neighbor_pairs(corpus(lines)))) == 799
     random.Random(1).shuffle(rest)
     with pytest.raises(DataError, match="lines 401 to 800 are not"):
-        list(neighbour_pairs(corpus([*ordered, *rest])))
+        list(neighbor_pairs(corpus([*ordered, *rest])))
 
 
 def test_sorted_lines_share_words_and_are_refused_all_the_same(corpus):
     lines = sorted(line for document in documents(200) for line in document)
     with pytest.raises(DataError, match="lines 1 to 1,600 are sorted"):
-        list(neighbour_pairs(corpus(lines)))
+        list(neighbor_pairs(corpus(lines)))
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_sorted_lines_share_words_and_are_refused_all_the_same(corpus):
 )
 def test_too_little_is_refused(corpus, lines, message):
     with pytest.raises(DataError, match=message):
-        list(neighbour_pairs(corpus(lines)))
+        list(neighbor_pairs(corpus(lines)))
 
 
 def test_a_sentence_that_comes_twice_is_not_its_own_positive(corpus):
     lines = [line for document in documents(30) for line in document]
-    found = dict(neighbour_pairs(corpus([lines[0], *lines])))
+    found = dict(neighbor_pairs(corpus([lines[0], *lines])))
     assert found[lines[0]] == lines[1]
 
 
 @pytest.mark.data
 def test_the_two_corpora_are_told_apart(data_folder):
     wiki = data_folder / "wiki"
-    assert next(neighbour_pairs(Source(wiki / "wiki_ordered.txt.gz")))
+    assert next(neighbor_pairs(Source(wiki / "wiki_ordered.txt.gz")))
     with pytest.raises(DataError, match="5.2 % of their words, random pairs 5.2 %"):
-        next(neighbour_pairs(Source(wiki / "wiki1m.txt.gz")))
+        next(neighbor_pairs(Source(wiki / "wiki1m.txt.gz")))

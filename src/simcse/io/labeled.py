@@ -1,4 +1,4 @@
-"""Labelled pairs: two sentences and whether they match."""
+"""Labeled pairs: two sentences and whether they match."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from simcse.io.files import Source, clean_text, file_format, read_json_lines, re
 Pair = tuple[str, str, int]
 
 
-def read_labelled_pairs(path: str | Path) -> list[Pair]:
-    """Read pairs of sentences labelled 1, a match, or 0.
+def read_labeled_pairs(path: str | Path) -> list[Pair]:
+    """Read pairs of sentences labeled 1, a match, or 0.
 
     ``.tsv`` holds label, first and second sentence, without header or quoting; ``.jsonl`` objects
     with ``label``, ``first`` and ``second``. Both may end in ``.gz``.

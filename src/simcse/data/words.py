@@ -126,7 +126,7 @@ def among(keys: Keys, known: Keys) -> NDArray[np.bool_]:
 
 
 def mix(values: Keys) -> Keys:
-    """Spread 64-bit numbers evenly (the finaliser of SplitMix64)."""
+    """Spread 64-bit numbers evenly (the finalizer of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: Keys = values ^ (values >> np.uint64(31))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from simcse.augment.draws import Counts, check_rate, lengths_of, rounded, shuffled_places
+from simcse.data.augment.draws import Counts, check_rate, lengths_of, rounded, shuffled_places
 
 
 def crop(sentences: Sequence[str], rate: float, random: np.random.Generator) -> list[str]:

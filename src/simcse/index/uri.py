@@ -10,8 +10,8 @@ from simcse.index.embedded import EmbeddedIndex
 from simcse.index.embedded import rebuild as rebuild_folder
 from simcse.index.protocol import VectorIndex
 from simcse.index.snapshot import damages as read_all
+from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.generations import POINTER
-from simcse.io.stamp import ModelStamp
 
 if TYPE_CHECKING:
     from simcse.index.postgres import PostgresIndex
@@ -44,7 +44,7 @@ def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
         verify: of a folder compare the SHA-256 of every file, else only sizes.
 
     Raises:
-        ArtefactError: there is none, or it is damaged.
+        ArtifactError: there is none, or it is damaged.
         ResourceError: the server cannot be reached, or the extra is not installed.
     """
     if is_address(place):
@@ -54,7 +54,7 @@ def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
 
 def create_index(
     place: Place,
-    stamp: ModelStamp,
+    stamp: ModelFingerprint,
     *,
     kind: Kind = "exact",
     recall: float = RECALL,
@@ -84,7 +84,7 @@ def damages(place: Place) -> list[str]:
     """Read all that is stored; return what is wrong, also where an index cannot be opened.
 
     Raises:
-        ArtefactError: there is no index, or a folder's pointer or manifest are damaged.
+        ArtifactError: there is no index, or a folder's pointer or manifest are damaged.
     """
     return _postgres().open(str(place)).verify() if is_address(place) else read_all(Path(place))
 
@@ -93,7 +93,7 @@ def rebuild(place: Place, *, kind: Kind | None = None, recall: float | None = No
     """Make all that is derived from the rows anew, also where it is damaged.
 
     Raises:
-        ArtefactError: vectors or rows are damaged.
+        ArtifactError: vectors or rows are damaged.
         NumericError: the recall is not reached; the index stays as it was.
     """
     if is_address(place):

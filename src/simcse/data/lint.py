@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse.data.duplicates import chunks, near_repeats, repeats, row_text
+from simcse.data.language import SCRIPTS, guess_language, script_letters
+from simcse.data.words import Keys, Words, among, split_words
 from simcse.errors import DataError
 from simcse.io.examples import Example, stream_examples
 from simcse.io.files import Source, file_format
-from simcse.train.duplicates import chunks, near_repeats, repeats, row_text
-from simcse.train.language import SCRIPTS, guess_language, script_letters
-from simcse.train.words import Keys, Words, among, split_words
 
 LONG = 128  # words; more is a document, not a sentence
 SHORT = 3  # words; fewer say little

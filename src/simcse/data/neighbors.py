@@ -1,4 +1,4 @@
-"""Neighbouring sentences as positives, from a corpus that is in document order."""
+"""Neighboring sentences as positives, from a corpus that is in document order."""
 
 import math
 import random
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse.data.duplicates import chunks
+from simcse.data.words import likeness, split_words
 from simcse.errors import DataError
 from simcse.io.files import Source
 from simcse.io.sentences import stream_numbered
-from simcse.train.duplicates import chunks
-from simcse.train.words import likeness, split_words
 
 Numbered = tuple[int, str]  # line, sentence
 Shares = NDArray[np.float64]
-MARGIN = 1.2  # neighbours share so many times the words that random pairs share
+MARGIN = 1.2  # neighbors share so many times the words that random pairs share
 DEVIATIONS = 4.0  # and the difference is so many times its standard error
-SORTED = 0.9  # of the neighbours in the order of the alphabet: documents are not
+SORTED = 0.9  # of the neighbors in the order of the alphabet: documents are not
 JUDGED = 1000  # pairs of a later chunk from which on it is judged by itself
 
 
@@ -28,29 +28,27 @@ class Order:
     """What was measured of a corpus: the words that two sentences share, summed over pairs.
 
     Attributes:
-        pairs: neighbours compared, and as many random pairs.
-        neighbours: sum of the neighbours' shares of words in common (Jaccard).
+        pairs: neighbors compared, and as many random pairs.
+        neighbors: sum of the neighbors' shares of words in common (Jaccard).
         strangers: that of the random pairs.
     """
 
     pairs: int = 0
-    neighbours: float = 0.0
+    neighbors: float = 0.0
     strangers: float = 0.0
 
     def __str__(self) -> str:
-        near, far = (
-            100 * total / max(1, self.pairs) for total in (self.neighbours, self.strangers)
-        )
-        return f"neighbours share {near:.1f} % of their words, random pairs {far:.1f} %"
+        near, far = (100 * total / max(1, self.pairs) for total in (self.neighbors, self.strangers))
+        return f"neighbors share {near:.1f} % of their words, random pairs {far:.1f} %"
 
     def add(self, other: "Order") -> None:
         """Take in what was measured of other pairs."""
         self.pairs += other.pairs
-        self.neighbours += other.neighbours
+        self.neighbors += other.neighbors
         self.strangers += other.strangers
 
 
-def neighbour_pairs(
+def neighbor_pairs(
     source: Source,
     *,
     column: str = "text",

@@ -5,8 +5,8 @@ import torch
 
 from simcse.errors import ConfigError, DataError
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.from_scratch import SIZES, NewModel, new_model, train_tokenizer
 from simcse.model.mlm import read_mlm_head
-from simcse.model.new import SIZES, NewModel, new_model, train_tokenizer
 
 TEXTS = ["Der Äquator teilt die Erde.", "die Erde ist rund, die Äcker sind grün"] * 30
 

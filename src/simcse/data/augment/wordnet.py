@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from simcse.augment.replacement import Synonyms
-from simcse.errors import ArtefactError, DataError, ResourceError
+from simcse.data.augment.replacement import Synonyms
+from simcse.errors import ArtifactError, DataError, ResourceError
 
 DEBIAN = Path("/usr/share/wordnet")
 FOLDER_VARIABLE = "WNSEARCHDIR"  # where WordNet's own programs look, too
@@ -40,7 +40,7 @@ def wordnet_synonyms(folder: Path | None = None) -> Synonyms:
     Raises:
         ResourceError: nltk is not installed.
         DataError: there is no WordNet in the folder.
-        ArtefactError: it is damaged.
+        ArtifactError: it is damaged.
     """
     folder = folder or Path(os.environ.get(FOLDER_VARIABLE, DEBIAN))
     reader = _open(folder)
@@ -52,7 +52,7 @@ def wordnet_synonyms(folder: Path | None = None) -> Synonyms:
         try:
             found = {name for sense in reader.synsets(word) for name in sense.lemma_names()}
         except Exception as error:  # noqa: BLE001 - nltk raises anything on a damaged file
-            raise ArtefactError(f"{folder} is no whole WordNet: {word!r}: {error!r}") from error
+            raise ArtifactError(f"{folder} is no whole WordNet: {word!r}: {error!r}") from error
         texts = (name.replace("_", " ") for name in found)
         return tuple(sorted(text for text in texts if text.lower() != word))
 
@@ -92,4 +92,4 @@ def _open(folder: Path) -> Any:  # noqa: ANN401 - nltk has no types
     try:
         return Reader(root, False)  # False: no other languages, and no warning that there are none
     except Exception as error:  # noqa: BLE001 - nltk raises anything on a damaged file
-        raise ArtefactError(f"{folder} is no whole WordNet: {error!r}") from error
+        raise ArtifactError(f"{folder} is no whole WordNet: {error!r}") from error

@@ -1,4 +1,4 @@
-"""Labelled premises and hypotheses as training rows: pairs, or with hard negatives."""
+"""Labeled premises and hypotheses as training rows: pairs, or with hard negatives."""
 
 import random
 from collections import Counter
@@ -14,7 +14,7 @@ UNDECIDED = "-"  # SNLI's label where its annotators did not agree
 
 @dataclass(frozen=True)
 class NliRows:
-    """Training rows out of labelled ones.
+    """Training rows out of labeled ones.
 
     Attributes:
         rows: premise, positive, and a hard negative of each label that was asked for.
@@ -47,7 +47,7 @@ def nli_rows(
     hypothesis that has several labels for one premise is left out there.
 
     Args:
-        examples: rows with labels, from `simcse.io.examples.stream_labelled`; all are held.
+        examples: rows with labels, from `simcse.io.examples.stream_labeled`; all are held.
         positives: one of `LABELS`, or ``all``.
         hard_negatives: others of `LABELS`, in the order of the columns.
         every: a row for each positive, whatever hard negatives there are.

@@ -6,12 +6,12 @@ import random
 import numpy as np
 import pytest
 
+from simcse.data.language import SCRIPTS, guess_language, script_letters
+from simcse.data.lint import MENDS, diagnose
+from simcse.data.subsets import dedupe, sample, split
 from simcse.errors import DataError
 from simcse.io.copies import copy_rows
 from simcse.io.examples import read_examples
-from simcse.train.doctor import MENDS, diagnose
-from simcse.train.language import SCRIPTS, guess_language, script_letters
-from simcse.train.mend import dedupe, sample, split
 
 CLEAN = [
     f"sentence {a} of the {b} that is here with {c} and more"

@@ -8,11 +8,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from simcse.errors import ArtefactError, DataError, UsageError
+from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import fingerprint
 from simcse.model.folder import OWN
-from simcse.model.weighting import TokenWeights, fit_token_weights
+from simcse.model.token_weights import TokenWeights, fit_token_weights
 
 
 @pytest.fixture
@@ -107,5 +107,5 @@ def test_a_damaged_file_is_named(
     (tmp_path / "model" / OWN).unlink()
     path = tmp_path / "model" / "1_WordWeights" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ArtefactError, match=words):
+    with pytest.raises(ArtifactError, match=words):
         SentenceEncoder.load(tmp_path / "model")

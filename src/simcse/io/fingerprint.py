@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from simcse.errors import ArtefactError
+from simcse.errors import ArtifactError
 
 
 @dataclass(frozen=True, slots=True)
-class ModelStamp:
+class ModelFingerprint:
     """What must agree before vectors of two sources may be compared.
 
     Attributes:
@@ -23,11 +23,11 @@ class ModelStamp:
     dimensions: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def require(self, other: "ModelStamp", *, what: str, mend: str) -> None:
+    def require(self, other: "ModelFingerprint", *, what: str, mend: str) -> None:
         """Refuse vectors of another model for ``what`` this stamp is on.
 
         Raises:
-            ArtefactError: the fingerprints differ; the message says in which settings.
+            ArtifactError: the fingerprints differ; the message says in which settings.
         """
         if self.fingerprint == other.fingerprint:
             return
@@ -37,7 +37,7 @@ class ModelStamp:
             for name in names
             if self.settings.get(name) != other.settings.get(name)
         ]
-        raise ArtefactError(
+        raise ArtifactError(
             f"{what} was made by the model {self.name!r} (fingerprint {self.fingerprint[:12]}), "
             f"not by {other.name!r} ({other.fingerprint[:12]}): "
             f"{'; '.join(differing) or 'other weights or another tokenizer'}. {mend}"

@@ -28,7 +28,7 @@ class TrainReport:
         best_step: the step it was taken after.
         last: metrics after the last step.
         worse: whether the last score is below the first one.
-        seen: sentences tokenised for training.
+        seen: sentences tokenized for training.
         truncated: how many of them were cut to the length limit.
     """
 

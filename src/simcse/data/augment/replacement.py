@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from simcse.augment.draws import check_rate, lengths_of, rounded, shuffled_places
+from simcse.data.augment.draws import check_rate, lengths_of, rounded, shuffled_places
 
 Synonyms = Callable[[str], Sequence[str]]  # of a word in lower case; none if it has none
 # Texts, each cut where words are to be replaced (text, word, text, ..., word, text), -> new words

@@ -1,4 +1,4 @@
-"""The shape of an embedding space: how evenly it fills its directions, and who is whose neighbour.
+"""The shape of an embedding space: how evenly it fills its directions, and who is whose neighbor.
 
 Gao et al. 2021, section 5 and appendix F: contrastive training should flatten the spectrum.
 """
@@ -14,7 +14,7 @@ from simcse.errors import DataError
 from simcse.evaluate.geometry import alignment, uniformity
 from simcse.evaluate.vectors import Floats, unit
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 RESAMPLES = 200
 NORMAL = 1.96  # standard errors of a 95 % interval
 PAIRWISE = 4000  # vectors whose pairs are held at once; of more, so many are drawn
@@ -25,7 +25,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """Measures of (N, D) embeddings scaled to length 1, not centred.
+    """Measures of (N, D) embeddings scaled to length 1, not centered.
 
     Attributes:
         mean_cosine: of two different sentences; 0 if directions cancel out.
@@ -40,7 +40,7 @@ class Space:
         singular_values: (min(N, D),) from the largest, which is 1.
         sentences: N.
         intervals: 95 % bootstrap intervals by measure; hubness has none, because a sentence
-            drawn twice is its own neighbour.
+            drawn twice is its own neighbor.
     """
 
     mean_cosine: float
@@ -118,10 +118,10 @@ def _shares(energies: Floats) -> dict[str, float]:
 
 
 def _hubness(cosines: Floats) -> float:
-    """Return the skewness of the number of times each row is a neighbour."""
+    """Return the skewness of the number of times each row is a neighbor."""
     others = cosines.copy()
     np.fill_diagonal(others, -np.inf)
-    count = min(NEIGHBOURS, len(cosines) - 1)
+    count = min(NEIGHBORS, len(cosines) - 1)
     nearest = np.argpartition(others, -count, axis=1)[:, -count:]
     counts = np.bincount(nearest.ravel(), minlength=len(cosines)).astype(np.float64)
     spread = counts.std()
@@ -136,7 +136,7 @@ def _intervals(
 ) -> dict[str, Interval]:
     """Return estimate ± 1.96 bootstrap standard errors over sentences, and over pairs.
 
-    A sentence drawn several times is not a pair with itself. Percentiles would be off centre:
+    A sentence drawn several times is not a pair with itself. Percentiles would be off center:
     fewer distinct sentences span fewer directions.
     """
     random = np.random.default_rng(SEED)

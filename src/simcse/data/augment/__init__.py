@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse.augment.deletion import crop, delete_one, delete_words, repeat_tokens
-from simcse.augment.draws import check_rate
-from simcse.augment.replacement import replace_by_predictions, replace_by_synonyms
+from simcse.data.augment.deletion import crop, delete_one, delete_words, repeat_tokens
+from simcse.data.augment.draws import check_rate
+from simcse.data.augment.replacement import replace_by_predictions, replace_by_synonyms
 from simcse.errors import ConfigError
 
 __all__ = [
@@ -46,7 +46,7 @@ def augmentation(
     Args:
         name: which.
         rate: share of each sentence's words.
-        wordnet: for ``synonym``; see `simcse.augment.wordnet.wordnet_synonyms`.
+        wordnet: for ``synonym``; see `simcse.data.augment.wordnet.wordnet_synonyms`.
         model: for ``mlm``, a masked-language model: folder or hub id.
 
     Raises:
@@ -71,7 +71,7 @@ def augmentation(
     if rate is not None:
         check_rate(rate)
     if name == "synonym":
-        from simcse.augment.wordnet import wordnet_synonyms
+        from simcse.data.augment.wordnet import wordnet_synonyms
 
         synonyms = wordnet_synonyms(wordnet)
         return lambda texts, random: replace_by_synonyms(texts, rate, random, synonyms=synonyms)
@@ -89,7 +89,7 @@ def _by_rate(name: str, rate: float | None, model: str | None) -> Augment:
     if model is None:
         function = {"crop": crop, "delete": delete_words}[name]
         return lambda texts, random: function(texts, share, random)
-    from simcse.model.fill import word_predictor
+    from simcse.model.fill_mask import word_predictor
 
     predict = word_predictor(model)
     return lambda texts, random: replace_by_predictions(texts, share, random, predict=predict)

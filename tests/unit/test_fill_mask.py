@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from simcse.augment import augmentation
+from simcse.data.augment import augmentation
 from simcse.errors import UsageError
-from simcse.model.fill import word_predictor
+from simcse.model.fill_mask import word_predictor
 from simcse.model.settings import ModelSettings
 
 TEXT = ["the ", "Man", " is playing, the ", "dog", "."]
@@ -56,7 +56,7 @@ def test_draws_do_not_depend_on_the_batch(masked_model, monkeypatch):
     texts = [TEXT, ["", "a", ""], ["dog " * 5, "cat", " run"], TEXT] * 5
     predict = word_predictor(str(folder))
     whole = predict(texts, np.random.default_rng(3))
-    monkeypatch.setattr("simcse.model.fill.BATCH_TOKENS", 20)
+    monkeypatch.setattr("simcse.model.fill_mask.BATCH_TOKENS", 20)
     assert predict(texts, np.random.default_rng(3)) == whole
     assert predict(texts, np.random.default_rng(4)) != whole
     assert predict([], np.random.default_rng(3)) == []

@@ -69,7 +69,7 @@ def embed(piece: Piece) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch, tokenised for each pass.
+    """One process's share of a batch, tokenized for each pass.
 
     Attributes:
         whole: all of it.
@@ -103,7 +103,7 @@ def tokenize(
     *,
     change: Callable[[Ids, int], Ids] | None = None,
 ) -> Batch:
-    """Tokenise this process's share, at least one row: each sentence has its number in the batch.
+    """Tokenize this process's share, at least one row: each sentence has its number in the batch.
 
     So it meets the same dropout masks, however many processes share the batch.
 
