@@ -41,7 +41,7 @@ WAYS: Mapping[str, Callable[[Sequence[Look]], Look]] = {
 def score(model: Path) -> dict[str, float | None]:
     """Measure a model on the test tasks: Spearman x100, one correlation a task."""
     encoder = SentenceEncoder.load(model, precision=PRECISION)
-    encode = functools.partial(encoder.encode, truncation="cut")
+    encode = functools.partial(encoder.encode, truncation="truncate")
     return {name: evaluate_sts(encode, load_sts_task(name)).spearman() for name in TASKS}
 
 

@@ -326,10 +326,10 @@ def make_index(model: str, folder: Path, rows: int = INDEX_ROWS) -> Path:
     from simcse.index.embedded import EmbeddedIndex
     from simcse.io.rows import Row
     from simcse.model.encoder import SentenceEncoder
-    from simcse.model.fingerprint import stamp
+    from simcse.model.fingerprint import model_fingerprint
 
     encoder = SentenceEncoder.load(model)
-    index = EmbeddedIndex.create(folder, stamp(encoder, model))
+    index = EmbeddedIndex.create(folder, model_fingerprint(encoder, model))
     random = np.random.default_rng(0)
     for start in range(0, rows, 20_000):
         names = range(start, min(rows, start + 20_000))

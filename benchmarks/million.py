@@ -30,7 +30,7 @@ from simcse.io.files import sha256_file
 from simcse.io.rows import read_rows
 from simcse.io.vectors import read_vectors, vector_writer
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 
 COMMIT_ROWS = 32_768
 QUERIES = 200
@@ -47,7 +47,7 @@ def encode(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = (row.text for row in read_rows(arguments.text))
         with vector_writer(vectors) as append:
             while chunk := list(itertools.islice(rows, 4096)):
-                append(chunk, encoder.encode(chunk, truncation="cut"))
+                append(chunk, encoder.encode(chunk, truncation="truncate"))
         found = {
             "seconds": time.monotonic() - started,
             "cpu_seconds": time.process_time() - cpu,
@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     place, kinds = arguments.place, KINDS["postgres" if is_address(arguments.place) else "folder"]
     vectors = read_vectors(arguments.folder / "vectors.safetensors")
     encoder = SentenceEncoder.load(arguments.model, precision=arguments.precision)
-    index = create_index(place, stamp(encoder, arguments.model))
+    index = create_index(place, model_fingerprint(encoder, arguments.model))
     del encoder
     started, cpu = time.monotonic(), time.process_time()
     fill(index, arguments.text, vectors)

@@ -18,7 +18,7 @@ from simcse.index.embedded import EmbeddedIndex
 from simcse.io.rows import make_row
 from simcse.io.sentences import read_sentences
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 
 Hits = list[tuple[str, float]]
 Sentences = str | Sequence[str]
@@ -171,7 +171,7 @@ class SimCSE:
             UsageError: there is no index yet, or something is in the folder.
         """
         index = self._require_index()
-        stored = EmbeddedIndex.create(folder, stamp(self.encoder, self.name))
+        stored = EmbeddedIndex.create(folder, model_fingerprint(self.encoder, self.name))
         rows = [make_row(text, at) for at, text in enumerate(index["sentences"])]
         stored.add(rows, index["index"])
         stored.commit()
@@ -183,10 +183,12 @@ class SimCSE:
             ArtifactError: it is damaged, or another model's.
         """
         stored = EmbeddedIndex.open(folder)
-        stored.require_model(stamp(self.encoder, self.name))
+        stored.require_model(model_fingerprint(self.encoder, self.name))
         live = np.flatnonzero(stored.snapshot.live)
         texts = [row.text for row in stored.snapshot.rows(live.tolist())]
-        vectors = stored.snapshot.vectors(live) if texts else np.empty((0, stored.stamp.dimensions))
+        vectors = (
+            stored.snapshot.vectors(live) if texts else np.empty((0, stored.fingerprint.dimensions))
+        )
         self.index = {"sentences": texts, "index": vectors.astype(np.float32)}
 
     def _units(self, texts: Sentences, device: str | None, *, batch_size: int = 64) -> np.ndarray:
@@ -200,7 +202,7 @@ class SimCSE:
         tokenizer.max_length = min(max_length, self.encoder.backbone.max_positions or max_length)
         try:
             limit = batch_size * tokenizer.max_length
-            return self.encoder.encode(texts, batch_tokens=limit, truncation="cut")
+            return self.encoder.encode(texts, batch_tokens=limit, truncation="truncate")
         finally:
             tokenizer.max_length = own
 

@@ -29,7 +29,7 @@ class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         dimensions: cut embeddings to so many, where the model was trained for it.
         precision: "auto", "fp32", "bf16" or "int8".
         device: "cpu", "cuda" ...; ``None`` takes the best.
-        truncation: what to do with a sentence over the length limit: "error", "warn" or "cut".
+        truncation: what to do with a sentence over the length limit: "error", "warn" or "truncate".
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor
 from simcse.errors import DataError
 from simcse.io.files import clean_text
 
-Truncation = Literal["error", "warn", "cut"]
+Truncation = Literal["error", "warn", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,17 @@ class TokenBatch:
     """B sentences as one row of T tokens, shortest sentence first.
 
     Sorting makes sentences of similar length neighbors, so attention can treat them as one
-    dense block. `restore` brings rows computed here back to the caller's order.
+    dense block. `unsort` brings rows computed here back to the caller's order.
 
     Attributes:
         input_ids: (T,) token ids, int64.
         lengths: B token counts, ascending.
-        order: (B,) int64; row ``i`` here is the caller's sentence ``order[i]``.
+        original_index: (B,) int64; row ``i`` here is the caller's sentence ``original_index[i]``.
     """
 
     input_ids: Tensor
     lengths: tuple[int, ...]
-    order: Tensor
+    original_index: Tensor
 
     @property
     def positions(self) -> Tensor:
@@ -41,8 +41,8 @@ class TokenBatch:
     @property
     def sentences(self) -> Tensor:
         """(T,) the caller's number of each token's sentence."""
-        return self.order.repeat_interleave(
-            torch.tensor(self.lengths, device=self.order.device), dim=0
+        return self.original_index.repeat_interleave(
+            torch.tensor(self.lengths, device=self.original_index.device), dim=0
         )
 
     def split(self, tokens: int) -> list["TokenBatch"]:
@@ -53,16 +53,16 @@ class TokenBatch:
                 pieces.append([])
             pieces[-1].append(length)
         ids = torch.split(self.input_ids, [sum(piece) for piece in pieces])
-        order = torch.split(self.order, [len(piece) for piece in pieces])
+        order = torch.split(self.original_index, [len(piece) for piece in pieces])
         return [TokenBatch(*piece) for piece in zip(ids, map(tuple, pieces), order, strict=True)]
 
-    def restore(self, rows: Tensor) -> Tensor:
+    def unsort(self, rows: Tensor) -> Tensor:
         """Bring rows (B, ...) from this batch's order to the caller's."""
-        return rows[torch.argsort(self.order)]
+        return rows[torch.argsort(self.original_index)]
 
     def to(self, device: torch.device) -> "TokenBatch":
         """Return the batch with its tensors on ``device``."""
-        return TokenBatch(self.input_ids.to(device), self.lengths, self.order.to(device))
+        return TokenBatch(self.input_ids.to(device), self.lengths, self.original_index.to(device))
 
 
 def pack(sentences: Sequence[Sequence[int]]) -> TokenBatch:
@@ -78,7 +78,7 @@ def pack(sentences: Sequence[Sequence[int]]) -> TokenBatch:
     return TokenBatch(
         input_ids=torch.tensor(flat, dtype=torch.int64),
         lengths=tuple(len(sentences[i]) for i in order),
-        order=torch.tensor(order, dtype=torch.int64),
+        original_index=torch.tensor(order, dtype=torch.int64),
     )
 
 
@@ -93,13 +93,13 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer: Any, *, max_length: int) -> None:  # noqa: ANN401 - HF has no common type
-        self.inner = tokenizer
+        self.hf_tokenizer = tokenizer
         self.max_length = max_length
         self.seen = 0
         self.truncated = 0
         self.tokens = 0
 
-    def ids(self, texts: Sequence[str], *, truncation: Truncation = "cut") -> list[list[int]]:
+    def ids(self, texts: Sequence[str], *, truncation: Truncation = "truncate") -> list[list[int]]:
         """Tokenize sentences to id lists of at most `max_length`, special tokens included.
 
         Raises:
@@ -129,7 +129,7 @@ class Tokenizer:
         return pack(self.ids(texts))
 
     def _call(self, texts: list[str], **options: Any) -> list[list[int]]:  # noqa: ANN401 - passed through
-        encoded = self.inner(
+        encoded = self.hf_tokenizer(
             texts,
             return_attention_mask=False,
             return_token_type_ids=False,

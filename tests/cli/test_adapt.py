@@ -98,7 +98,7 @@ def test_token_weights_are_counted_anew_on_the_corpus(
     assert outcome.code == 0, outcome.err
     assert "counted anew on 64 sentences" in outcome.err
     counted = SentenceEncoder.load(run / "best")
-    (dog,) = counted.tokenizer.inner("dog")["input_ids"][1:-1]
+    (dog,) = counted.tokenizer.hf_tokenizer("dog")["input_ids"][1:-1]
     tokens = counted.tokenizer.ids(corpus.read_text().splitlines())
     share = 16 / sum(map(len, tokens))  # eight sentences begin with it, eight end
     assert counted.token_weights.weight[dog].item() == pytest.approx(0.003 / (0.003 + share))

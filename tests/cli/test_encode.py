@@ -37,7 +37,7 @@ def test_a_file_becomes_vectors_and_what_was_cut_is_said(
     assert "3 rows, 1 blank" in outcome.err
     assert "1 sentences were cut to 32 tokens" in outcome.err
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    expected = encoder.encode([line for line in LINES if line], truncation="cut")
+    expected = encoder.encode([line for line in LINES if line], truncation="truncate")
     np.testing.assert_allclose(read_vectors(output), expected, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_int8_says_what_it_costs(simcse, tiny_model_folder, text, tmp_path):
     assert "1 sentences were cut to 32 tokens" in outcome.err  # those 100 are not the user's
     exact = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     lines = [line for line in LINES if line]
-    assert cosine(read_vectors(output), exact.encode(lines, truncation="cut")).min() > 0.99
+    assert cosine(read_vectors(output), exact.encode(lines, truncation="truncate")).min() > 0.99
 
 
 def test_standard_input_is_read(simcse, tiny_model_folder, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_dimensions_are_kept_where_the_model_was_trained_for_them(
     words = ("encode", text, "--model", tmp_path / "model", "--precision", "fp32")
     outcome = simcse(*words, "--output", tmp_path / "v.npy", "--dimensions", 8)
     assert outcome.code == 0, outcome.err
-    expected = encoder.encode([line for line in LINES if line], truncation="cut", dimensions=8)
+    expected = encoder.encode([line for line in LINES if line], truncation="truncate", dimensions=8)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(read_vectors(tmp_path / "v.npy"), expected, atol=1e-5)
     outcome = simcse(*words, "--output", tmp_path / "w.npy", "--dimensions", 9)

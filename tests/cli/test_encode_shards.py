@@ -21,7 +21,7 @@ from simcse.io.files import ReadCounts
 from simcse.io.parquet import import_pyarrow
 from simcse.io.parts import read_part, write_part
 from simcse.io.rows import Row
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("faiss")
@@ -137,7 +137,7 @@ def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
 
 def test_parts_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path, monkeypatch):
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    EmbeddedIndex.create(tmp_path / "index", stamp(encoder, "tiny"))
+    EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
     asked = [*command(inputs[:2], tmp_path / "v", tiny_model_folder), "--index"]
     calls = iter(range(5))
     with monkeypatch.context() as patched:
@@ -165,8 +165,8 @@ def test_another_job_in_the_folder_is_refused(simcse, inputs, tiny_model_folder,
     assert simcse(*asked).code == 0
     for change, said in (
         (("--shard-rows", 60), "shards"),
-        (("--truncation", "cut"), 'truncation: "warn" there; truncation: "cut" here'),
-        (("--max-length", 16), "stamp"),
+        (("--truncation", "truncate"), 'truncation: "warn" there; truncation: "truncate" here'),
+        (("--max-length", 16), "fingerprint"),
     ):
         outcome = simcse(*asked, *change)
         assert (outcome.code, said in outcome.err) == (4, True), outcome.err

@@ -26,7 +26,7 @@ def test_a_model_is_weighed_trained_from_and_made_plain_again(
     assert (told["corpus"], told["sentences"], told["smoothing"]) == ("corpus.txt", 3, 0.003)
     assert "token weights" in simcse("info", weighed).out
     encoder = SentenceEncoder.load(weighed)
-    the, dog = (encoder.tokenizer.inner(word)["input_ids"][1] for word in ("the", "dog"))
+    the, dog = (encoder.tokenizer.hf_tokenizer(word)["input_ids"][1] for word in ("the", "dog"))
     shares = 3 / 22, 1 / 22  # of the tokens, special ones and full stops among them
     expected = [0.003 / (0.003 + share) for share in shares]
     torch.testing.assert_close(encoder.token_weights.weight[[the, dog]], torch.tensor(expected))

@@ -10,7 +10,7 @@ DIMENSIONS = 16
 
 
 @pytest.fixture
-def stamp():
+def fingerprint():
     return ModelFingerprint("a model", "a" * 64, DIMENSIONS, {"pooling": "mean"})
 
 

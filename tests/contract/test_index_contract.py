@@ -35,9 +35,9 @@ def place(backend):
 
 
 @pytest.fixture
-def index(backend, place, stamp, make_rows):
+def index(backend, place, fingerprint, make_rows):
     """An index of 600 rows in three commits, the last of them after the structure was built."""
-    opened = create_index(place, stamp, kind=backend[1], recall=0.9)
+    opened = create_index(place, fingerprint, kind=backend[1], recall=0.9)
     rows, vectors = make_rows(COUNT)
     for part in (slice(0, 100), slice(100, 500)):
         opened.add(rows[part], vectors[part])
@@ -121,9 +121,9 @@ def test_removed_rows_are_gone_and_the_rest_is_found(index, make_rows):
     assert index.verify() == []
 
 
-def test_x8_an_empty_index_finds_nothing(index, backend, make_rows, stamp):
+def test_x8_an_empty_index_finds_nothing(index, backend, make_rows, fingerprint):
     _, vectors = make_rows(1)
-    empty = create_index(backend[0](), stamp, kind=backend[1])
+    empty = create_index(backend[0](), fingerprint, kind=backend[1])
     empty.rebuild()
     assert empty.search(vectors) == [[]]
     assert empty.search(vectors, where=[Condition("lang", "in", ("de",))]) == [[]]
@@ -172,9 +172,9 @@ def test_it_is_the_same_after_opening_again(index, place, make_rows):
     _, queries = make_rows(5, seed=2)
     again = open_index(place)
     assert again.search(queries, k=7) == index.search(queries, k=7)
-    assert (again.stamp, again.facts, len(again)) == (index.stamp, index.facts, COUNT)
+    assert (again.fingerprint, again.facts, len(again)) == (index.fingerprint, index.facts, COUNT)
     with pytest.raises(UsageError, match=r"is there already|already exists"):
-        create_index(place, index.stamp)
+        create_index(place, index.fingerprint)
 
 
 def test_what_another_wrote_is_taken_up(index, place, make_rows):
@@ -231,7 +231,7 @@ def test_what_is_in_it_can_be_seen(index, make_rows):
 def test_x6_another_models_vectors_are_refused(index):
     with pytest.raises(ArtifactError, match="pooling 'mean' there, 'cls' here"):
         index.require_model(
-            dataclasses.replace(index.stamp, fingerprint="b" * 64, settings={"pooling": "cls"})
+            dataclasses.replace(index.fingerprint, sha256="b" * 64, settings={"pooling": "cls"})
         )
 
 
@@ -254,13 +254,13 @@ CONDITIONS = st.one_of(
 
 
 @pytest.mark.parametrize("backend", ["exact", "postgres"], indirect=True)
-def test_filters_mean_the_same_everywhere(backend, stamp, make_rows):
+def test_filters_mean_the_same_everywhere(backend, fingerprint, make_rows):
     @settings(max_examples=20, deadline=None)
     @given(held=st.lists(HELD, min_size=1, max_size=6), conditions=st.lists(CONDITIONS, max_size=8))
     @example(held=[[1]], conditions=[Condition("f", "in", (1,)), Condition("f", "in", ([1],))])
     @example(held=[True, 1], conditions=[Condition("f", "in", (1,)), Condition("f", "gt", (0,))])
     def check(held, conditions):
-        index = create_index(backend[0](), stamp)
+        index = create_index(backend[0](), fingerprint)
         _, vectors = make_rows(len(held) + 1)
         rows = [Row(str(at), "x", {"f": value}) for at, value in enumerate(held)]
         index.add([*rows, Row("without", "x")], vectors)

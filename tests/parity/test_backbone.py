@@ -125,9 +125,9 @@ def test_dropout_of_a_sentence_depends_on_key_and_sentence_alone(name: str) -> N
     batch = encoder.tokenizer([*texts, *texts])  # both of SimCSE's passes
 
     def embed(key: int, tokens: int) -> Tensor:
-        encoder.backbone.noise.key = key
+        encoder.backbone.dropout_rng.key = key
         pieces = [encoder.embed(piece) for piece in batch.split(tokens)]
-        return batch.restore(torch.cat(pieces)).detach()
+        return batch.unsort(torch.cat(pieces)).detach()
 
     whole, pieces = embed(7, 10**6), embed(7, 20)
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)

@@ -71,7 +71,7 @@ def test_an_export_gives_the_same_embeddings_alone(
     done = export_model(encoder, tmp_path / "out", to, sentences=texts)
     assert done.agreement.sentences == len(texts)
     assert done.agreement.lowest > 0.99999
-    expected = encoder.encode(texts, truncation="cut")
+    expected = encoder.encode(texts, truncation="truncate")
     np.testing.assert_allclose(done.encode(texts), expected, atol=2e-5)
 
     # The code its README shows is complete: it runs, in a place of its own.
@@ -226,7 +226,7 @@ def test_a_checkpoint_of_the_2021_code_is_read_with_its_head(
     plain = AutoModel.from_pretrained(tmp_path / "old", add_pooling_layer=False).eval()
     assert encoder.head is not None
     for text in sentences:
-        ids = encoder.tokenizer.inner(text, return_tensors="pt")
+        ids = encoder.tokenizer.hf_tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
             hidden = plain(**ids).last_hidden_state[0]
             pooled = hidden[0] if pooling == "cls" else hidden.mean(0)

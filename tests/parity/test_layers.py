@@ -60,7 +60,7 @@ def test_every_hidden_state_is_that_of_transformers(
         states = backbone(batch, EVERY_STATE)
     assert len(runs) == 1
     plain = make_model(KIN[name])
-    expected = [plain_states(plain, sentences[i]) for i in batch.order.tolist()]
+    expected = [plain_states(plain, sentences[i]) for i in batch.original_index.tolist()]
     for number, state in zip(EVERY_STATE, states, strict=True):
         joined = torch.cat([sentence[number] for sentence in expected])
         torch.testing.assert_close(state, joined, atol=1e-5, rtol=0)

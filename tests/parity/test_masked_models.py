@@ -16,9 +16,9 @@ from transformers import (
 
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
-from simcse.model.dropout import noise_key
+from simcse.model.dropout import dropout_key
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.fingerprint import fingerprint
+from simcse.model.fingerprint import fingerprint_sha256
 from simcse.model.from_scratch import NewModel, new_model
 from simcse.model.mlm import mask_tokens, read_mlm_head
 from simcse.model.settings import ModelSettings
@@ -50,7 +50,7 @@ OPENED = ("bert", "roberta", "mpnet", "distilbert")  # the others have another h
 def trained(request, tmp_path, make_encoder):
     """An encoder with an MLM head as training leaves it, its folder, and its architecture."""
     torch.manual_seed(0)
-    tokenizer = make_encoder(ModelSettings("mean")).tokenizer.inner
+    tokenizer = make_encoder(ModelSettings("mean")).tokenizer.hf_tokenizer
     config = CONFIGS[request.param]
     config.vocab_size = len(tokenizer)
     AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "theirs")
@@ -83,7 +83,7 @@ def test_transformers_opens_the_folder_with_equal_logits(trained):
     expected = torch.cat(
         [
             model(torch.tensor([encoder.tokenizer.ids([TEXTS[i]])[0]])).logits[0]
-            for i in batch.order.tolist()
+            for i in batch.original_index.tolist()
         ]
     )
     torch.testing.assert_close(
@@ -100,7 +100,7 @@ def test_the_head_and_the_embeddings_come_back(trained):
     assert again.mlm_head is None
     for name, weight in encoder.mlm_head.state_dict().items():
         assert torch.equal(head.state_dict()[name], weight), name
-    assert fingerprint(again) == fingerprint(encoder)
+    assert fingerprint_sha256(again) == fingerprint_sha256(encoder)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Importing from 'sentence_transformers.models")
         theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
@@ -120,7 +120,7 @@ def test_the_held_out_loss_is_that_of_transformers(tmp_path):
     )
     found = heldout_validation(rows, config, batch_size=2)(encoder)
     model = AutoModelForMaskedLM.from_pretrained(tmp_path / "model")
-    inner, losses = encoder.tokenizer.inner, []
+    inner, losses = encoder.tokenizer.hf_tokenizer, []
     for step, texts in enumerate([TEXTS[:2], TEXTS[2:]]):
         batch = encoder.tokenizer(texts)
         masked, chosen = mask_tokens(
@@ -129,7 +129,7 @@ def test_the_held_out_loss_is_that_of_transformers(tmp_path):
             mask_id=inner.mask_token_id,
             special_ids=inner.all_special_ids,
             vocabulary=len(inner),
-            key=noise_key(0, step, 1),
+            key=dropout_key(0, step, 1),
         )
         parts = (masked.input_ids, batch.input_ids, chosen)
         for ids, truth, guessed in zip(*(part.split(batch.lengths) for part in parts), strict=True):

@@ -31,7 +31,7 @@ def theirs(folder: Path | str, texts: Sequence[str]) -> np.ndarray:
 
 
 def ours(folder: Path | str, texts: Sequence[str]) -> np.ndarray:
-    return SentenceEncoder.load(folder, precision="fp32").encode(texts, truncation="cut")
+    return SentenceEncoder.load(folder, precision="fp32").encode(texts, truncation="truncate")
 
 
 def assert_equal(left: np.ndarray, right: np.ndarray) -> None:
@@ -87,7 +87,7 @@ def test_long_sentences_are_cut_alike(tmp_path: Path, make_encoder: MakeEncoder)
     encoder.save(tmp_path / "model")
     assert_equal(
         theirs(tmp_path / "model", ["dog " * n for n in (3, 10, 11, 40)]),
-        encoder.encode(["dog " * n for n in (3, 10, 11, 40)], truncation="cut"),
+        encoder.encode(["dog " * n for n in (3, 10, 11, 40)], truncation="truncate"),
     )
 
 

@@ -17,7 +17,7 @@ from commands import Command
 from postgres import Postgres, servers
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.rows import Row
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig
@@ -48,7 +48,7 @@ def encoder(make_encoder):
 
 @pytest.fixture
 def index(encoder, tmp_path):
-    opened = EmbeddedIndex.create(tmp_path / "index", stamp(encoder, "tiny"))
+    opened = EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
     rows = [Row(str(at), text, {"n": at, "lang": "en"}) for at, text in enumerate(TEXTS)]
     opened.add(rows, encoder.encode(TEXTS))
     opened.commit()

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from simcse.errors import ConfigError
 from simcse.index.uri import create_index
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig, parse_keys
@@ -119,7 +119,7 @@ def test_s5_s22_a_model_is_a_name_and_never_opened(client, name, monkeypatch):
 def test_x14_an_index_whose_server_is_away_is_503_and_comes_back(
     make_app_client, encoder, own_postgres
 ):
-    index = create_index(own_postgres.new_index(), stamp(encoder, "tiny"))
+    index = create_index(own_postgres.new_index(), model_fingerprint(encoder, "tiny"))
     client = make_app_client(index, writable=True)
     rows = [{"id": "1", "text": "The dog runs.", "metadata": {"lang": "en"}}]
     assert client.post("/v1/index/add", json={"rows": rows}).json()["rows"] == 1
@@ -189,7 +189,7 @@ def test_s7_what_is_too_long_is_refused_or_cut_and_counted(client, encoder):
     response = embed(client, ["a", long], truncate=True)
     assert response.headers["X-Truncated"] == "1"
     np.testing.assert_allclose(
-        vectors(response), encoder.encode(["a", long], truncation="cut"), atol=1e-5
+        vectors(response), encoder.encode(["a", long], truncation="truncate"), atol=1e-5
     )
     assert "X-Truncated" not in embed(client, "a", truncate=True).headers
     assert "simcse_truncated_total{} 1" in client.get("/metrics").text

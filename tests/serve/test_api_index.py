@@ -84,6 +84,6 @@ def test_the_index_and_its_map_are_described(client):
 
 
 def test_x6_an_index_of_another_model_is_not_served(encoder, index):
-    index.snapshot.stamp = ModelFingerprint("other", "0" * 64, 32)
+    index.snapshot.fingerprint = ModelFingerprint("other", "0" * 64, 32)
     with pytest.raises(ArtifactError, match="was made by the model 'other'"):
         create_app(encoder, index)

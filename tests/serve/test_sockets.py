@@ -12,7 +12,7 @@ import pytest
 from simcse import SentenceEncoder
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.rows import Row
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 
 from .conftest import KEY, TEXTS
 
@@ -172,7 +172,7 @@ def test_s17_sigterm_under_load_drops_nobody(served):
 def stored(tiny_model_folder, tmp_path):
     """An index of one row, made with the model that is served."""
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    index = EmbeddedIndex.create(tmp_path / "index", stamp(encoder, "tiny"))
+    index = EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
     index.add([Row("first", "the dog runs")], encoder.encode(["the dog runs"]))
     index.commit()
     return index.folder

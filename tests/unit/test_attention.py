@@ -16,7 +16,7 @@ from simcse.model.attention import (
     register,
     rounded_up,
 )
-from simcse.model.dropout import Noise
+from simcse.model.dropout import DropoutRng
 
 LENGTHS = [1, 1, 3, 6, 6, 6, 8, 9, 17]  # three blocks: up to 8, 16 and 24
 LAYOUT = lay_out(LENGTHS, torch.device("cpu"))
@@ -30,7 +30,7 @@ def make_qkv(seed: int = 0, *, gradient: bool = False) -> list[Tensor]:
 
 def make_layout(key: int | None = None) -> Layout:
     """The layout of a training pass."""
-    noise = Noise()
+    noise = DropoutRng()
     noise.key = key
     sentences = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
     keys = noise.begin(sentences, torch.arange(sum(LENGTHS)))

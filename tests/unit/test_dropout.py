@@ -6,21 +6,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simcse.model.dropout import Dropout, Noise, dropout, keep_mask, noise_key, replace_dropout
+from simcse.model.dropout import (
+    Dropout,
+    DropoutRng,
+    dropout,
+    dropout_key,
+    keep_mask,
+    replace_dropout,
+)
 
 TOKENS, WIDTH = 1000, 400
 COUNT = TOKENS * WIDTH
 
 
-def make_noise(key: int | None = 0, tokens: int = TOKENS) -> Noise:
-    """Noise at the start of a pass over one sentence."""
-    noise = Noise()
+def make_noise(key: int | None = 0, tokens: int = TOKENS) -> DropoutRng:
+    """DropoutRng at the start of a pass over one sentence."""
+    noise = DropoutRng()
     noise.key = key
     noise.rows = noise.begin(torch.zeros(tokens, dtype=torch.int64), torch.arange(tokens))[None]
     return noise
 
 
-def dropped(noise: Noise, rate: float = 0.1) -> Tensor:
+def dropped(noise: DropoutRng, rate: float = 0.1) -> Tensor:
     return dropout(torch.ones(1, TOKENS, WIDTH), rate, noise) == 0
 
 
@@ -79,10 +86,10 @@ def test_neighbors_are_independent(distance: int, rate: float) -> None:
 
 
 def test_sites_steps_seeds_parts_and_passes_are_independent() -> None:
-    noise = make_noise(noise_key(0, 0))
+    noise = make_noise(dropout_key(0, 0))
     masks = [dropped(noise), dropped(noise)]  # two sites
-    masks += [dropped(make_noise(noise_key(*key))) for key in ((0, 1), (1, 0), (0, 0, 1), (1, 1))]
-    second = make_noise(noise_key(0, 0))
+    masks += [dropped(make_noise(dropout_key(*key))) for key in ((0, 1), (1, 0), (0, 0, 1), (1, 1))]
+    second = make_noise(dropout_key(0, 0))
     again = second.begin(torch.ones(TOKENS, dtype=torch.int64), torch.arange(TOKENS))
     second.rows = again[None]  # the same sentence, standing in the batch once more
     masks.append(dropped(second))
@@ -156,9 +163,9 @@ def test_active_while_training_only() -> None:
 
 def test_replacing_keeps_rates_unless_told() -> None:
     model = nn.Sequential(nn.Dropout(0.3), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.2)))
-    replace_dropout(model, Noise())
+    replace_dropout(model, DropoutRng())
     rates = [module.p for module in model.modules() if isinstance(module, Dropout)]
     assert rates == [0.3, 0.2]
     assert not any(isinstance(module, nn.Dropout) for module in model.modules())
-    replace_dropout(model, Noise(), 0.05)
+    replace_dropout(model, DropoutRng(), 0.05)
     assert [m.p for m in model.modules() if isinstance(m, Dropout)] == [0.05, 0.05]

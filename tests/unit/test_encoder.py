@@ -15,7 +15,7 @@ def test_one_warning_a_call_says_how_many_were_cut(tiny_encoder: SentenceEncoder
         assert [str(w.message) for w in caught] == ["2 of 3 sentences were cut to 32 tokens"]
     with pytest.warns(TruncationWarning, match="2 of 3"):
         list(tiny_encoder.encode_stream(iter(texts)))
-    tiny_encoder.encode(texts, truncation="cut")
+    tiny_encoder.encode(texts, truncation="truncate")
     tiny_encoder.encode(["dog"])
 
 

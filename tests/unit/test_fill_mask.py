@@ -19,7 +19,7 @@ TEXT = ["the ", "Man", " is playing, the ", "dog", "."]
 def masked_model(tmp_path_factory, make_encoder):
     """A tiny BERT whose masked-language-model head says something."""
     folder, encoder = tmp_path_factory.mktemp("mlm"), make_encoder(ModelSettings("mean"))
-    tokenizer, config = encoder.tokenizer.inner, encoder.backbone.model.config
+    tokenizer, config = encoder.tokenizer.hf_tokenizer, encoder.backbone.model.config
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig.from_dict(config.to_dict())).eval()
     with torch.no_grad():

@@ -87,7 +87,7 @@ def test_max_length_above_the_positions(plain: Path) -> None:
 def test_roberta_positions_start_after_the_padding_index(
     tmp_path: Path, tiny_encoder: SentenceEncoder
 ) -> None:
-    tokenizer = tiny_encoder.tokenizer.inner
+    tokenizer = tiny_encoder.tokenizer.hf_tokenizer
     config = RobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,
@@ -99,7 +99,7 @@ def test_roberta_positions_start_after_the_padding_index(
     RobertaModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     encoder = SentenceEncoder.load(tmp_path, settings=ModelSettings("mean", max_length=32))
-    assert encoder.encode(["dog " * 50], truncation="cut").shape == (1, 16)
+    assert encoder.encode(["dog " * 50], truncation="truncate").shape == (1, 16)
     with pytest.raises(ConfigError, match="max_length is 33, the backbone has 32 positions"):
         SentenceEncoder.load(tmp_path, settings=ModelSettings("mean", max_length=33))
 
@@ -122,7 +122,7 @@ def released(folder: Path, tiny_encoder: SentenceEncoder) -> BertModel:
     torch.manual_seed(1)
     model = BertModel(tiny_encoder.backbone.model.config).eval()
     model.save_pretrained(folder)
-    tiny_encoder.tokenizer.inner.save_pretrained(folder)
+    tiny_encoder.tokenizer.hf_tokenizer.save_pretrained(folder)
     return model
 
 
@@ -201,7 +201,7 @@ def test_code_in_the_folder(plain: Path) -> None:  # T8
 
 
 def test_a_vocabulary_larger_than_the_table(plain: Path, tiny_encoder: SentenceEncoder) -> None:
-    tokenizer = tiny_encoder.tokenizer.inner  # T14
+    tokenizer = tiny_encoder.tokenizer.hf_tokenizer  # T14
     tokenizer.add_tokens(["one", "more"])
     tokenizer.save_pretrained(plain)
     rows = tiny_encoder.backbone.model.get_input_embeddings().num_embeddings

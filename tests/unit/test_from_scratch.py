@@ -54,7 +54,7 @@ def test_a_new_model_has_the_shape_and_follows_its_seed(tmp_path):
     config = encoder.backbone.model.config
     assert (encoder.backbone.layer_count, encoder.backbone.width) == (3, 32)
     assert (config.num_attention_heads, config.intermediate_size) == (4, 128)
-    assert config.vocab_size == len(encoder.tokenizer.inner)
+    assert config.vocab_size == len(encoder.tokenizer.hf_tokenizer)
     assert encoder.tokenizer.max_length == encoder.backbone.max_positions == 64
     vectors = encoder.encode(TEXTS[:2])
     encoder.save(tmp_path)

@@ -31,7 +31,7 @@ from simcse.io.rows import Row
 
 pytest.importorskip("faiss")
 DIMENSIONS = 8
-STAMP = ModelFingerprint("m", "f" * 64, DIMENSIONS, {"pooling": "mean", "max_length": 32})
+FINGERPRINT = ModelFingerprint("m", "f" * 64, DIMENSIONS, {"pooling": "mean", "max_length": 32})
 TRUTH = ["CURRENT", "manifest.json", "deleted.npy", "vectors.safetensors", "rows.jsonl"]
 DERIVED = ["offsets.npy", "keys.npy", "codes.npy", "values.json", "approximate.faiss"]
 
@@ -48,7 +48,7 @@ def encode(texts):
 
 @pytest.fixture
 def index(tmp_path):
-    opened = EmbeddedIndex.create(tmp_path / "index", STAMP, kind="int8")
+    opened = EmbeddedIndex.create(tmp_path / "index", FINGERPRINT, kind="int8")
     opened.add(*rows_of(0, 120))
     opened.commit()
     opened.remove(["3"])
@@ -177,7 +177,7 @@ def small_disk(tmp_path):
 
 def test_x4_a_disk_that_is_really_full(small_disk, tmp_path):
     place = small_disk / "index"
-    index = EmbeddedIndex.create(place, STAMP)
+    index = EmbeddedIndex.create(place, FINGERPRINT)
     index.add(*rows_of(0, 1000))
     index.commit()
     index.remove(["3"])
@@ -238,8 +238,8 @@ def test_x6_another_models_index_is_refused_with_the_mend(index):
     with pytest.raises(ArtifactError, match="pooling 'mean' there, 'cls' here.*index build NEW"):
         index.require_model(other)
     with pytest.raises(ArtifactError, match="other weights or another tokenizer"):
-        index.require_model(dataclasses.replace(STAMP, fingerprint="e" * 64))
-    index.require_model(dataclasses.replace(STAMP, name="the same at another place"))
+        index.require_model(dataclasses.replace(FINGERPRINT, sha256="e" * 64))
+    index.require_model(dataclasses.replace(FINGERPRINT, name="the same at another place"))
 
 
 def test_x12_readers_finish_on_the_generation_they_have(index):
@@ -282,7 +282,7 @@ def test_x13_a_recall_below_the_floor_fails_the_build(index):
 
 
 def test_small_commits_do_not_make_many_segments(tmp_path):
-    index = EmbeddedIndex.create(tmp_path / "index", STAMP)
+    index = EmbeddedIndex.create(tmp_path / "index", FINGERPRINT)
     for at in range(40):
         index.add(*rows_of(at, at + 1))
         index.commit()
@@ -309,10 +309,10 @@ def test_a_backup_is_an_index_and_restores_a_damaged_one(index, tmp_path):
 
 def test_a_folder_that_is_used_is_not_overwritten(index, tmp_path):
     with pytest.raises(UsageError, match="is there already"):
-        EmbeddedIndex.create(index.folder, STAMP)
+        EmbeddedIndex.create(index.folder, FINGERPRINT)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is there already"):
-        EmbeddedIndex.create(tmp_path / "file", STAMP)
+        EmbeddedIndex.create(tmp_path / "file", FINGERPRINT)
     with pytest.raises(ArtifactError, match="simcse index build"):
         EmbeddedIndex.open(tmp_path / "nowhere")
 
@@ -321,7 +321,7 @@ def test_going_on_encodes_only_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("simcse.index.ingest.ENCODE_ROWS", 10)
     monkeypatch.setattr("simcse.index.ingest.SEGMENT_ROWS", 20)
     (tmp_path / "a.txt").write_text("".join(f"{'x' * at}\n" for at in range(1, 51)))
-    index = EmbeddedIndex.create(tmp_path / "index", STAMP)
+    index = EmbeddedIndex.create(tmp_path / "index", FINGERPRINT)
     encoded = []
 
     def failing(texts):
@@ -352,7 +352,7 @@ def test_an_input_that_is_bad_in_the_middle_keeps_what_was_committed(tmp_path, m
     monkeypatch.setattr("simcse.index.ingest.SEGMENT_ROWS", 2)
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": "x" * at}) + "\n" for at in range(1, 6)) + "{\n")
-    index = EmbeddedIndex.create(tmp_path / "index", STAMP)
+    index = EmbeddedIndex.create(tmp_path / "index", FINGERPRINT)
     with pytest.raises(DataError, match=r"a\.jsonl:6"):
         ingest(index, [path], encode)
     assert len(EmbeddedIndex.open(index.folder)) == 4

@@ -11,7 +11,7 @@ from simcse.index.uri import create_index, open_index
 from simcse.io.fingerprint import ModelFingerprint
 
 pytest.importorskip("faiss")
-STAMP = ModelFingerprint("m", "f" * 64, 8, {"pooling": "mean", "max_length": 32})
+FINGERPRINT = ModelFingerprint("m", "f" * 64, 8, {"pooling": "mean", "max_length": 32})
 
 INGESTING = """
 import sys, time
@@ -41,7 +41,7 @@ def test_kills_while_adding_and_compacting_lose_and_double_nothing(tmp_path, req
     in_folder = kept == "folder"
     place = tmp_path / "index" if in_folder else request.getfixturevalue("postgres").new_index()
     (tmp_path / "a.txt").write_text("".join(f"text {at}\n" for at in range(3000)))
-    create_index(place, STAMP, progress={"build": 0})
+    create_index(place, FINGERPRINT, progress={"build": 0})
     command = [sys.executable, "-c", INGESTING, str(place), str(tmp_path / "a.txt")]
     random, rows = np.random.default_rng(0), 0
     for _ in range(20):

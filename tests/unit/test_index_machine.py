@@ -125,11 +125,11 @@ class IndexMachine(RuleBasedStateMachine):
 class EmbeddedMachine(IndexMachine):
     """Segments of at most four rows, so that merging, cutting and compacting happen often."""
 
-    def create_empty(self, stamp):
+    def create_empty(self, fingerprint):
         self.folder = Path(tempfile.mkdtemp()) / "index"
         self.segment_rows = mock.patch.object(embedded, "SEGMENT_ROWS", 4)
         self.segment_rows.start()
-        return EmbeddedIndex.create(self.folder, stamp)
+        return EmbeddedIndex.create(self.folder, fingerprint)
 
     def open_again(self):
         return EmbeddedIndex.open(self.folder)
@@ -173,9 +173,9 @@ class PostgresMachine(IndexMachine):
 
     postgres = None
 
-    def create_empty(self, stamp):
+    def create_empty(self, fingerprint):
         self.url = self.postgres.new_index()
-        return PostgresIndex.create(self.url, stamp, kind="hnsw", recall=0.0)
+        return PostgresIndex.create(self.url, fingerprint, kind="hnsw", recall=0.0)
 
     def open_again(self):
         return PostgresIndex.open(self.url)

@@ -21,7 +21,7 @@ pytest.importorskip("pgvector")
 from simcse.index.database import Address, Database
 
 DIMENSIONS = 8
-STAMP = ModelFingerprint("m", "f" * 64, DIMENSIONS)
+FINGERPRINT = ModelFingerprint("m", "f" * 64, DIMENSIONS)
 
 
 def rows_of(first, last):
@@ -66,7 +66,7 @@ def until(condition, seconds=60):
 def test_x14_a_restart_costs_refusals_and_neither_loses_nor_doubles_a_row(home):
     server = Postgres(home).create().start(fsync="on")
     place = server.new_index()
-    create_index(place, STAMP)
+    create_index(place, FINGERPRINT)
     acknowledged, refused, stop = [], [], threading.Event()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(add_one_by_one, place, acknowledged, refused, stop)
@@ -91,7 +91,7 @@ def test_x14_a_restart_costs_refusals_and_neither_loses_nor_doubles_a_row(home):
 
 def test_x14_idle_connections_that_were_cut_off_are_made_anew(postgres):
     place = postgres.new_index()
-    index = create_index(place, STAMP)
+    index = create_index(place, FINGERPRINT)
     index.add(*rows_of(0, 3))
     index.commit()
     query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
@@ -111,7 +111,7 @@ def test_x15_the_standby_has_every_acknowledged_row_and_the_index_goes_on_there(
         f"postgresql://postgres@/postgres?host={sockets}&target_session_attrs=read-write"
         f"#{uuid.uuid4().hex}"
     )
-    create_index(place, STAMP)
+    create_index(place, FINGERPRINT)
     acknowledged, refused, stop = [], [], threading.Event()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(add_one_by_one, place, acknowledged, refused, stop)
@@ -136,7 +136,7 @@ def test_a_standby_is_searched_and_not_written(home):
     primary.configure(synchronous_standby_names="'*'")
     until(lambda: primary.is_synchronous())
     place = primary.new_index()
-    index = create_index(place, STAMP)
+    index = create_index(place, FINGERPRINT)
     index.add(*rows_of(0, 5))
     index.commit()
     replica = open_index(place.replace(str(primary.socket), str(standby.socket)))
@@ -148,7 +148,7 @@ def test_a_standby_is_searched_and_not_written(home):
 
 def test_many_writers_of_the_same_rows_lose_and_double_nothing(postgres):
     place = postgres.new_index()
-    create_index(place, STAMP)
+    create_index(place, FINGERPRINT)
 
     def write(seed):
         random, index, done = np.random.default_rng(seed), open_index(place), Commit()
@@ -170,7 +170,7 @@ def test_many_writers_of_the_same_rows_lose_and_double_nothing(postgres):
 
 def test_x13_a_recall_below_the_floor_leaves_the_index_as_it_was(postgres, monkeypatch):
     place = postgres.new_index()
-    index = create_index(place, STAMP)
+    index = create_index(place, FINGERPRINT)
     index.add(*rows_of(0, 50))
     index.commit()
     before, facts = index.version, index.facts
@@ -193,7 +193,7 @@ def graphs_of(index):
 
 def test_what_was_changed_behind_its_back_is_seen_by_verify(postgres):
     place = postgres.new_index()
-    index = create_index(place, STAMP)
+    index = create_index(place, FINGERPRINT)
     index.add(*rows_of(0, 5))
     index.commit()
     for change, problem in (
@@ -206,7 +206,7 @@ def test_what_was_changed_behind_its_back_is_seen_by_verify(postgres):
 
 
 def test_what_postgresql_does_not_store_is_refused(postgres):
-    index = create_index(postgres.new_index(), STAMP)
+    index = create_index(postgres.new_index(), FINGERPRINT)
     for row in (Row("a", "x\0"), Row("a", "x", {"f": "\0"})):
         index.add([row], rows_of(0, 1)[1])
         with pytest.raises(DataError):
@@ -233,9 +233,9 @@ def test_what_is_not_there_is_said_without_the_password(postgres):
     with pytest.raises(ArtifactError, match="simcse index build URL FILE"):
         open_index(place)
     with pytest.raises(UsageError, match="is exact or hnsw"):
-        create_index(place, STAMP, kind="ivf")
+        create_index(place, FINGERPRINT, kind="ivf")
     assert not has_index(place)
-    create_index(place, STAMP)
+    create_index(place, FINGERPRINT)
     assert has_index(place)
     with pytest.raises(ResourceError) as caught:
         open_index("postgresql://me:secret@127.0.0.1:9/texts")

@@ -349,7 +349,7 @@ def test_a_batch_in_which_nothing_was_masked_is_no_failure(tiny_encoder):
 
 
 def test_the_mlm_term_needs_a_mask_token(tiny_encoder):
-    tiny_encoder.tokenizer.inner.mask_token = None
+    tiny_encoder.tokenizer.hf_tokenizer.mask_token = None
     with pytest.raises(UsageError, match="mask token"):
         fit(tiny_encoder, ROWS, settings(loss=LossConfig(mlm_weight=0.1)))
 

@@ -33,7 +33,7 @@ def test_the_second_tower_starts_from_the_same_weights_and_only_the_first_is_lef
     )
     second = stepper.objective.second
     assert torch.equal(weights(second), weights(encoder))
-    assert second.backbone.noise is not encoder.backbone.noise
+    assert second.backbone.dropout_rng is not encoder.backbone.dropout_rng
     start = weights(encoder)
     stepper.update(1, PAIRS)
     assert not torch.equal(weights(second), start)

@@ -9,7 +9,7 @@ from simcse import SentenceEncoder
 from simcse.config import build
 from simcse.errors import UsageError
 from simcse.io.examples import Example
-from simcse.model.fingerprint import fingerprint
+from simcse.model.fingerprint import fingerprint_sha256
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import fit_whitening
 from simcse.train.loop import fit
@@ -51,7 +51,9 @@ def test_a_folder_keeps_the_sizes_and_they_are_no_part_of_the_fingerprint(make_e
     encoder = make_encoder(MEAN)
     encoder.save(tmp_path / "model")
     assert SentenceEncoder.load(tmp_path / "model").settings.matryoshka == (16, 8)
-    assert fingerprint(encoder) == fingerprint(make_encoder(replace(MEAN, matryoshka=())))
+    assert fingerprint_sha256(encoder) == fingerprint_sha256(
+        make_encoder(replace(MEAN, matryoshka=()))
+    )
 
 
 def test_training_says_which_sizes_it_trained(make_encoder, tmp_path):

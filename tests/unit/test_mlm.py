@@ -92,7 +92,7 @@ def test_tokens_are_masked_80_10_10(rate):
 def test_the_masked_copy_is_new_and_has_the_same_shape():
     batch, masked, _ = masked_batch(tokens=400)
     assert masked.lengths == batch.lengths
-    assert torch.equal(masked.order, batch.order)
+    assert torch.equal(masked.original_index, batch.original_index)
     assert not (batch.input_ids == MASK).any()
 
 
@@ -112,10 +112,10 @@ def test_a_part_of_a_batch_is_masked_as_in_the_whole(share):
 
     def masked(numbers):
         batch = pack([rows[i] for i in numbers])
-        batch = replace(batch, order=torch.tensor(numbers)[batch.order])
+        batch = replace(batch, original_index=torch.tensor(numbers)[batch.original_index])
         found, _ = mask_tokens(batch, key=9, **options)
         ids = torch.split(found.input_ids, list(found.lengths))
-        return dict(zip(found.order.tolist(), (row.tolist() for row in ids), strict=True))
+        return dict(zip(found.original_index.tolist(), (row.tolist() for row in ids), strict=True))
 
     whole, part = masked(range(32)), masked(range(32)[share])
     assert part == {number: whole[number] for number in part}
@@ -144,7 +144,7 @@ def test_a_stored_head_gives_hugging_faces_logits(family):
     batch = pack(sentences)
     with torch.no_grad():
         expected = torch.cat(
-            [model(torch.tensor([sentences[i]])).logits[0] for i in batch.order.tolist()]
+            [model(torch.tensor([sentences[i]])).logits[0] for i in batch.original_index.tolist()]
         )
         table = model.get_input_embeddings().weight
         fresh = head(backbone(batch)[0], table)

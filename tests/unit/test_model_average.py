@@ -45,6 +45,6 @@ def test_models_that_do_not_belong_together_are_refused(make_encoder):
     with pytest.raises(UsageError, match="shapes"):
         average([plain, make_encoder(MEAN, layers=3)])
     other = make_encoder(MEAN)
-    other.tokenizer.inner.add_tokens(["elephant"])
+    other.tokenizer.hf_tokenizer.add_tokens(["elephant"])
     with pytest.raises(UsageError, match="tokenizers"):
         average([plain, other])

@@ -11,7 +11,7 @@ import torch
 from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
 from simcse.loss import LossConfig, spread_penalty
-from simcse.model.dropout import Dropout, noise_key
+from simcse.model.dropout import Dropout, dropout_key
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
 from simcse.train.classifier import PairClassifier
@@ -121,9 +121,9 @@ def test_a_fixed_mask_is_the_sentence_twice_under_one_mask(tiny_encoder):
     gradient = torch.cat([p.grad.flatten() for p in tiny_encoder.parameters()])
 
     objective.zero_grad()
-    tiny_encoder.backbone.noise.key = noise_key(3, 4)
+    tiny_encoder.backbone.dropout_rng.key = dropout_key(3, 4)
     first, second = (tiny_encoder(tiny_encoder.tokenizer(SENTENCES)) for _ in range(2))
-    tiny_encoder.backbone.noise.key = None
+    tiny_encoder.backbone.dropout_rng.key = None
     assert torch.equal(first, second)
     plain = 0.0
     for i in range(len(ROWS)):
@@ -215,7 +215,7 @@ def test_each_pass_draws_its_rate_from_seed_and_step(tiny_encoder):
     objective = Objective(tiny_encoder.train(), config, seed=3)
 
     def drawn(step):
-        with objective._noise(noise_key(3, step)):
+        with objective._noise(dropout_key(3, step)):
             return tuple(way.rate for way in objective.passes)
 
     pairs = [drawn(step) for step in range(1, 200)]
@@ -226,10 +226,12 @@ def test_each_pass_draws_its_rate_from_seed_and_step(tiny_encoder):
 
     tokens = tiny_encoder.tokenizer(SENTENCES)
     embedded = []
-    tiny_encoder.backbone.noise.key = noise_key(3, step)
+    tiny_encoder.backbone.dropout_rng.key = dropout_key(3, step)
     for rate, first in ((0.4, 0), (0.05, 5)):  # positives are sentences 5 to 9 of the batch
         tiny_encoder.backbone.set_dropout(rate)
-        embedded.append(tiny_encoder(dataclasses.replace(tokens, order=tokens.order + first)))
+        embedded.append(
+            tiny_encoder(dataclasses.replace(tokens, original_index=tokens.original_index + first))
+        )
     anchors, positives = (torch.nn.functional.normalize(x).tolist() for x in embedded)
     losses = []
     for i, anchor in enumerate(anchors):
@@ -345,14 +347,14 @@ def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny
 
 def test_positives_are_repeated_anchors_of_the_same_seed_and_step(tiny_encoder):
     objective = Objective(tiny_encoder.train(), LossConfig(repetition=0.5), seed=3)
-    noise = tiny_encoder.backbone.noise
+    noise = tiny_encoder.backbone.dropout_rng
 
     def lengths(step):
-        noise.key = noise_key(3, step)
+        noise.key = dropout_key(3, step)
         batch = objective._tokenize(ROWS)
         noise.key = None
         ((_, tokens),) = batch.whole
-        return tokens.restore(torch.tensor(tokens.lengths)).tolist()
+        return tokens.unsort(torch.tensor(tokens.lengths)).tolist()
 
     own = [len(ids) for ids in tiny_encoder.tokenizer.ids(SENTENCES)]
     found = lengths(1)

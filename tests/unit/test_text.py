@@ -16,7 +16,7 @@ def test_a_small_batch_by_hand() -> None:
     batch = pack([[1, 2, 3], [4], [5, 6, 7], [8]])
     assert batch.input_ids.tolist() == [4, 8, 1, 2, 3, 5, 6, 7]
     assert batch.lengths == (1, 1, 3, 3)
-    assert batch.order.tolist() == [1, 3, 0, 2]
+    assert batch.original_index.tolist() == [1, 3, 0, 2]
     assert batch.positions.tolist() == [0, 0, 0, 1, 2, 0, 1, 2]
 
 
@@ -24,15 +24,15 @@ def test_a_small_batch_by_hand() -> None:
 def test_packing_loses_nothing_and_restores_the_order(rows: list[list[int]]) -> None:
     batch = pack(rows)
     pieces = list(batch.input_ids.split(list(batch.lengths)))
-    assert [pieces[i].tolist() for i in torch.argsort(batch.order)] == rows
-    assert [rows[i] for i in batch.order] == [piece.tolist() for piece in pieces]
+    assert [pieces[i].tolist() for i in torch.argsort(batch.original_index)] == rows
+    assert [rows[i] for i in batch.original_index] == [piece.tolist() for piece in pieces]
     assert list(batch.lengths) == sorted(map(len, rows))
     ends = torch.tensor(batch.lengths).cumsum(0) - 1
     assert batch.positions[ends].tolist() == [length - 1 for length in batch.lengths]
     starts = [i for i, position in enumerate(batch.positions.tolist()) if position == 0]
     assert len(starts) == len(rows)
     lengths = torch.tensor(batch.lengths)
-    assert batch.restore(lengths).tolist() == [len(row) for row in rows]
+    assert batch.unsort(lengths).tolist() == [len(row) for row in rows]
 
 
 def test_equal_lengths_keep_their_order() -> None:
@@ -54,7 +54,7 @@ def test_batches_hold_every_sentence_once_within_the_limit(lengths: list[int], l
 
 @pytest.fixture
 def tokenizer(tiny_encoder: SentenceEncoder) -> Tokenizer:
-    return Tokenizer(tiny_encoder.tokenizer.inner, max_length=6)
+    return Tokenizer(tiny_encoder.tokenizer.hf_tokenizer, max_length=6)
 
 
 LONG, FITS = "dog cat dog cat dog", "dog cat dog cat"  # 7 and 6 tokens with [CLS] and [SEP]
@@ -77,14 +77,14 @@ def test_truncation_as_an_error(tokenizer: Tokenizer) -> None:
 
 
 def test_the_empty_string_is_its_special_tokens(tokenizer: Tokenizer) -> None:
-    inner = tokenizer.inner
+    inner = tokenizer.hf_tokenizer
     assert tokenizer.ids([""]) == [[inner.cls_token_id, inner.sep_token_id]]
     assert tokenizer.ids([" \x00\t"]) == tokenizer.ids([""])
 
 
 def test_cutting_does_not_outlast_the_call(tokenizer: Tokenizer) -> None:
     tokenizer.ids([LONG])
-    assert len(Tokenizer(tokenizer.inner, max_length=32).ids([LONG])[0]) == 7
+    assert len(Tokenizer(tokenizer.hf_tokenizer, max_length=32).ids([LONG])[0]) == 7
 
 
 def test_calling_packs(tokenizer: Tokenizer) -> None:
@@ -105,7 +105,10 @@ def test_split_keeps_sentences_whole_and_tokens_few(tokens):
     batch = pack([[1, 2, 3], [4], [5, 6], [7, 8, 9, 10], [11]])
     pieces = batch.split(tokens)
     assert torch.cat([piece.input_ids for piece in pieces]).tolist() == batch.input_ids.tolist()
-    assert torch.cat([piece.order for piece in pieces]).tolist() == batch.order.tolist()
+    assert (
+        torch.cat([piece.original_index for piece in pieces]).tolist()
+        == batch.original_index.tolist()
+    )
     assert sum((piece.lengths for piece in pieces), ()) == batch.lengths
     for piece in pieces:
         assert len(piece.input_ids) == sum(piece.lengths)

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.fingerprint import fingerprint
+from simcse.model.fingerprint import fingerprint_sha256
 from simcse.model.folder import OWN
 from simcse.model.token_weights import TokenWeights, fit_token_weights
 
@@ -43,7 +43,7 @@ def test_nothing_to_count_and_no_smoothing_are_refused() -> None:
 def test_an_embedding_is_the_weighted_mean(weighed: SentenceEncoder, sentences: list[str]) -> None:
     assert weighed.token_weights is not None
     for text in sentences:
-        ids = weighed.tokenizer.inner(text, return_tensors="pt")
+        ids = weighed.tokenizer.hf_tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
             hidden = weighed.backbone.model(**ids).last_hidden_state[0].double()
         weights = weighed.token_weights(ids["input_ids"][0]).double()
@@ -56,13 +56,13 @@ def test_weights_are_part_of_the_model(
 ) -> None:
     vectors = weighed.encode(sentences)
     assert np.abs(vectors - tiny_encoder.encode(sentences)).max() > 0.02
-    assert fingerprint(weighed) != fingerprint(tiny_encoder)
+    assert fingerprint_sha256(weighed) != fingerprint_sha256(tiny_encoder)
     assert weighed.with_max_length(16).token_weights is weighed.token_weights
     assert weighed.without_postprocess().token_weights is weighed.token_weights
     weighed.save(tmp_path / "model")
     again = SentenceEncoder.load(tmp_path / "model", precision="fp32")
     np.testing.assert_array_equal(again.encode(sentences), vectors)
-    assert fingerprint(again) == fingerprint(weighed)
+    assert fingerprint_sha256(again) == fingerprint_sha256(weighed)
     (tmp_path / "model" / OWN).unlink()  # as any folder of sentence-transformers
     foreign = SentenceEncoder.load(tmp_path / "model", precision="fp32")
     np.testing.assert_array_equal(foreign.encode(sentences), vectors)
@@ -72,7 +72,7 @@ def test_a_sentence_that_weighs_nothing_is_the_zero_vector_as_in_sentence_transf
     tiny_encoder: SentenceEncoder, tmp_path: Path
 ) -> None:
     weights = torch.zeros(tiny_encoder.backbone.model.config.vocab_size)
-    weights[tiny_encoder.tokenizer.inner("dog")["input_ids"][1]] = 1.0
+    weights[tiny_encoder.tokenizer.hf_tokenizer("dog")["input_ids"][1]] = 1.0
     tiny_encoder.with_token_weights(TokenWeights(weights)).save(tmp_path / "model")
     texts = ["the cat", "the dog"]
     ours = SentenceEncoder.load(tmp_path / "model", precision="fp32").encode(texts)

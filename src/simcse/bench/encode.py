@@ -62,7 +62,7 @@ def ours(
 ) -> Work:
     """Encode with `SentenceEncoder`."""
     encoder = SentenceEncoder.load(model, precision=precision, changes={"max_length": max_length})
-    return repeated(lambda: encoder.encode(sentences, truncation="cut"), repeats)
+    return repeated(lambda: encoder.encode(sentences, truncation="truncate"), repeats)
 
 
 def sentence_transformers(

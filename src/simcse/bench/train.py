@@ -97,7 +97,7 @@ def ours(
         loss: float = stepper.update(next(numbers), examples)["loss"]
         return loss
 
-    return TrainingRun(update, lambda texts: encoder.encode(texts, truncation="cut"))
+    return TrainingRun(update, lambda texts: encoder.encode(texts, truncation="truncate"))
 
 
 def reference(
@@ -105,7 +105,7 @@ def reference(
 ) -> TrainingRun:
     """Train as the 2021 code does on a CPU: padded, fp32, a plain Hugging Face forward."""
     encoder = mean_encoder(model, max_length)
-    backbone, tokenizer = encoder.backbone.padded_model(), encoder.tokenizer.inner
+    backbone, tokenizer = encoder.backbone.padded_model(), encoder.tokenizer.hf_tokenizer
     _set_dropout(backbone, dropout)
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=lr, weight_decay=0.0)
 

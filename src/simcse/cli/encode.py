@@ -47,7 +47,7 @@ WRITING = "another process is filling {folder}: {holder}"
 @click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
 @click.option(
     "--truncation",
-    type=click.Choice(["error", "warn", "cut"]),
+    type=click.Choice(["error", "warn", "truncate"]),
     default="warn",
     show_default=True,
     help="What to do with sentences over the length limit.",
@@ -166,11 +166,11 @@ def _encode_shards(
     counts = ReadCounts()
     shards = plan(sources, rows=shard_rows, reading=reading, counts=counts)
     index = None if place is None else open_index(place)
-    encoder, stamp = load_with_stamp(model, **loading)
+    encoder, fingerprint = load_with_stamp(model, **loading)
     if index is not None:
-        index.require_model(stamp)
+        index.require_model(fingerprint)
     told = Loading.of(encoder, model, loading)
-    manifest = Manifest(stamp, told.precision, truncation, reading, shards)
+    manifest = Manifest(fingerprint, told.precision, truncation, reading, shards)
     with lock_folder(folder, busy=WRITING), counting_bar("encoding", manifest.rows) as advance:
         take_up(folder, manifest)
         cut = encode_missing(

@@ -113,7 +113,9 @@ def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> 
     foreign = foreign_encode(encoder, model)
     if foreign is None:
         return
-    found = compare(foreign, lambda sentences: encoder.encode(sentences, truncation="cut"), texts)
+    found = compare(
+        foreign, lambda sentences: encoder.encode(sentences, truncation="truncate"), texts
+    )
     if not found.reaches(FLOORS["fp32"]):
         raise ArtifactError(f"{model} as read here {told(found)}: the model is not understood")
     click.echo(f"{model}, as read here, {told(found)}", err=True)

@@ -113,7 +113,7 @@ def build(
 
     reading = {name: rest.pop(name) for name in ("id_column", "text_column", "bad_lines")}
     check_files(files)
-    encoder, stamp = load_with_stamp(model, **rest)
+    encoder, fingerprint = load_with_stamp(model, **rest)
     if has_index(place):
         opened = open_index(place)
         if not opened.facts["progress"]:
@@ -121,12 +121,12 @@ def build(
                 f"{opened.name} is built already; to add to it: simcse index add INDEX FILE; "
                 "for another index name a new one"
             )
-        opened.require_model(stamp)
+        opened.require_model(fingerprint)
         click.echo(f"going on with {opened.name}: {len(opened):,} rows are there", err=True)
     else:
         opened = create_index(
             place,
-            stamp,
+            fingerprint,
             kind=kind or "exact",  # type: ignore[arg-type]
             recall=RECALL if recall is None else recall,
             progress={"build": 0},

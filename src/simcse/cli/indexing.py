@@ -59,16 +59,16 @@ def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
 
 def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelFingerprint]:  # noqa: ANN401
     """Load a model, and say which it is."""
-    from simcse.model.fingerprint import stamp
+    from simcse.model.fingerprint import model_fingerprint
 
     encoder = load_encoder(name, **loading)
-    return encoder, stamp(encoder, name)
+    return encoder, model_fingerprint(encoder, name)
 
 
 def load_for(opened: VectorIndex, name: str | None, **loading: Any) -> SentenceEncoder:  # noqa: ANN401
     """Load the model an index was built with, or the one named, if it is the same."""
-    encoder, stamp = load_with_stamp(name or opened.stamp.name, **loading)
-    opened.require_model(stamp)
+    encoder, fingerprint = load_with_stamp(name or opened.fingerprint.name, **loading)
+    opened.require_model(fingerprint)
     return encoder
 
 

@@ -107,7 +107,9 @@ def _quantize(encoder: "SentenceEncoder") -> None:
     from simcse.text import Tokenizer
 
     texts, own = prose(COMPARED), encoder.tokenizer
-    rows = Tokenizer(own.inner, max_length=own.max_length).ids(texts)  # which counts for nobody
+    rows = Tokenizer(own.hf_tokenizer, max_length=own.max_length).ids(
+        texts
+    )  # which counts for nobody
     before = encoder.encode_ids(rows)
     encoder.set_precision("int8")
     found = compare(lambda _: before, lambda _: encoder.encode_ids(rows), texts)

@@ -99,7 +99,7 @@ def _embed(encoder: "SentenceEncoder", model: str, sentences: list[str]) -> "np.
         kind = encoder.settings.postprocess
         raise UsageError(f"{model} has the post-processing {kind} already; --remove it first")
     bare = encoder.without_postprocess()
-    return bare.encode(sentences, truncation="cut", progress=True)
+    return bare.encode(sentences, truncation="truncate", progress=True)
 
 
 def _fit(

@@ -88,7 +88,7 @@ def serve(
         encoder, _ = load_with_stamp(model or "mini", **loading)
     else:
         encoder = load_for(index, model, **loading)
-    loaded = model or (index.stamp.name if index else "mini")
+    loaded = model or (index.fingerprint.name if index else "mini")
     app = create_app(encoder, index, settings, name=name or _served(loaded), results=results)
     run(app, settings)
 

@@ -54,14 +54,14 @@ class Manifest:
     """All that decides what the parts hold.
 
     Attributes:
-        stamp: the model.
+        fingerprint: the model.
         precision: number format it runs in.
         truncation: what becomes of sentences over the length limit.
         reading: how the files are read; see `read_rows`.
         shards: in the order of the rows.
     """
 
-    stamp: ModelFingerprint
+    fingerprint: ModelFingerprint
     precision: str
     truncation: str
     reading: dict[str, str]
@@ -119,7 +119,10 @@ def take_up(folder: Path, manifest: Manifest) -> None:
         write_text(path, json.dumps(wanted, indent=1))
         return
     found = read_json(path)
-    found["stamp"] = {**found.get("stamp", {}), "name": manifest.stamp.name}  # it may have moved
+    found["fingerprint"] = {
+        **found.get("fingerprint", {}),
+        "name": manifest.fingerprint.name,
+    }  # it may have moved
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if differing:
         there = "; ".join(f"{name}: {_short(found.get(name))} there" for name in differing)

@@ -34,7 +34,7 @@ class EmbeddedIndex(StagedIndex):
     generation it opened until `refresh`.
 
     Example:
-        >>> index = EmbeddedIndex.create("my-index", stamp(encoder, "mini"))  # doctest: +SKIP
+        >>> index = EmbeddedIndex.create("my-index", fingerprint(encoder, "mini"))  # doctest: +SKIP
         >>> index.add([make_row("A man plays the guitar.")], encoder.encode(["A man ..."]))
         >>> index.commit()
         Commit(added=1, updated=0, removed=0)
@@ -52,7 +52,7 @@ class EmbeddedIndex(StagedIndex):
     def create(
         cls,
         folder: str | Path,
-        stamp: ModelFingerprint,
+        fingerprint: ModelFingerprint,
         *,
         kind: Kind = "exact",
         recall: float = RECALL,
@@ -62,7 +62,7 @@ class EmbeddedIndex(StagedIndex):
 
         Args:
             folder: a new or empty folder.
-            stamp: the model whose embeddings it will hold.
+            fingerprint: the model whose embeddings it will hold.
             kind: how it searches once `rebuild` has built the structure.
             recall: recall@10 an approximate kind must reach, else its build fails.
             progress: see `commit`.
@@ -77,7 +77,7 @@ class EmbeddedIndex(StagedIndex):
             raise UsageError(f"{folder} is there already; add to it, or name a new folder")
         facts = {
             "format": FORMAT,
-            "stamp": dataclasses.asdict(stamp),
+            "fingerprint": dataclasses.asdict(fingerprint),
             "segments": [],
             "next_segment": 0,
             "kind": kind,
@@ -110,9 +110,9 @@ class EmbeddedIndex(StagedIndex):
             return cls(folder, rebuild(folder))
 
     @property
-    def stamp(self) -> ModelFingerprint:
+    def fingerprint(self) -> ModelFingerprint:
         """The model whose vectors these are."""
-        return self.snapshot.stamp
+        return self.snapshot.fingerprint
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class EmbeddedIndex(StagedIndex):
         """
         check_search(k, threshold)
         snapshot = self.snapshot
-        units = unit_rows(queries, dimensions=self.stamp.dimensions)
+        units = unit_rows(queries, dimensions=self.fingerprint.dimensions)
         scores, positions = snapshot.search(units, k, where)
         least = -np.inf if threshold is None else threshold
         keep = (positions >= 0) & (scores >= least)
@@ -263,7 +263,7 @@ class EmbeddedIndex(StagedIndex):
         """Draw ``count`` rows, or all if there are fewer, with their vectors (P, D)."""
         live = np.flatnonzero(self.snapshot.live)
         if not len(live):
-            return [], np.empty((0, self.stamp.dimensions), np.float32)
+            return [], np.empty((0, self.fingerprint.dimensions), np.float32)
         if len(live) > count:
             live = np.sort(np.random.default_rng(seed).choice(live, count, replace=False))
         return list(self.snapshot.rows(live.tolist())), self.snapshot.vectors(live)

@@ -18,7 +18,7 @@ from simcse.index.tables import EFFORTS, FORMAT, Connection, Tables, set_effort
 from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.rows import Row
 
-_STATE = "format, stamp, facts, rows, version"
+_STATE = "format, fingerprint, facts, rows, version"
 _VALUES = """
 SELECT field, value FROM (
     SELECT field, value, row_number() OVER (PARTITION BY field ORDER BY value) AS place
@@ -35,7 +35,7 @@ FROM {rows}
 
 
 class _State(NamedTuple):
-    stamp: ModelFingerprint
+    fingerprint: ModelFingerprint
     facts: dict[str, Any]
     rows: int
     version: int
@@ -50,7 +50,7 @@ class PostgresIndex(StagedIndex):
 
     Example:
         >>> url = "postgresql://localhost/texts#articles"
-        >>> index = PostgresIndex.create(url, stamp(encoder, "mini"))  # doctest: +SKIP
+        >>> index = PostgresIndex.create(url, fingerprint(encoder, "mini"))  # doctest: +SKIP
         >>> index.add([make_row("A man plays the guitar.")], encoder.encode(["A man ..."]))
         >>> index.commit()
         Commit(added=1, updated=0, removed=0)
@@ -68,7 +68,7 @@ class PostgresIndex(StagedIndex):
     def create(
         cls,
         url: str,
-        stamp: ModelFingerprint,
+        fingerprint: ModelFingerprint,
         *,
         kind: Kind = "exact",
         recall: float = RECALL,
@@ -79,7 +79,7 @@ class PostgresIndex(StagedIndex):
         Args:
             url: ``postgresql://user@host/database#index``; the password is better left to
                 ``PGPASSWORD`` or ``~/.pgpass``.
-            stamp: the model whose embeddings it will hold.
+            fingerprint: the model whose embeddings it will hold.
             kind: ``exact`` or ``hnsw``: how it searches once `rebuild` has built the structure.
             recall: recall@10 that ``hnsw`` must reach, else its build fails.
             progress: see `commit`.
@@ -99,7 +99,7 @@ class PostgresIndex(StagedIndex):
             "calibration": None,
             "written": _now(),
         }
-        database.run(lambda found: tables.create(found, stamp, facts), vectors=False)
+        database.run(lambda found: tables.create(found, fingerprint, facts), vectors=False)
         return cls(database)
 
     @classmethod
@@ -126,9 +126,9 @@ class PostgresIndex(StagedIndex):
         return cls(Database(Address.parse(url)))
 
     @property
-    def stamp(self) -> ModelFingerprint:
+    def fingerprint(self) -> ModelFingerprint:
         """The model whose vectors these are."""
-        return self._state.stamp
+        return self._state.fingerprint
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class PostgresIndex(StagedIndex):
             ResourceError: the server cannot be reached.
         """
         check_search(k, threshold)
-        units = unit_rows(queries, dimensions=self.stamp.dimensions)
+        units = unit_rows(queries, dimensions=self.fingerprint.dimensions)
         least = -1.0 if threshold is None else threshold
         found = self._database.run(lambda connection: self._find(connection, units, k, where))
         return [[hit for hit in hits if hit.score >= least] for hits in found]
@@ -217,7 +217,7 @@ class PostgresIndex(StagedIndex):
         """Draw ``count`` rows, or all if there are fewer, with their vectors (P, D)."""
         found = self._database.run(lambda c: self._tables.sample(c, count, seed))
         vectors = [vector.to_numpy() for *_, vector in found]
-        shape = (len(found), self.stamp.dimensions)
+        shape = (len(found), self.fingerprint.dimensions)
         rows = [Row(row_id, text, metadata) for row_id, text, metadata, _ in found]
         return rows, np.array(vectors, np.float32).reshape(shape)
 

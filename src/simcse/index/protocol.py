@@ -54,7 +54,7 @@ class VectorIndex(Protocol):
     name: str
 
     @property
-    def stamp(self) -> ModelFingerprint:
+    def fingerprint(self) -> ModelFingerprint:
         """The model whose vectors these are."""
 
     @property

@@ -29,7 +29,7 @@ class Snapshot:
         self.generation = generation
         facts = generation.facts
         try:
-            self.stamp = ModelFingerprint(**facts["stamp"])
+            self.fingerprint = ModelFingerprint(**facts["fingerprint"])
             self.segments = [Segment(self.path(SEGMENTS, name)) for name in facts["segments"]]
             stored = facts["approximation"]
             self.approximation = None if stored is None else Approximation(**stored)

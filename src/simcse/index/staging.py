@@ -28,7 +28,7 @@ class StagedIndex(ABC):
 
     @property
     @abstractmethod
-    def stamp(self) -> ModelFingerprint:
+    def fingerprint(self) -> ModelFingerprint:
         """The model whose vectors these are."""
 
     def require_model(self, other: ModelFingerprint) -> None:
@@ -38,7 +38,7 @@ class StagedIndex(ABC):
             ArtifactError: with what differs.
         """
         mend = f"Search with that model, or build anew: simcse index build NEW --model {other.name}"
-        self.stamp.require(other, what=f"the index {self.name}", mend=mend)
+        self.fingerprint.require(other, what=f"the index {self.name}", fix=mend)
 
     def add(self, rows: Sequence[Row], vectors: np.ndarray) -> None:
         """Stage rows with vectors (N, D); a row replaces the one of the same id.
@@ -46,7 +46,7 @@ class StagedIndex(ABC):
         Raises:
             DataError: the shapes do not fit, or a vector is zero or not finite.
         """
-        units = unit_rows(vectors, dimensions=self.stamp.dimensions)
+        units = unit_rows(vectors, dimensions=self.fingerprint.dimensions)
         if len(rows) != len(units):
             raise DataError(f"expected a vector for each of {len(rows)} rows, got {len(units)}")
         for row, unit in zip(rows, units, strict=True):
@@ -69,10 +69,10 @@ class StagedIndex(ABC):
 
     def _describe_model(self) -> dict[str, Any]:
         return {
-            "model": self.stamp.name,
-            "fingerprint": self.stamp.fingerprint,
-            "dimensions": self.stamp.dimensions,
-            "settings": dict(self.stamp.settings),
+            "model": self.fingerprint.name,
+            "fingerprint": self.fingerprint.sha256,
+            "dimensions": self.fingerprint.dimensions,
+            "settings": dict(self.fingerprint.settings),
         }
 
     def _stage(self, row_id: str, staged: Staged | None) -> None:

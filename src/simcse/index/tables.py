@@ -2,7 +2,7 @@
 
 ========= =====================================================================================
 ``rows``  ``id`` (primary key), ``text``, ``metadata`` (jsonb), ``vector`` (unit length)
-``facts`` one line: the model's stamp, kind, calibration, progress, how many rows, the version
+``facts`` one line: the model's fingerprint, kind, calibration, progress, how many rows, the version
 ========= =====================================================================================
 """
 
@@ -40,7 +40,7 @@ CREATE TABLE {rows} (
 CREATE INDEX rows_metadata ON {rows} USING gin (metadata jsonb_path_ops);
 CREATE TABLE {facts} (
     format integer NOT NULL,
-    stamp jsonb NOT NULL,
+    fingerprint jsonb NOT NULL,
     facts jsonb NOT NULL,
     rows bigint NOT NULL DEFAULT 0,
     version bigint NOT NULL DEFAULT 1
@@ -84,18 +84,18 @@ class Tables:
         return SQL(text).format(**self.names, **parts)
 
     def create(
-        self, connection: Connection, stamp: ModelFingerprint, facts: Mapping[str, Any]
+        self, connection: Connection, fingerprint: ModelFingerprint, facts: Mapping[str, Any]
     ) -> None:
         """Make the schema and its tables."""
-        size = SQL(str(int(stamp.dimensions)))
+        size = SQL(str(int(fingerprint.dimensions)))
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         connection.execute(self.sql(_CREATE, dimensions=size))
-        if stamp.dimensions <= INLINE_DIMENSIONS:
+        if fingerprint.dimensions <= INLINE_DIMENSIONS:
             inline = "ALTER TABLE {rows} ALTER COLUMN vector SET STORAGE plain"
             connection.execute(self.sql(inline))
         connection.execute(
-            self.sql("INSERT INTO {facts} (format, stamp, facts) VALUES (%s, %s, %s)"),
-            [FORMAT, Jsonb(dataclasses.asdict(stamp)), Jsonb(dict(facts))],
+            self.sql("INSERT INTO {facts} (format, fingerprint, facts) VALUES (%s, %s, %s)"),
+            [FORMAT, Jsonb(dataclasses.asdict(fingerprint)), Jsonb(dict(facts))],
         )
 
     def lock(self, connection: Connection, ids: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
 
 def create_index(
     place: Place,
-    stamp: ModelFingerprint,
+    fingerprint: ModelFingerprint,
     *,
     kind: Kind = "exact",
     recall: float = RECALL,
@@ -67,8 +67,12 @@ def create_index(
         ResourceError: the disk is full, the server refuses, or the extra is not installed.
     """
     if is_address(place):
-        return _postgres().create(str(place), stamp, kind=kind, recall=recall, progress=progress)
-    return EmbeddedIndex.create(Path(place), stamp, kind=kind, recall=recall, progress=progress)
+        return _postgres().create(
+            str(place), fingerprint, kind=kind, recall=recall, progress=progress
+        )
+    return EmbeddedIndex.create(
+        Path(place), fingerprint, kind=kind, recall=recall, progress=progress
+    )
 
 
 def has_index(place: Place) -> bool:

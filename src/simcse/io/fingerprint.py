@@ -1,4 +1,4 @@
-"""Which model made some vectors: the stamp stored with everything that is made of them."""
+"""Which model made some vectors: the fingerprint stored with everything that is made of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,23 +13,23 @@ class ModelFingerprint:
 
     Attributes:
         name: what the model was called when it was loaded; for people, it need not agree.
-        fingerprint: SHA-256 of all that makes its embeddings, see `simcse.model.fingerprint`.
+        sha256: SHA-256 of all that makes its embeddings, see `simcse.model.fingerprint`.
         dimensions: size of an embedding.
         settings: the model's settings, to say what differs.
     """
 
     name: str
-    fingerprint: str
+    sha256: str
     dimensions: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def require(self, other: "ModelFingerprint", *, what: str, mend: str) -> None:
-        """Refuse vectors of another model for ``what`` this stamp is on.
+    def require(self, other: "ModelFingerprint", *, what: str, fix: str) -> None:
+        """Refuse vectors of another model for ``what`` this fingerprint is on.
 
         Raises:
             ArtifactError: the fingerprints differ; the message says in which settings.
         """
-        if self.fingerprint == other.fingerprint:
+        if self.sha256 == other.sha256:
             return
         names = sorted({*self.settings, *other.settings})
         differing = [
@@ -38,7 +38,7 @@ class ModelFingerprint:
             if self.settings.get(name) != other.settings.get(name)
         ]
         raise ArtifactError(
-            f"{what} was made by the model {self.name!r} (fingerprint {self.fingerprint[:12]}), "
-            f"not by {other.name!r} ({other.fingerprint[:12]}): "
-            f"{'; '.join(differing) or 'other weights or another tokenizer'}. {mend}"
+            f"{what} was made by the model {self.name!r} (fingerprint {self.sha256[:12]}), "
+            f"not by {other.name!r} ({other.sha256[:12]}): "
+            f"{'; '.join(differing) or 'other weights or another tokenizer'}. {fix}"
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from simcse.model.dropout import Noise, apply_mask, keep_mask, keep_scale
+from simcse.model.dropout import DropoutRng, apply_mask, keep_mask, keep_scale
 
 PACKED = "simcse_packed"
 # Lengths are rounded up to a multiple of it, in the attention only; softmax over rows of bf16 that
@@ -47,8 +47,8 @@ class Layout:
         places: (T,) the place of each token.
         empty: (P - T,) the places without a token.
         biases: for each block (b, 1, 1, L), added to the scores: -inf where a place is not seen.
-        noise: what dropout draws from.
-        keys: for each block (b, L), the tokens' keys of that noise; none while not training.
+        dropout_rng: what dropout draws from.
+        keys: for each block (b, L), the tokens' keys of that dropout_rng; none while not training.
     """
 
     blocks: tuple[tuple[int, int], ...]
@@ -56,7 +56,7 @@ class Layout:
     places: Tensor
     empty: Tensor
     biases: tuple[Tensor, ...]
-    noise: Noise
+    dropout_rng: DropoutRng
     keys: tuple[Tensor, ...]
     _by_head: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ def lay_out(
     lengths: Sequence[int],
     device: torch.device,
     *,
-    noise: Noise | None = None,
+    dropout_rng: DropoutRng | None = None,
     keys: Tensor | None = None,
 ) -> Layout:
     """Plan the blocks for sentences of ascending ``lengths``, packed one after another.
@@ -125,11 +125,11 @@ def lay_out(
     Args:
         lengths: tokens of each sentence.
         device: where the tokens are.
-        noise: what dropout draws from.
+        dropout_rng: what dropout draws from.
         keys: (T,) the tokens' keys of it.
     """
     if len(lengths) == 1 and keys is None:
-        return _stay(lengths[0], device, noise or Noise())
+        return _stay(lengths[0], device, dropout_rng or DropoutRng())
     counts = Counter(-(-length // STEP) * STEP for length in lengths)
     blocks = tuple((rounded_up(count, BLOCK_SIZES), size) for size, count in counts.items())
     held: list[int] = []  # tokens of each sentence, empty ones among them
@@ -151,18 +151,18 @@ def lay_out(
         places=holds.nonzero().squeeze(1).to(device),
         empty=(~holds).nonzero().squeeze(1).to(device),
         biases=tuple(piece.view(-1, 1, 1, size) for piece, (_, size) in _pieces(bias, blocks)),
-        noise=noise or Noise(),
+        dropout_rng=dropout_rng or DropoutRng(),
         keys=()
         if keys is None
         else tuple(piece.view(block) for piece, block in _pieces(keys[tokens], blocks)),
     )
 
 
-def _stay(length: int, device: torch.device, noise: Noise) -> Layout:
+def _stay(length: int, device: torch.device, dropout_rng: DropoutRng) -> Layout:
     """Leave one sentence where it is."""
     tokens = torch.arange(length, device=device)
     all_seen = torch.zeros(1, 1, 1, length, device=device)
-    return Layout(((1, length),), tokens, tokens, tokens[:0], (all_seen,), noise, ())
+    return Layout(((1, length),), tokens, tokens, tokens[:0], (all_seen,), dropout_rng, ())
 
 
 def _taken(placed: Tensor, source: Tensor, count: int) -> Tensor:
@@ -272,7 +272,7 @@ class _Attention(torch.autograd.Function):
         scaling: float,
         rate: float,
     ) -> Tensor:
-        site = layout.noise.next_site() if rate > 0 else 0
+        site = layout.dropout_rng.next_site() if rate > 0 else 0
         heads = query.shape[1]
         spots = [layout.place(x) for x in (query, key, value)]
         spots[0].mul_(scaling)

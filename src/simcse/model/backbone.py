@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from simcse.errors import UsageError
 from simcse.model import attention, layers
-from simcse.model.dropout import Noise, replace_dropout
+from simcse.model.dropout import DropoutRng, replace_dropout
 from simcse.model.linear import Linear, replace_linear
 from simcse.model.precision import Chosen
 from simcse.text import TokenBatch, pack
@@ -27,13 +27,13 @@ class Backbone(nn.Module):
         model: the Hugging Face model.
         packed: whether sentences run in one row without padding; otherwise padded.
         direct: whether it encodes by `layers`, past transformers' modules.
-        noise: what the dropouts draw from while training.
+        dropout_rng: what the dropouts draw from while training.
     """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - HF has no common type
         super().__init__()
         self.model = model
-        self.noise = Noise()
+        self.dropout_rng = DropoutRng()
         self._padded_attention: str = model.config._attn_implementation
         attention.register()
         replace_linear(model)
@@ -78,8 +78,8 @@ class Backbone(nn.Module):
         return self.model
 
     def set_dropout(self, rate: float | None = None) -> None:
-        """Let all dropouts draw from `noise`, each at its own rate unless one is given."""
-        replace_dropout(self.model, self.noise, rate)
+        """Let all dropouts draw from `dropout_rng`, each at its own rate unless one is given."""
+        replace_dropout(self.model, self.dropout_rng, rate)
 
     def keep_layers(self, count: int) -> None:
         """Drop all layers above the first ``count``.
@@ -126,9 +126,9 @@ class Backbone(nn.Module):
         filler = attention.rounded_up(count, sizes) - count  # tokens nobody attends to
         keys = self._token_keys(batch)
         if keys is not None:
-            self.noise.rows = nn.functional.pad(keys, (0, filler)).unsqueeze(0)
+            self.dropout_rng.rows = nn.functional.pad(keys, (0, filler)).unsqueeze(0)
         device = batch.input_ids.device
-        layout = attention.lay_out(batch.lengths, device, noise=self.noise, keys=keys)
+        layout = attention.lay_out(batch.lengths, device, dropout_rng=self.dropout_rng, keys=keys)
         positions = batch.positions + _first_position(self.model)  # (T,)
         ids, positions = (nn.functional.pad(x, (0, filler)) for x in (batch.input_ids, positions))
         if self.direct and self._encodes():
@@ -156,7 +156,7 @@ class Backbone(nn.Module):
         mask = torch.arange(batch.lengths[-1], device=lengths.device) < lengths[:, None]  # (B, L)
         keys = self._token_keys(batch)
         if keys is not None:
-            self.noise.rows = _padded(keys, mask)
+            self.dropout_rng.rows = _padded(keys, mask)
         inputs = {
             "input_ids": _padded(batch.input_ids, mask, self.model.config.pad_token_id or 0),
             "attention_mask": mask.long(),
@@ -164,10 +164,10 @@ class Backbone(nn.Module):
         return [states[mask] for states in self._run(self._padded_attention, inputs, layers)]
 
     def _token_keys(self, batch: TokenBatch) -> Tensor | None:
-        """Begin a pass of the noise: (T,) keys of the tokens; ``None`` while not training."""
+        """Begin a pass of the dropout_rng: (T,) keys of the tokens; ``None`` while not training."""
         if not self.training:
             return None
-        return self.noise.begin(batch.sentences, batch.positions)
+        return self.dropout_rng.begin(batch.sentences, batch.positions)
 
     def _run(
         self, implementation: str, inputs: Mapping[str, Any], layers: Sequence[int]

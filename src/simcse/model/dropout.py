@@ -23,14 +23,14 @@ _ROUNDS = (
 )
 
 
-class Noise:
+class DropoutRng:
     """The random numbers of a backbone's dropouts.
 
     A *site* is one dropout of the architecture. Sites are counted in the order of the forward
     pass, so two passes with one key and the same sentences meet the same masks.
 
     Attributes:
-        key: names the masks, see `noise_key`; with ``None`` each pass draws one from torch's
+        key: names the masks, see `dropout_key`; with ``None`` each pass draws one from torch's
             default generator.
         rows: (A, L) keys of the tokens as the pass lays them out, one row or padded.
     """
@@ -75,7 +75,7 @@ def draw(keys: Tensor, number: int, below: int) -> Tensor:
     return ((_hash(keys + counter) & ((1 << 38) - 1)) * below) >> 38
 
 
-def noise_key(seed: int, step: int, part: int = 0) -> int:
+def dropout_key(seed: int, step: int, part: int = 0) -> int:
     """Name the masks of one part of a training step; ``part`` tells several passes apart."""
     words = torch.tensor([seed, step, part]) + 1
     key = torch.zeros((), dtype=torch.int64)
@@ -112,13 +112,13 @@ def apply_mask(values: Tensor, keep: Tensor) -> Tensor:
     return (values.view(integers) & keep.to(integers)).view(values.dtype)
 
 
-def dropout(values: Tensor, rate: float, noise: Noise) -> Tensor:
+def dropout(values: Tensor, rate: float, dropout_rng: DropoutRng) -> Tensor:
     """Zero elements of (A, ..., L, D) with probability ``rate`` and scale the rest up."""
     if round(rate * _STEPS) == 0:
         return values
     if round(rate * _STEPS) == _STEPS:
         return values * 0.0
-    keep = noise.keep(values.shape, rate)
+    keep = dropout_rng.keep(values.shape, rate)
     dropped: Tensor = _Dropped.apply(values, keep, keep_scale(rate))  # type: ignore[no-untyped-call]
     return dropped
 
@@ -141,27 +141,27 @@ class _Dropped(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout` on the backbone's `Noise`; active while training."""
+    """`nn.Dropout` on the backbone's `DropoutRng`; active while training."""
 
-    def __init__(self, rate: float, noise: Noise) -> None:
+    def __init__(self, rate: float, dropout_rng: DropoutRng) -> None:
         super().__init__()
         self.p = rate  # Hugging Face attention modules read `.dropout.p`
-        self.noise = noise
+        self.dropout_rng = dropout_rng
 
     def forward(self, values: Tensor) -> Tensor:
         """Drop elements of ``values`` (A, ..., L, D) while training."""
-        return dropout(values, self.p, self.noise) if self.training and self.p > 0 else values
+        return dropout(values, self.p, self.dropout_rng) if self.training and self.p > 0 else values
 
 
-def replace_dropout(module: nn.Module, noise: Noise, rate: float | None = None) -> None:
+def replace_dropout(module: nn.Module, dropout_rng: DropoutRng, rate: float | None = None) -> None:
     """Replace every dropout below ``module`` by ours, keeping its rate unless one is given."""
     for name, child in module.named_children():
         if isinstance(child, (nn.Dropout, Dropout)):
-            setattr(module, name, Dropout(child.p if rate is None else rate, noise))
+            setattr(module, name, Dropout(child.p if rate is None else rate, dropout_rng))
         else:
             if rate is not None and isinstance(getattr(child, "attention_dropout", None), float):
                 child.attention_dropout = rate  # type: ignore[assignment] # ModernBERT has a number
-            replace_dropout(child, noise, rate)
+            replace_dropout(child, dropout_rng, rate)
 
 
 def _hash(state: Tensor) -> Tensor:

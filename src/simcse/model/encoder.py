@@ -184,7 +184,7 @@ class SentenceEncoder(nn.Module):
 
     def with_max_length(self, limit: int) -> "SentenceEncoder":
         """Return this encoder, its weights shared, with another length limit."""
-        tokenizer = Tokenizer(self.tokenizer.inner, max_length=limit)
+        tokenizer = Tokenizer(self.tokenizer.hf_tokenizer, max_length=limit)
         return self._but(settings=replace(self.settings, max_length=limit), tokenizer=tokenizer)
 
     @torch.inference_mode()
@@ -194,7 +194,7 @@ class SentenceEncoder(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Embed a batch: (B, D) float32 in the caller's order, before all that `refine` does."""
-        return batch.restore(self.embed(batch))
+        return batch.unsort(self.embed(batch))
 
     def embed(self, batch: TokenBatch) -> Tensor:
         """Embed a batch: (B, D) float32 in the batch's own order, before `refine`."""
@@ -277,7 +277,7 @@ class SentenceEncoder(nn.Module):
             ResourceError: int8, and the processor has no instructions for it.
         """
         if precision == "int8":
-            frame = self.tokenizer.inner("")["input_ids"]
+            frame = self.tokenizer.hf_tokenizer("")["input_ids"]
             vocabulary = int(self.backbone.model.config.vocab_size)
             quantize(self.backbone, random_sentences(frame, vocabulary))
         else:

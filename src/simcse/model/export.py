@@ -121,7 +121,7 @@ def export_model(
             shared = {"core": _openvino_core()} if to == "openvino" else {}
             encode = export_loaders.in_batches(code(str(new), **options, **shared))
             found = compare(
-                lambda texts: encoder.encode(texts, truncation="cut"), encode, sentences
+                lambda texts: encoder.encode(texts, truncation="truncate"), encode, sentences
             )
         if not found.reaches(floor):
             raise ArtifactError(
@@ -212,7 +212,7 @@ def _write_transformers(encoder: SentenceEncoder, folder: Path, dtype: Dtype) ->
         all_layers=False,
         further=pooler,
     )
-    huggingface.write_tokenizer(encoder.tokenizer.inner, folder)
+    huggingface.write_tokenizer(encoder.tokenizer.hf_tokenizer, folder)
     if encoder.token_weights is not None:
         write_safetensors(folder / "token_weights.safetensors", encoder.token_weights.state_dict())
 
@@ -247,7 +247,7 @@ def _write_openvino(encoder: SentenceEncoder, folder: Path, dtype: Dtype) -> Non
 
 @functools.cache
 def _openvino_core() -> Any:  # noqa: ANN401 - openvino has no types
-    """Return the one core of this process, for the reason that `export_loaders.load_openvino` gives.
+    """Return the one core of this process; `export_loaders.load_openvino` gives the reason.
 
     The processor plugin of each core has a signal stack of its own (`SigAltStackSetup`, since
     https://github.com/openvinotoolkit/openvino/pull/11894) and puts back its predecessor's, there
@@ -302,7 +302,7 @@ def _write_padding_tokenizer(encoder: SentenceEncoder, folder: Path) -> None:
     Raises:
         UsageError: the tokenizer is not one of the library tokenizers.
     """
-    inner = encoder.tokenizer.inner
+    inner = encoder.tokenizer.hf_tokenizer
     backend = getattr(inner, "backend_tokenizer", None)
     if backend is None:
         raise UsageError(f"{type(inner).__name__} has no tokenizer.json, which this export needs")

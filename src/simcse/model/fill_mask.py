@@ -61,7 +61,7 @@ class _Predictor:
     def __init__(self, backbone: Backbone, head: MlmHead, tokenizer: Tokenizer) -> None:
         self.backbone, self.head, self.tokenizer = backbone, head, tokenizer
         self.table = backbone.model.get_input_embeddings().weight  # (V, E)
-        self.spelled, words = _words(tokenizer.inner)
+        self.spelled, words = _words(tokenizer.hf_tokenizer)
         self.no_word = torch.ones(len(self.table), dtype=torch.bool)
         self.no_word[words] = False
         self.ids: dict[str, list[int]] = {}
@@ -75,17 +75,18 @@ class _Predictor:
         """Predict words; see `word_predictor`."""
         if not texts:
             return []
-        mask = self.tokenizer.inner.mask_token
+        mask = self.tokenizer.hf_tokenizer.mask_token
         joined = [mask.join(part.replace(mask, "") for part in text[::2]) for text in texts]
         rows = self.tokenizer.ids(joined)
         draws = [random.random(len(text) // 2) for text in texts]
         found: list[list[str]] = [[] for _ in texts]
         for numbers in batches_by_tokens([len(row) for row in rows], BATCH_TOKENS):
             batch = pack([rows[i] for i in numbers])
-            masked = batch.input_ids == self.tokenizer.inner.mask_token_id  # (T,)
-            order = [numbers[i] for i in batch.order.tolist()]
+            masked = batch.input_ids == self.tokenizer.hf_tokenizer.mask_token_id  # (T,)
+            order = [numbers[i] for i in batch.original_index.tolist()]
             counts = [
-                row.count(self.tokenizer.inner.mask_token_id) for row in (rows[i] for i in order)
+                row.count(self.tokenizer.hf_tokenizer.mask_token_id)
+                for row in (rows[i] for i in order)
             ]
             old = [w for i, n in zip(order, counts, strict=True) for w in list(texts[i][1::2])[:n]]
             chances = [c for i, n in zip(order, counts, strict=True) for c in draws[i][:n]]

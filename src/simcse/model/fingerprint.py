@@ -12,7 +12,7 @@ from simcse.io.fingerprint import ModelFingerprint
 from simcse.model.encoder import SentenceEncoder
 
 
-def fingerprint(encoder: SentenceEncoder) -> str:
+def fingerprint_sha256(encoder: SentenceEncoder) -> str:
     """Return the SHA-256 of an encoder's weights, pooling, head, truncation and tokenizer.
 
     Weights enter rounded to bf16, so a model has one fingerprint whether it runs in fp32 or in
@@ -20,7 +20,7 @@ def fingerprint(encoder: SentenceEncoder) -> str:
     and buffers that are computed from the configuration, do not count.
 
     Example:
-        >>> len(fingerprint(SentenceEncoder.load("mini")))
+        >>> len(fingerprint_sha256(SentenceEncoder.load("mini")))
         64
     """
     digest = hashlib.sha256()
@@ -33,9 +33,11 @@ def fingerprint(encoder: SentenceEncoder) -> str:
     return digest.hexdigest()
 
 
-def stamp(encoder: SentenceEncoder, name: str) -> ModelFingerprint:
-    """Return the stamp of an encoder that was loaded as ``name``."""
-    return ModelFingerprint(name, fingerprint(encoder), encoder.dimensions, _settings(encoder))
+def model_fingerprint(encoder: SentenceEncoder, name: str) -> ModelFingerprint:
+    """Return the fingerprint of an encoder that was loaded as ``name``."""
+    return ModelFingerprint(
+        name, fingerprint_sha256(encoder), encoder.dimensions, _settings(encoder)
+    )
 
 
 def _settings(encoder: SentenceEncoder) -> dict[str, object]:
@@ -57,7 +59,7 @@ def tokenizer_state(encoder: SentenceEncoder) -> bytes:
 
     Those two are set anew by every call, so they say nothing of the model.
     """
-    inner = encoder.tokenizer.inner
+    inner = encoder.tokenizer.hf_tokenizer
     backend = getattr(inner, "backend_tokenizer", None)
     if backend is None:
         return json.dumps([type(inner).__name__, inner.get_vocab()], sort_keys=True).encode()

@@ -136,10 +136,10 @@ def write_model(parts: ModelParts, folder: Path, *, dtype: StoredDtype = "fp32")
             further=further,
             architecture=architecture,
         )
-        huggingface.write_tokenizer(parts.tokenizer.inner, new)
+        huggingface.write_tokenizer(parts.tokenizer.hf_tokenizer, new)
         layers = (parts.head, parts.postprocess, parts.token_weights)
         modules.write_modules(
-            new, parts.settings, parts.backbone, *layers, parts.tokenizer.inner, dtype=stored
+            new, parts.settings, parts.backbone, *layers, parts.tokenizer.hf_tokenizer, dtype=stored
         )
         if parts.settings.head == "train_only" and parts.head is not None:
             write_head(new / HEAD, parts.head, stored)
@@ -179,7 +179,7 @@ def _read_folder(
     if wanted != "none" and (layer is None or wanted != parts.settings.postprocess):
         raise UsageError(f"{name} has no post-processing {wanted!r} to apply")
     made = (parts.provenance, layer, parts.token_weights)
-    return _join(parts.backbone, parts.tokenizer.inner, changed, head, *made)
+    return _join(parts.backbone, parts.tokenizer.hf_tokenizer, changed, head, *made)
 
 
 def stored_head(folder: Path) -> dict[str, torch.Tensor] | None:

@@ -132,4 +132,4 @@ def mask_tokens(
     fate, word = draw(keys, 1, 10), draw(keys, 2, vocabulary)
     masked = torch.where(chosen & (fate < 8), mask_id, ids)
     masked = torch.where(chosen & (fate == 9), word, masked)
-    return TokenBatch(masked, batch.lengths, batch.order), chosen
+    return TokenBatch(masked, batch.lengths, batch.original_index), chosen

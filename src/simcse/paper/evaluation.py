@@ -99,7 +99,7 @@ def with_layer(
 ) -> SentenceEncoder:
     """Fit post-processing to an encoder's embeddings of a training file and put it on top."""
     texts = corpus_sentences(corpus, sentences)
-    layer = LAYERS[kind](encoder.without_postprocess().encode(texts, truncation="cut"))
+    layer = LAYERS[kind](encoder.without_postprocess().encode(texts, truncation="truncate"))
     return encoder.with_postprocess(kind.replace("-", "_"), layer)  # type: ignore[arg-type]
 
 
@@ -107,7 +107,7 @@ def measure_encoder(
     encoder: SentenceEncoder, plan: Plan, report: Report, search: Search | None = None
 ) -> dict[str, Any]:
     """Return the scores by measure, and under names of their own what figures draw."""
-    encode: Encode = partial(_uncut(encoder).encode, truncation="cut")
+    encode: Encode = partial(_uncut(encoder).encode, truncation="truncate")
     if search is not None:  # once for both, the scores and the nearest sentences
         sentences = chain(plan.sentences(), search.queries)
         encode = embed_once(encode, sentences, advance=partial(report, "encoding"))

@@ -211,10 +211,10 @@ def train_config(sentences: int, *, seed: int) -> TrainConfig:
 
 def validate_pairs(encoder: SentenceEncoder, pairs: tuple[Pair, ...]) -> Validation:
     """Look at the model: MRR of the held-out pairs chooses."""
-    found = measure(partial(encoder.encode, truncation="cut"), pairs)
+    found = measure(partial(encoder.encode, truncation="truncate"), pairs)
     return Validation(found.mrr, dict(found.numbers))
 
 
 def encoding(model: str | Path) -> Encode:
     """Load a model for its embeddings only; what is over its length limit is cut."""
-    return partial(SentenceEncoder.load(model).encode, truncation="cut")
+    return partial(SentenceEncoder.load(model).encode, truncation="truncate")

@@ -103,7 +103,7 @@ def _add_embedding_routes(app: FastAPI, service: Service) -> None:
         owned_by="simcse",
         dimensions=encoder.dimensions,
         max_tokens=encoder.tokenizer.max_length,
-        fingerprint=service.stamp.fingerprint,
+        fingerprint=service.fingerprint.sha256,
     )
 
     @app.get("/v1/models", response_model=schemas.ModelList, **told)

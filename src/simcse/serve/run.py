@@ -104,8 +104,8 @@ class _JsonLines(logging.Formatter):
         message = record.getMessage()
         if record.name != log.name:
             message = json.dumps({"event": message.partition("\n")[0]})
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return f'{{"time": "{stamp}", "level": "{record.levelname.lower()}", {message[1:]}'
+        fingerprint = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        return f'{{"time": "{fingerprint}", "level": "{record.levelname.lower()}", {message[1:]}'
 
 
 def _log_to_stderr() -> None:

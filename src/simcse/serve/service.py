@@ -16,7 +16,7 @@ from simcse.index.protocol import Commit, Hit, VectorIndex
 from simcse.io.files import clean_text
 from simcse.io.rows import Row
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.fingerprint import stamp
+from simcse.model.fingerprint import model_fingerprint
 from simcse.serve.batching import Batcher, Ids, Overloaded
 from simcse.serve.errors import ApiError, to_api_error
 from simcse.serve.metrics import Metrics
@@ -66,9 +66,9 @@ class Service:
         name: str,
     ) -> None:
         self.encoder, self.index, self.settings, self.name = encoder, index, settings, name
-        self.stamp = stamp(encoder, name)
+        self.fingerprint = model_fingerprint(encoder, name)
         if index is not None:
-            index.require_model(self.stamp)
+            index.require_model(self.fingerprint)
         self.created = int(time.time())
         self.metrics = Metrics()
         self.draining = False
@@ -89,7 +89,7 @@ class Service:
         self._searching = ThreadPoolExecutor(2, "search")
         self._writing = ThreadPoolExecutor(1, "writer")
         self._looked = 0.0
-        self.metrics.set("model_info", 1, model=name, fingerprint=self.stamp.fingerprint)
+        self.metrics.set("model_info", 1, model=name, fingerprint=self.fingerprint.sha256)
 
     def close(self) -> None:
         """Finish what is accepted, then stop all threads."""
@@ -234,7 +234,7 @@ class Service:
         try:
             with self._tokenizer:
                 before = tokenizer.truncated
-                rows = tokenizer.ids(texts, truncation="cut" if truncate else "error")
+                rows = tokenizer.ids(texts, truncation="truncate" if truncate else "error")
                 cut = tokenizer.truncated - before
         except DataError as error:
             raise ApiError(400, f"{param}: {error}", param=param, code="too_long") from error

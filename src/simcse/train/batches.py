@@ -85,13 +85,13 @@ class Batch:
             return [self.whole]
         return [[(way, part)] for way, batch in self.whole for part in batch.split(tokens)]
 
-    def restore(self, embedded: Tensor) -> dict[str, Tensor]:
+    def unsort(self, embedded: Tensor) -> dict[str, Tensor]:
         """Bring the embeddings of all pieces, one after another, to columns in the rows' order."""
         found: dict[str, Tensor] = {}
         parts = torch.split(embedded, [len(batch.lengths) for _, batch in self.whole])
         for (way, batch), part in zip(self.whole, parts, strict=True):
             sizes = [self.sizes[name] for name in way.columns]
-            found |= zip(way.columns, torch.split(batch.restore(part), sizes), strict=True)
+            found |= zip(way.columns, torch.split(batch.unsort(part), sizes), strict=True)
         return found
 
 
@@ -136,4 +136,4 @@ def tokenize(
 def _pack(way: Pass, tokens: dict[str, list[Ids]], numbers: dict[str, range]) -> TokenBatch:
     batch = pack([ids for name in way.columns for ids in tokens[name]])
     order = torch.tensor([number for name in way.columns for number in numbers[name]])
-    return replace(batch, order=order[batch.order]).to(way.encoder.device)
+    return replace(batch, original_index=order[batch.original_index]).to(way.encoder.device)

@@ -101,11 +101,11 @@ def glance(examples: Sequence[Example]) -> Validate:
 
 def _geometry(encoder: SentenceEncoder, rows: Sequence[Example]) -> Metrics:
     """Measure the sentences of rows; without positives there is no alignment."""
-    anchors = encoder.encode([row.anchor for row in rows], truncation="cut")  # (N, D)
+    anchors = encoder.encode([row.anchor for row in rows], truncation="truncate")  # (N, D)
     measured: Metrics = {"uniformity": uniformity(anchors), "mean_cosine": mean_cosine(anchors)}
     paired = [(i, row.positive) for i, row in enumerate(rows) if row.positive is not None]
     if paired:
         places, positives = zip(*paired, strict=True)
-        others = encoder.encode(positives, truncation="cut")
+        others = encoder.encode(positives, truncation="truncate")
         measured = {"alignment": alignment(anchors[list(places)], others), **measured}
     return measured

@@ -20,7 +20,7 @@ from simcse.loss import (
     duplicate_mask,
     spread_penalty,
 )
-from simcse.model.dropout import noise_key
+from simcse.model.dropout import dropout_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
 from simcse.text import TokenBatch, Tokenizer
@@ -90,8 +90,10 @@ class Objective(nn.Module):
         self.second = second
         self.classifier = classifier
         self.queue = queue
-        self.tokenizer = Tokenizer(encoder.tokenizer.inner, max_length=encoder.tokenizer.max_length)
-        if mlm_head is not None and encoder.tokenizer.inner.mask_token_id is None:
+        self.tokenizer = Tokenizer(
+            encoder.tokenizer.hf_tokenizer, max_length=encoder.tokenizer.max_length
+        )
+        if mlm_head is not None and encoder.tokenizer.hf_tokenizer.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
         self._check_matryoshka()
 
@@ -117,14 +119,14 @@ class Objective(nn.Module):
         """
         contrastive = mlm = torch.zeros((), device=self.encoder.device)
         if self.config.contrastive_weight > 0:
-            with self._noise(noise_key(self.seed, step)):
+            with self._dropout_keys(dropout_key(self.seed, step)):
                 if self.classifier is None:
                     contrastive = self.contrastive_term(rows, collect)
                 else:
                     contrastive = self.classifier_term(rows, self.classifier, collect)
         if self.mlm_head is not None:
-            key = noise_key(self.seed, step, 1)
-            with self._noise(key):
+            key = dropout_key(self.seed, step, 1)
+            with self._dropout_keys(key):
                 mlm = self.mlm_term(rows, self.mlm_head, key=key, collect=collect)
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
         return LossParts(total, contrastive, mlm)
@@ -132,10 +134,10 @@ class Objective(nn.Module):
     @torch.no_grad()
     def measure(self, rows: Sequence[Example], step: int) -> float:
         """Compute the contrastive loss of rows, as `backward` would, without a gradient."""
-        with self._noise(noise_key(self.seed, step)):
+        with self._dropout_keys(dropout_key(self.seed, step)):
             batch = self._tokenize(rows)
             embedded = torch.cat([embed(piece) for piece in batch.pieces(self.micro_batch_tokens)])
-        return float(self._loss(batch.restore(embedded), rows))
+        return float(self._loss(batch.unsort(embedded), rows))
 
     def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
         """Encode this process's anchors, positives and hard negatives and compare with all.
@@ -186,7 +188,7 @@ class Objective(nn.Module):
         return backward_in_pieces(
             embed,
             batch.pieces(self.micro_batch_tokens),
-            lambda embedded: loss(batch.restore(embedded)),
+            lambda embedded: loss(batch.unsort(embedded)),
             weight=self.config.contrastive_weight,
             collect=collect,
         )
@@ -219,19 +221,19 @@ class Objective(nn.Module):
 
         As the masks it is a function of seed and step.
         """
-        rates, key = self.config.dropout_sampling, self.encoder.backbone.noise.key
+        rates, key = self.config.dropout_sampling, self.encoder.backbone.dropout_rng.key
         return None if rates is None else random.Random(f"{key} {number}").choice(rates)
 
     @contextlib.contextmanager
-    def _noise(self, key: int) -> Iterator[None]:
+    def _dropout_keys(self, key: int) -> Iterator[None]:
         """Let all encoders draw the dropout masks that ``key`` names."""
         for encoder in self.encoders:
-            encoder.backbone.noise.key = key
+            encoder.backbone.dropout_rng.key = key
         try:
             yield
         finally:
             for encoder in self.encoders:
-                encoder.backbone.noise.key = None
+                encoder.backbone.dropout_rng.key = None
 
     def _tokenize(self, rows: Sequence[Example]) -> Batch:
         change = self._repeated if self.config.repetition else None
@@ -242,8 +244,8 @@ class Objective(nn.Module):
         repeated = repeat_tokens(
             ids,
             self.config.repetition,
-            keep=self.tokenizer.inner.all_special_ids,
-            seed=(self.encoder.backbone.noise.key or 0) + number,
+            keep=self.tokenizer.hf_tokenizer.all_special_ids,
+            seed=(self.encoder.backbone.dropout_rng.key or 0) + number,
         )
         return repeated if len(repeated) <= self.tokenizer.max_length else ids
 
@@ -333,16 +335,18 @@ class Objective(nn.Module):
     @torch.no_grad()
     def measure_mlm(self, rows: Sequence[Example], head: MlmHead, step: int) -> tuple[float, int]:
         """Sum the cross-entropy of the tokens that step ``step`` masks, and count them."""
-        pieces = self._mask(rows, noise_key(self.seed, step, 1))
+        pieces = self._mask(rows, dropout_key(self.seed, step, 1))
         loss = sum(float(self._guess(piece, head)) for piece in pieces)
         return loss, sum(int(piece.chosen.sum()) for piece in pieces)
 
     def _mask(self, rows: Sequence[Example], key: int) -> list[_Masked]:
         """Tokenize and mask this process's anchors, in pieces to encode."""
-        tokenizer = self.tokenizer.inner
+        tokenizer = self.tokenizer.hf_tokenizer
         batch = self.tokenizer([row.anchor for row in self.processes.share(rows)])
         batch = batch.to(self.encoder.device)
-        batch = replace(batch, order=batch.order + len(self.processes.before(rows)))
+        batch = replace(
+            batch, original_index=batch.original_index + len(self.processes.before(rows))
+        )
         masked, chosen = mask_tokens(
             batch,
             rate=self.config.mlm_rate,

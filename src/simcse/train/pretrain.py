@@ -89,8 +89,9 @@ def _make_start(
     with lock_folder(output):
         encoder = new_model(shape, (row.anchor for row in rows), seed=config.seed)
         encoder.save(output / START)
+    tokens = len(encoder.tokenizer.hf_tokenizer)
     text = (
-        f"new model: {len(encoder.tokenizer.inner):,} tokens, {shape.layers} layers of width "
+        f"new model: {tokens:,} tokens, {shape.layers} layers of width "
         f"{shape.width}, {sum(p.numel() for p in encoder.parameters()):,} weights"
     )
     observe({"event": "note", "text": text})

@@ -43,7 +43,7 @@ class MomentumQueue(nn.Module):
             return self.embeddings[:0]
         batch = self.encoder.tokenizer(texts).to(self.encoder.device)
         way = Pass(("anchors",), self.encoder, dropout=False)
-        return batch.restore(
+        return batch.unsort(
             torch.cat([way.embed(part) for part in batch.split(micro_batch_tokens)])
         )
 

@@ -22,7 +22,7 @@ class ModelConfig:
         normalize: whether embeddings are scaled to unit length.
         layers: keep only so many of the backbone's first layers.
         dropout: rate of every dropout in the backbone.
-        num_encoders: encoders: with two, positives and hard negatives pass through a second one that
+        num_encoders: with 2, positives and hard negatives pass through a second encoder that
             starts from the same weights and is dropped after training.
     """
 

@@ -99,7 +99,7 @@ def _measure(
     from simcse.evaluate.isotropy import measure_isotropy
 
     encoder = load_encoder(name, **loading)
-    vectors = encoder.encode(sentences, truncation="cut", progress=True)
+    vectors = encoder.encode(sentences, truncation="truncate", progress=True)
     return measure_isotropy(vectors, temperature=temperature)
 
 

@@ -159,17 +159,17 @@ def _measure_model(
 ) -> "ModelEvaluation":
     from simcse.evaluate.measure import measure_model
     from simcse.io.embedding_cache import EmbeddingCache
-    from simcse.model.fingerprint import fingerprint
+    from simcse.model.fingerprint import fingerprint_sha256
 
     encoder = load_encoder(name, **loading)
     encoder.check_size(dimensions)
     bare = encoder.without_postprocess()
-    base = fingerprint(bare)
+    base = fingerprint_sha256(bare)
     # The fingerprint is that of the model, in whatever precision; its embeddings are not.
     with _progress(name) as report:
         found = measure_model(
             name,
-            partial(bare.encode, truncation="cut"),  # what was cut is told below, once
+            partial(bare.encode, truncation="truncate"),  # what was cut is told below, once
             plan,
             refine=lambda vectors: encoder.cut(encoder.refine(vectors), dimensions),
             cache=EmbeddingCache(f"{base}-{bare.backbone.precision}") if cache else None,
