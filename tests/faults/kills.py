@@ -18,13 +18,14 @@ import time
 import traceback
 from pathlib import Path
 
-import scipy.stats  # noqa: F401 - what a run would import is imported before the forks
+import scipy.stats  # noqa: F401 - imported before the forks, because a run would import it
 import torch
 import torch.utils.tensorboard  # noqa: F401
 
+import simcse.report.runs  # noqa: F401
 from simcse.config import build, parse_overrides
 from simcse.model.encoder import SentenceEncoder
-from simcse.train.run import train_run
+from simcse.train.run import train
 from simcse.train.settings import TrainConfig
 
 SETTINGS = (
@@ -51,7 +52,7 @@ class Runs:
         if child:
             return child
         try:
-            train_run(self.model, [self.text], folder, self.config, resume=resume)
+            train(self.text, model=self.model, output=folder, config=self.config, resume=resume)
             os._exit(0)
         except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
             traceback.print_exc()

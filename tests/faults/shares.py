@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard  # noqa: F401 - a run would import it after the fork
 
+import simcse.report.runs  # noqa: F401 - the same
 from simcse.config import build, parse_overrides
 from simcse.errors import SimcseError
 from simcse.io.checkpoints import write_safetensors
@@ -29,7 +30,7 @@ from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer
 from simcse.train.processes import join_processes
 from simcse.train.queue import MomentumQueue
-from simcse.train.run import train_run
+from simcse.train.run import train
 from simcse.train.settings import TrainConfig
 
 WORDS = ["man", "woman", "dog", "cat", "guitar", "run", "eat", "play"]
@@ -57,7 +58,7 @@ FIXED = LossConfig(fixed_mask=True, similarity="dot", temperature=1.0)
 WHOLE = 10**6  # tokens
 SETTINGS = (
     *("optim.batch_size=8", "optim.max_steps=12", "eval.dev=none", "eval.every=4"),
-    *("train.checkpoint_every=2", "train.timeout=60", "train.threads=1", "precision=fp32"),
+    *("train.checkpoint_every=2", "train.timeout=300", "train.threads=1", "precision=fp32"),
 )
 
 
@@ -154,7 +155,9 @@ def gradients(model, text, folder):
 
 def start(model, text, output, *, resume=False, extra=()):
     config = build(TrainConfig, parse_overrides((*SETTINGS, *extra)))
-    return fork(2, lambda rank: train_run(model, [text], output, config, resume=resume))
+    return fork(
+        2, lambda rank: train(text, model=model, output=output, config=config, resume=resume)
+    )
 
 
 def published(output):

@@ -11,11 +11,12 @@ from simcse.io.examples import Example
 from simcse.loss import LossConfig
 from simcse.model.pooling import pool
 from simcse.model.settings import ModelSettings
-from simcse.train.loop import Stepper
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig
 from simcse.train.queue import MomentumQueue, text_keys
 from simcse.train.settings import ModelConfig, TrainConfig
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import TrainingData
 
 FIRST = [Example("the man is eating"), Example("a dog runs"), Example("two cats")]
 SECOND = [Example("a dog runs"), Example("she plays", "the man is eating", ("a cat",))]
@@ -101,8 +102,9 @@ def test_the_copy_follows_the_encoder_in_fp32(make_encoder, precision):
         loss=LossConfig(queue=4, momentum=0.9),
         optim=OptimConfig(lr=1e-3, batch_size=2, weight_decay=0.1),
     )
-    stepper = Stepper(encoder, config, 10, None)
-    queue, optimizer = stepper.objective.queue, stepper.optimizer
+    trainer = Trainer(encoder, TrainingData(FIRST), config)
+    trainer.setup()
+    queue, optimizer = trainer.objective.queue, trainer.optimizer
     masters = dict(zip(optimizer.weights, optimizer.masters, strict=True))
 
     def fp32(module):
@@ -110,7 +112,7 @@ def test_the_copy_follows_the_encoder_in_fp32(make_encoder, precision):
 
     expected = fp32(encoder)
     for step in range(1, 4):
-        stepper.update(step, FIRST)
+        trainer.training_step(step, FIRST)
         expected = [0.9 * old + 0.1 * new for old, new in zip(expected, fp32(encoder), strict=True)]
     for held, wanted in zip(fp32(queue.encoder), expected, strict=True):
         torch.testing.assert_close(held, wanted, rtol=1e-6, atol=1e-7)

@@ -15,14 +15,15 @@ from simcse.bench.race import System
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
 from simcse.model.names import locate
-from simcse.train.loop import Stepper
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import TrainConfig
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import TrainingData
 
 Row = Sequence[str]  # a sentence; or anchor, positive and any number of hard negatives
 TEMPERATURE = LossConfig().temperature
 RATE = OptimConfig().lr
-STEPS = 10**6  # of the schedule: the learning rate stands still
+PLACEHOLDERS = (Example("a"), Example("b"))  # the race passes its own batches
 CONTESTANTS: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("simcse, auto", "ours", {"precision": "auto"}),
     ("2021 code's step, fp32", "reference", {}),
@@ -77,25 +78,25 @@ def steps(
 def ours(
     model: str, *, max_length: int, dropout: float | None, precision: str, lr: float = RATE
 ) -> TrainingRun:
-    """Train by the step of `simcse.train.loop.fit`."""
+    """Train by the step of `simcse.train.trainer.Trainer`."""
     settings = config.build(
         TrainConfig,
         {
             "precision": precision,
             "model": {"dropout": dropout},
             "loss": {"mask_duplicates": False},  # as the peers
-            "optim": {"lr": lr},
+            "optim": {"lr": lr, "schedule": "constant"},
         },
     )
     encoder = mean_encoder(model, max_length)
-    stepper, numbers = Stepper(encoder, settings, STEPS, None), itertools.count(1)
+    trainer, numbers = Trainer(encoder, TrainingData(PLACEHOLDERS), settings), itertools.count(1)
+    trainer.setup()
 
     def update(rows: Sequence[Row]) -> float:
         examples = [
             Example(row[0], row[1] if len(row) > 1 else None, tuple(row[2:])) for row in rows
         ]
-        loss: float = stepper.update(next(numbers), examples)["loss"]
-        return loss
+        return trainer.training_step(next(numbers), examples).loss
 
     return TrainingRun(update, lambda texts: encoder.encode(texts, truncation="truncate"))
 

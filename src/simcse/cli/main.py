@@ -9,7 +9,7 @@ from typing import TextIO
 import click
 
 from simcse import __version__
-from simcse.cli.adapt import adapt
+from simcse.cli.adapt import adapt_command
 from simcse.cli.average import average
 from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
@@ -24,11 +24,11 @@ from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
-from simcse.cli.pretrain import pretrain
+from simcse.cli.pretrain import pretrain_command
 from simcse.cli.quickstart import quickstart
-from simcse.cli.reproduce import reproduce
+from simcse.cli.reproduce import reproduce_command
 from simcse.cli.serve import serve
-from simcse.cli.train import train
+from simcse.cli.train import train_command
 from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
 
@@ -50,12 +50,12 @@ def cli() -> None:
 COMMANDS = (
     *(
         quickstart,
-        train,
-        adapt,
-        pretrain,
+        train_command,
+        adapt_command,
+        pretrain_command,
         average,
         weigh,
-        reproduce,
+        reproduce_command,
         evaluate,
         compare,
         postprocess,

@@ -23,10 +23,10 @@ model_option = click.option(
 )
 
 run_folder_option = click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="The run folder."
+    "--output", required=True, type=click.Path(path_type=Path), help="Run folder to write."
 )
 resume_option = click.option(
-    "--resume", is_flag=True, help="Go on from the run folder's last checkpoint."
+    "--resume", is_flag=True, help="Continue from the last checkpoint of the run folder."
 )
 
 

@@ -1,9 +1,8 @@
 """``simcse quickstart``: the first five minutes."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +10,7 @@ from simcse.cli.options import model_option
 
 if TYPE_CHECKING:
     from simcse.quickstart.outcome import Outcome
+    from simcse.train.events import Event
 
 WIDTH = 96  # of the answers
 
@@ -56,7 +56,7 @@ def quickstart(model: str, output: Path, sentences: int, seed: int) -> None:
     from simcse.quickstart.run import quickstart as run
 
     with ExitStack() as shown:
-        outcome = run(output, model=model, sentences=sentences, seed=seed, observe=_Display(shown))
+        outcome = run(output, model=model, sentences=sentences, seed=seed, callback=_Display(shown))
     show(outcome.table(), "table")
     click.echo("\n".join(["", *outcome.conclusions(), "", *_answers(outcome)]))
     click.echo(f"{outcome.seconds:.0f} seconds in all. Open {output / 'report.html'}\n")
@@ -69,16 +69,18 @@ class _Display:
     def __init__(self, shown: ExitStack) -> None:
         self.shown = shown
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        from simcse.cli.progress import TrainProgress
+    def __call__(self, event: "Event") -> None:
+        from simcse.quickstart.run import StageStarted
+        from simcse.train.events import TrainingStarted
+        from simcse.train.progress import ProgressBar
 
-        if event["event"] == "stage":
+        if isinstance(event, StageStarted):
             self.shown.close()  # the bar, if it is there
-            click.secho(event["title"], err=True, bold=True)
-        elif event["event"] == "start":
-            self.progress = self.shown.enter_context(TrainProgress())
-        if event["event"] != "stage":
-            self.progress(event)
+            click.secho(event.title, err=True, bold=True)
+            return
+        if isinstance(event, TrainingStarted):
+            self.progress = self.shown.enter_context(ProgressBar())
+        self.progress(event)
 
 
 def _answers(outcome: "Outcome") -> list[str]:

@@ -13,10 +13,10 @@ from simcse.paper.grid import Grid, Row, row_config
 from simcse.paper.materials import Materials, MissingError, Prepared, find_corpus
 from simcse.paper.measures import families
 from simcse.paper.results import Recipe
-from simcse.train.loop import count_steps
+from simcse.train.order import count_steps
 from simcse.train.provenance import dev_files, flat, model_sha256
-from simcse.train.run import read_rows
 from simcse.train.settings import TrainConfig
+from simcse.train.training_data import read_rows
 
 LOOKS = 4  # of a run that is shorter than the paper's interval between two looks would allow
 

@@ -15,7 +15,7 @@ from simcse.quickstart.measure import (
 from simcse.quickstart.prose import Corpus
 from simcse.report.tables import Column, Table, Value
 from simcse.report.versions import versions
-from simcse.train.evaluator import Event, TrainReport
+from simcse.train.events import TrainResult
 from simcse.train.settings import TrainConfig
 
 COMMAND = "simcse quickstart"
@@ -30,7 +30,7 @@ class Outcome:
         corpus: what was trained on and held out.
         config: all training settings.
         training: steps, time, and the best step by the development part.
-        log: what training told, event by event.
+        log: events of the training, as lines of the log.
         start: the start model.
         best: the model in ``best/``: the start model where no step beat it.
         last: the model after the last step.
@@ -41,8 +41,8 @@ class Outcome:
     model: str
     corpus: Corpus
     config: TrainConfig
-    training: TrainReport
-    log: tuple[Event, ...]
+    training: TrainResult
+    log: tuple[dict[str, Any], ...]
     start: Measures
     best: Measures
     last: Measures

@@ -1,9 +1,10 @@
 """The quickstart: from the prose of this Python to a trained model, its measures and answers."""
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import tomli_w
 
@@ -21,10 +22,12 @@ from simcse.quickstart.measure import Hit, Measures, measure, search
 from simcse.quickstart.outcome import COMMAND, Outcome
 from simcse.quickstart.prose import Corpus, Pair, build_corpus, read_docstrings, read_topics
 from simcse.quickstart.report import quickstart_report
-from simcse.train.evaluator import Event, TrainReport
-from simcse.train.loop import count_steps, fit
+from simcse.train.events import Callback, Event, ModelReady, TrainResult
 from simcse.train.optim import OptimConfig
+from simcse.train.order import count_steps
 from simcse.train.settings import EvalConfig, TrainConfig
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import TrainingData
 from simcse.train.validation import Validation
 
 SENTENCES = 4096
@@ -34,13 +37,19 @@ QUESTIONS = (
     "What is a generator?",
 )
 ANSWERS = 3  # shown for each question
-LOOKS = 4  # at the development part, after the one before the first step
+EVALUATIONS = 4  # on the development part, after the one before the first step
 
 BEST, LAST, LOG, SETTINGS = "best", "last", "log.jsonl", "settings.toml"
 RESULTS, TEXTS, VECTORS, REPORT = "results.json", "sentences.txt", "embeddings.npy", "report.html"
 WRITTEN = {BEST, LAST, LOG, SETTINGS, RESULTS, TEXTS, VECTORS, REPORT}
 
-Observe = Callable[[Event], None]
+
+@dataclass(frozen=True)
+class StageStarted(Event):
+    """A stage of the quickstart begins."""
+
+    title: str
+    name: ClassVar[str] = "stage"
 
 
 def quickstart(
@@ -49,7 +58,7 @@ def quickstart(
     model: str = "mini",
     sentences: int = SENTENCES,
     seed: int = 0,
-    observe: Observe = lambda event: None,
+    callback: Callback = lambda event: None,
 ) -> Outcome:
     """Train unsupervised SimCSE on the prose of this Python; measure it, search with it, report.
 
@@ -60,8 +69,7 @@ def quickstart(
         model: the start model: a folder, a bundled name or a hub id.
         sentences: how many to train on and search in.
         seed: of the batch order, the dropout and the bootstrap.
-        observe: is told of each stage, as ``{"event": "stage", "title": ...}``, and of all that
-            `simcse.train.loop.fit` tells.
+        callback: receives a `StageStarted` for each stage, and the events of the training.
 
     Raises:
         UsageError: ``output`` holds something else.
@@ -75,7 +83,7 @@ def quickstart(
     """
     check_output(output)
     with atomic_folder(output) as folder:
-        return _Quickstart(folder, model, seed, observe).run(sentences)
+        return _Quickstart(folder, model, seed, callback).run(sentences)
 
 
 def check_output(output: Path) -> None:
@@ -102,10 +110,10 @@ def check_output(output: Path) -> None:
 class _Quickstart:
     """One run, stage by stage, into a folder that is published when it is complete."""
 
-    def __init__(self, folder: Path, model: str, seed: int, observe: Observe) -> None:
-        self.folder, self.model, self.seed, self.observe = folder, model, seed, observe
+    def __init__(self, folder: Path, model: str, seed: int, callback: Callback) -> None:
+        self.folder, self.model, self.seed, self.callback = folder, model, seed, callback
         self.started = time.perf_counter()
-        self.log: list[Event] = []
+        self.log: list[dict[str, Any]] = []
 
     def run(self, sentences: int) -> Outcome:
         """Go through the stages."""
@@ -140,13 +148,14 @@ class _Quickstart:
 
     def stage(self, title: str) -> None:
         """Announce the next stage."""
-        self.tell({"event": "stage", "title": title})
+        self.record(StageStarted(title))
 
-    def tell(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         """Log an event and pass it on."""
-        self.log.append(event)
-        append_log(self.folder / LOG, event)
-        self.observe(event)
+        if event.logged:
+            self.log.append(event.to_json())
+            append_log(self.folder / LOG, event.to_json())
+        self.callback(event)
 
     def write_inputs(self, corpus: Corpus, config: TrainConfig) -> None:
         """Write what goes into training."""
@@ -155,9 +164,11 @@ class _Quickstart:
         run = {"command": COMMAND, "model": self.model, "sentences": len(corpus.sentences)}
         write_text(self.folder / SETTINGS, tomli_w.dumps({**to_dict(config), "run": run}))
 
-    def train(self, corpus: Corpus, config: TrainConfig) -> TrainReport:
+    def train(self, corpus: Corpus, config: TrainConfig) -> TrainResult:
         """Train the start model; save the best by the development part, and the last."""
-        encoder = SentenceEncoder.load(self.model, precision="fp32")  # fit chooses how to run it
+        encoder = SentenceEncoder.load(
+            self.model, precision="fp32"
+        )  # the trainer chooses how to run it
         encoder.provenance = {
             "command": COMMAND,
             "start": Path(self.model).name,
@@ -165,19 +176,20 @@ class _Quickstart:
             "settings": to_dict(config),
         }
 
-        def keep(encoder: SentenceEncoder, best: bool) -> None:
-            encoder.provenance["step"] = self.log[-1]["step"]  # of the look just told
-            if best:
-                encoder.save(self.folder / BEST)
+        def save(event: Event) -> None:
+            if isinstance(event, ModelReady):
+                encoder.provenance["step"] = event.step
+                if event.best:
+                    encoder.save(self.folder / BEST)
 
-        examples = [Example(sentence.text) for sentence in corpus.sentences]
-        look = partial(validate_pairs, pairs=corpus.dev)
-        report = fit(encoder, examples, config, validate=look, observe=self.tell, keep=keep)
+        rows = [Example(sentence.text) for sentence in corpus.sentences]
+        data = TrainingData(rows, validate=partial(validate_pairs, pairs=corpus.dev))
+        result = Trainer(encoder, data, config, callbacks=[self.record, save]).fit()
         encoder.save(self.folder / LAST)
-        return report
+        return result
 
     def measure_trained(
-        self, pairs: tuple[Pair, ...], start: Measures, training: TrainReport
+        self, pairs: tuple[Pair, ...], start: Measures, training: TrainResult
     ) -> tuple[Measures, Measures]:
         """Measure the best and the last model, and no model twice."""
         last = measure(encoding(self.folder / LAST), pairs)
@@ -205,12 +217,12 @@ def train_config(sentences: int, *, seed: int) -> TrainConfig:
         DataError: there are too few sentences for one step.
     """
     optim = OptimConfig(lr=2e-5, batch_size=64, epochs=1)
-    every = max(1, count_steps(sentences, optim) // LOOKS)
+    every = max(1, count_steps(sentences, optim) // EVALUATIONS)
     return TrainConfig(seed=seed, optim=optim, eval=EvalConfig(every=every, dev="none"))
 
 
 def validate_pairs(encoder: SentenceEncoder, pairs: tuple[Pair, ...]) -> Validation:
-    """Look at the model: MRR of the held-out pairs chooses."""
+    """Evaluate the model: MRR of the held-out pairs is the score."""
     found = measure(partial(encoder.encode, truncation="truncate"), pairs)
     return Validation(found.mrr, dict(found.numbers))
 

@@ -1,4 +1,4 @@
-"""The training loop on a tiny encoder: what it learns, keeps, tells and refuses."""
+"""The trainer on a tiny encoder: what it learns, saves, reports and refuses."""
 
 import json
 import math
@@ -15,10 +15,12 @@ from simcse.io.sts import StsTask
 from simcse.loss import LossConfig
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
-from simcse.train.loop import fit
+from simcse.train.events import ModelReady, StepDone
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import EvalConfig, ModelConfig, TrainConfig
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import TrainingData
 from simcse.train.validation import Validation, sts_validation
 
 SENTENCES = ["the man is eating", "a dog runs", "she plays the guitar", "two cats", "a woman eats"]
@@ -61,26 +63,26 @@ def weights(module):
 
 
 class Record:
-    """What `fit` told and gave to be kept."""
+    """A callback that stores events, and the models that could be saved."""
 
     def __init__(self):
-        self.events, self.kept, self.dtypes = [], [], set()
+        self.events, self.saved, self.dtypes = [], [], set()
 
-    def observe(self, event):
-        self.events.append(event)
-
-    def keep(self, encoder, best):
-        self.kept.append((weights(encoder).clone(), best))
-        self.dtypes |= {p.dtype for p in encoder.parameters()}
+    def __call__(self, event):
+        if isinstance(event, ModelReady):
+            self.saved.append((weights(event.encoder).clone(), event.best))
+            self.dtypes |= {p.dtype for p in event.encoder.parameters()}
+        else:
+            self.events.append(event.to_json())
 
     def of(self, event, key):
         return [e[key] for e in self.events if e["event"] == event]
 
 
-def run(encoder, config, rows=ROWS, **options):
-    record = Record()
-    report = fit(encoder, rows, config, observe=record.observe, keep=record.keep, **options)
-    return report, record
+def run(encoder, config, rows=ROWS, *, validate=None, record=None, callbacks=()):
+    record = record or Record()
+    data = TrainingData(rows, validate)
+    return Trainer(encoder, data, config, callbacks=[record, *callbacks]).fit(), record
 
 
 def poison(monkeypatch, *, step, where):
@@ -147,12 +149,12 @@ def test_an_update_that_is_not_finite_is_not_applied(monkeypatch, tiny_encoder, 
     poison(monkeypatch, step=3, where=where)
     record = Record()
     with pytest.raises(NumericError, match="step 3: loss .* not applied") as error:
-        fit(tiny_encoder, ROWS, config, observe=record.observe, keep=record.keep)
+        run(tiny_encoder, config, record=record)
     assert error.value.exit_code == 6
     assert any(repr(sentence) in str(error.value) for sentence in SENTENCES)
     assert record.of("step", "step") == [1, 2]
     assert record.of("guard", "text") == [str(error.value)]
-    last_good, _ = record.kept[-1]  # the look after step 2
+    last_good, _ = record.saved[-1]  # the evaluation after step 2
     assert torch.equal(weights(tiny_encoder), last_good)
     assert not tiny_encoder.training
 
@@ -163,31 +165,31 @@ def test_an_update_that_is_not_finite_is_not_applied(monkeypatch, tiny_encoder, 
 
 def test_an_undefined_score_is_never_the_best(tiny_encoder):
     report, record = run(tiny_encoder, settings(every=1), validate=scripted(None, 1.0, None, 2.0))
-    assert [best for _, best in record.kept] == [False, True, False, True]
+    assert [best for _, best in record.saved] == [False, True, False, True]
     assert report.best_step == 3
 
     scores = (math.nan, None, -1.0, math.nan)
     report, record = run(tiny_encoder, settings(every=1), validate=scripted(*scores))
-    assert [best for _, best in record.kept] == [False, False, True, False]
+    assert [best for _, best in record.saved] == [False, False, True, False]
     assert report.best == {"stsb_dev": -1.0}
 
     report, record = run(tiny_encoder, settings(every=1), validate=scripted(*[None] * 4))
-    assert not any(best for _, best in record.kept)
+    assert not any(best for _, best in record.saved)
 
 
 def test_the_start_model_stays_the_best_if_training_hurts(tiny_encoder):
     start = weights(tiny_encoder)
     scores = (50.0, 49.0, 50.0, 48.0)  # an equal score is not a better one
     report, record = run(tiny_encoder, settings(every=1), validate=scripted(*scores))
-    assert [best for _, best in record.kept] == [True, False, False, False]
-    assert torch.equal(record.kept[0][0], start)
+    assert [best for _, best in record.saved] == [True, False, False, False]
+    assert torch.equal(record.saved[0][0], start)
     assert (report.best_step, report.best["stsb_dev"]) == (0, 50)
     assert report.last["stsb_dev"] == 48
     assert record.of("eval", "best") == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
-    ("scores", "patience", "looks"),
+    ("scores", "patience", "evaluated"),
     [
         ([1.0, 2.0, 1.5, 1.9, 3.0, 4.0], 2, [0, 2, 4, 6]),
         ([1.0, 0.5, 2.0, 1.0, 0.0, 4.0], 2, [0, 2, 4, 6, 8]),
@@ -196,19 +198,19 @@ def test_the_start_model_stays_the_best_if_training_hurts(tiny_encoder):
         ([None, None, 1.0, 2.0, 3.0, 4.0], 2, [0, 2, 4, 6, 8, 10]),
     ],
 )
-def test_patience_counts_evaluations_since_the_best(tiny_encoder, scores, patience, looks):
+def test_patience_counts_evaluations_since_the_best(tiny_encoder, scores, patience, evaluated):
     config = settings(steps=10, every=2, patience=patience)
     report, record = run(tiny_encoder, config, validate=scripted(*scores))
-    assert record.of("eval", "step") == looks
-    assert record.of("step", "step")[-1] == report.steps == looks[-1]
+    assert record.of("eval", "step") == evaluated
+    assert record.of("step", "step")[-1] == report.steps == evaluated[-1]
 
 
 @pytest.mark.parametrize(
-    ("steps", "every", "looks"),
+    ("steps", "every", "evaluated"),
     [(5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4]), (3, 1, [0, 1, 2, 3]), (3, 9, [0, 3])],
 )
-def test_the_model_is_looked_at_before_every_so_often_and_at_the_end(
-    tiny_encoder, steps, every, looks
+def test_the_model_is_evaluated_at_the_start_in_between_and_at_the_end(
+    tiny_encoder, steps, every, evaluated
 ):
     modes = []
 
@@ -217,22 +219,22 @@ def test_the_model_is_looked_at_before_every_so_often_and_at_the_end(
         return Validation(1.0, {})
 
     _, record = run(tiny_encoder, settings(steps=steps, every=every), validate=validate)
-    assert record.of("eval", "step") == looks
+    assert record.of("eval", "step") == evaluated
     assert not any(modes)
-    order = [(e["step"], e["event"]) for e in record.events[1:]]
+    order = [(e["step"], e["event"]) for e in record.events[1:-1]]
     assert order == sorted(order, key=lambda item: (item[0], item[1] == "eval"))
 
 
 def test_without_a_validation_the_last_model_is_the_best(tiny_encoder):
     report, record = run(tiny_encoder, settings(steps=4, every=2, patience=1))
-    assert all(best for _, best in record.kept)
-    assert len(record.kept) == 3
+    assert all(best for _, best in record.saved)
+    assert len(record.saved) == 3
     assert record.of("eval", "best") == [False] * 3  # nothing was compared
     assert (report.steps, report.best_step, report.best) == (4, 4, report.last)
     assert set(report.best) == {"uniformity", "mean_cosine"}  # watched, for a collapse
 
 
-def test_what_is_kept_are_fp32_weights_though_bf16_is_run(make_encoder, tiny_encoder):
+def test_fp32_weights_are_saved_though_bf16_is_run(make_encoder, tiny_encoder):
     seen = set()
 
     def validate(encoder):
@@ -243,12 +245,12 @@ def test_what_is_kept_are_fp32_weights_though_bf16_is_run(make_encoder, tiny_enc
     _, record = run(tiny_encoder, config, validate=validate)
     assert torch.bfloat16 in seen
     assert record.dtypes == {torch.float32}
-    assert len({kept.sum().item() for kept, _ in record.kept}) == 4
-    last, _ = record.kept[-1]
+    assert len({saved.sum().item() for saved, _ in record.saved}) == 4
+    last, _ = record.saved[-1]
     assert not torch.equal(last, last.bfloat16().float())
     assert torch.equal(weights(tiny_encoder), last)
     assert {p.dtype for p in tiny_encoder.parameters()} == {torch.float32}
-    assert torch.equal(record.kept[0][0], weights(make_encoder(tiny_encoder.settings)))
+    assert torch.equal(record.saved[0][0], weights(make_encoder(tiny_encoder.settings)))
 
 
 def test_bf16_trains_as_fp32_does(make_encoder):
@@ -266,11 +268,12 @@ def test_bf16_trains_as_fp32_does(make_encoder):
 def test_events_say_what_happened(tiny_encoder):
     config = settings(steps=2, loss=LossConfig(mlm_weight=0.5))
     rows = [Example("a man", "the man", ("a dog", "two dogs")), Example("a cat", "the cat")]
-    _, record = run(tiny_encoder, config, rows, validate=scripted(1.0, None))
-    assert [e["event"] for e in record.events] == ["start", "eval", "step", "step", "eval"]
-    start, look, step, *_, last = record.events
+    report, record = run(tiny_encoder, config, rows, validate=scripted(1.0, None))
+    names = [e["event"] for e in record.events]
+    assert names == ["start", "eval", "step", "step", "eval", "finish"]
+    start, first, step, *_, last, finish = record.events
     assert start == {"event": "start", "steps": 2, "rows": 2}
-    assert look == {"event": "eval", "step": 0, "best": True, "stsb_dev": 1.0}
+    assert first == {"event": "eval", "step": 0, "best": True, "stsb_dev": 1.0}
     assert last == {
         "event": "eval",
         "step": 2,
@@ -287,30 +290,22 @@ def test_events_say_what_happened(tiny_encoder):
     assert step["sentences"] == 6
     assert step["gradient_norm"] > 0
     assert record.of("step", "lr") == [1e-3, 0.5e-3]
+    assert finish == {"event": "finish", "skipped": 0, "blank": 0, **vars(report)}
     assert json.loads(json.dumps(record.events, allow_nan=False)) == record.events
 
 
-def test_an_interrupted_run_keeps_the_model_and_stops(tiny_encoder):
-    record = Record()
-
-    def observe(event):
-        record.observe(event)
-        if event.get("step") == 2:
+def test_an_interrupted_run_saves_the_model_and_stops(tiny_encoder):
+    def interrupt(event):
+        if isinstance(event, StepDone) and event.step == 2:
             raise KeyboardInterrupt
 
+    record, config = Record(), settings(steps=9, precision="bf16")
     with pytest.raises(KeyboardInterrupt):
-        fit(
-            tiny_encoder,
-            ROWS,
-            settings(steps=9, precision="bf16"),
-            validate=scripted(1.0),
-            observe=observe,
-            keep=record.keep,
-        )
-    assert [best for _, best in record.kept] == [True, False]
+        run(tiny_encoder, config, validate=scripted(1.0), record=record, callbacks=[interrupt])
+    assert [best for _, best in record.saved] == [True, False]
     assert record.dtypes == {torch.float32}
-    assert not torch.equal(record.kept[0][0], record.kept[1][0])
-    assert torch.equal(weights(tiny_encoder), record.kept[1][0])
+    assert not torch.equal(record.saved[0][0], record.saved[1][0])
+    assert torch.equal(weights(tiny_encoder), record.saved[1][0])
     assert not tiny_encoder.training
 
 
@@ -318,7 +313,8 @@ def test_the_mlm_term_reaches_head_and_backbone(tiny_encoder):
     head = MlmHead(tiny_encoder.backbone)
     before = weights(head)
     config = settings(precision="bf16", loss=LossConfig(mlm_weight=1.0, mlm_rate=0.5))
-    report, record = run(tiny_encoder, config, mlm_head=head)
+    tiny_encoder.mlm_head = head
+    report, record = run(tiny_encoder, config)
     assert min(record.of("step", "mlm")) > 0
     assert min(record.of("step", "contrastive")) > 0
     assert not torch.equal(weights(head), before)
@@ -327,7 +323,7 @@ def test_the_mlm_term_reaches_head_and_backbone(tiny_encoder):
 
 
 def test_the_mlm_term_can_be_trained_alone(tiny_encoder):
-    start = weights(tiny_encoder)
+    start = weights(tiny_encoder.backbone)
     config = settings(
         loss=LossConfig(contrastive_weight=0, mlm_weight=1.0, mlm_rate=0.5),
         optim=OptimConfig(lr=1e-2, batch_size=5, epochs=20),
@@ -337,24 +333,24 @@ def test_the_mlm_term_can_be_trained_alone(tiny_encoder):
     losses = record.of("step", "mlm")
     assert losses == record.of("step", "loss")
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
-    assert not torch.equal(weights(tiny_encoder), start)
+    assert not torch.equal(weights(tiny_encoder.backbone), start)
 
 
 def test_a_batch_in_which_nothing_was_masked_is_no_failure(tiny_encoder):
-    start = weights(tiny_encoder)
+    start = weights(tiny_encoder.backbone)
     config = settings(loss=LossConfig(contrastive_weight=0, mlm_weight=1.0, mlm_rate=1e-9))
     _, record = run(tiny_encoder, config)
     assert record.of("step", "loss") == [0, 0, 0]
-    assert torch.equal(weights(tiny_encoder), start)
+    assert torch.equal(weights(tiny_encoder.backbone), start)
 
 
 def test_the_mlm_term_needs_a_mask_token(tiny_encoder):
     tiny_encoder.tokenizer.hf_tokenizer.mask_token = None
     with pytest.raises(UsageError, match="mask token"):
-        fit(tiny_encoder, ROWS, settings(loss=LossConfig(mlm_weight=0.1)))
+        run(tiny_encoder, settings(loss=LossConfig(mlm_weight=0.1)))
 
 
-def test_a_run_in_pieces_is_the_same_run(tiny_encoder):
+def test_micro_batches_give_the_same_run(tiny_encoder):
     start = {name: weight.clone() for name, weight in tiny_encoder.state_dict().items()}
     ends = []
     for micro_batch_tokens in (10**6, 10):
@@ -383,7 +379,7 @@ def test_a_last_batch_of_one_trains_only_with_hard_negatives(tiny_encoder, rows,
 
 def test_one_row_is_too_few(tiny_encoder):
     with pytest.raises(DataError, match="at least 2 rows"):
-        fit(tiny_encoder, ROWS[:1], settings())
+        run(tiny_encoder, settings(), ROWS[:1])
 
 
 def test_a_head_of_train_only_is_trained_and_left_out_afterward(make_encoder):
