@@ -11,7 +11,6 @@ import click
 from simcse import __version__
 from simcse.cli.adapt import adapt
 from simcse.cli.average import average
-from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare
 from simcse.cli.data import data
@@ -60,7 +59,7 @@ COMMANDS = (
         compare,
         postprocess,
     ),
-    *(export, encode, similarity, index, calibrate, serve, info, data, bench),
+    *(export, encode, similarity, index, calibrate, serve, info, data),
     *(paper, sweep),
 )
 for command in COMMANDS:
@@ -69,12 +68,13 @@ for command in (doctor, dedupe, split, sample, augment, neighbors, nli):
     data.add_command(command)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with the exit code of what happened."""
+def main(arguments: list[str] | None = None, *, command: click.Command = cli) -> None:
+    """Run a command and exit with the code of its failure, or 0."""
     try:
         typed = sys.argv[1:] if arguments is None else arguments
         with _warnings_as_lines():
-            code = cli.main(typed, prog_name="simcse", standalone_mode=False, obj=typed)
+            name = "simcse" if command is cli else command.name
+            code = command.main(typed, prog_name=name, standalone_mode=False, obj=typed)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
