@@ -1,4 +1,4 @@
-"""`simcse`: the command group and what every failure looks like to a user."""
+"""`simcse`: the command group, and how failures and warnings are printed."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ from simcse.cli.average import average
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare
 from simcse.cli.data import data
-from simcse.cli.encode import encode, similarity
+from simcse.cli.encode import encode_command, similarity_command
 from simcse.cli.evaluate import evaluate
 from simcse.cli.export import export
 from simcse.cli.index import index
@@ -59,7 +59,7 @@ COMMANDS = (
         compare,
         postprocess,
     ),
-    *(export, encode, similarity, index, calibrate, serve, info, data),
+    *(export, encode_command, similarity_command, index, calibrate, serve, info, data),
     *(paper, sweep),
 )
 for command in COMMANDS:
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None, *, command: click.Command = cli) ->
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has enough
+    except BrokenPipeError:  # the reader of stdout ended
         sys.stderr.close()
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None, *, command: click.Command = cli) ->
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Say each of the package's own warnings once, as a line on stderr."""
-    said: set[str] = set()
+    """Print each of the package's own warnings once, as a line on stderr."""
+    printed: set[str] = set()
 
     def show(
         message: Warning | str,
@@ -105,8 +105,8 @@ def _warnings_as_lines() -> Iterator[None]:
     ) -> None:
         if not issubclass(category, SimcseWarning):
             others(message, category, filename, lineno, file, line)
-        elif str(message) not in said:
-            said.add(str(message))
+        elif str(message) not in printed:
+            printed.add(str(message))
             click.echo(f"warning: {message}", err=True)
 
     with warnings.catch_warnings():
