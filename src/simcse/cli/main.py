@@ -24,7 +24,7 @@ from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain
-from simcse.cli.quickstart import quickstart
+from simcse.cli.quickstart import quickstart_command
 from simcse.cli.reproduce import reproduce
 from simcse.cli.serve import serve
 from simcse.cli.train import train
@@ -48,7 +48,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(
-        quickstart,
+        quickstart_command,
         train,
         adapt,
         pretrain,
