@@ -1,8 +1,6 @@
 """Stored weights and model folders: safetensors and JSON only, checked before they are believed."""
 
 import contextlib
-import errno
-import fcntl
 import glob
 import json
 import os
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from simcse.errors import ArtifactError, ResourceError
-from simcse.io.files import atomic_path, sha256_file
+from simcse.io.files import atomic_path, fsync, sha256_file
+from simcse.io.locks import lock_open_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -187,25 +186,22 @@ def _previous(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a folder's lock, which leaves nothing behind and ends with its holder.
 
-    Raises:
-        BlockingIOError: another process holds it, and it is not to be waited for.
+    Gives whether this process holds it: not on Windows and NFS, which cannot lock folders.
     """
+    if os.name == "nt":
+        yield False
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno != errno.EBADF:  # NFS cannot lock folders
-                raise
-        yield
+        yield lock_open_file(descriptor, wait=wait)
     finally:
         os.close(descriptor)
 
 
-def _alone_in(parent: Path) -> contextlib.AbstractContextManager[None]:
+def _alone_in(parent: Path) -> contextlib.AbstractContextManager[bool | None]:
     """Keep others from replacing folders there; what this process is filling is its own."""
     return contextlib.nullcontext() if parent in _FILLED else _locked(parent)
 
@@ -222,18 +218,15 @@ def _filling(temporary: Path) -> Iterator[None]:
 def _clear_dead(parent: Path, pattern: str) -> None:
     """Remove the temporary folders of writers that were killed: nobody holds their locks."""
     for path in parent.glob(pattern):
-        with contextlib.suppress(BlockingIOError), _locked(path, wait=False):
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError), _locked(path, wait=False) as locked:
+            if locked:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(folder: Path, *, deep: bool = True) -> None:
     """Bring a folder, and with ``deep`` all below it, to the disk."""
     for path in (*(folder.rglob("*") if deep else ()), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync(path)
 
 
 def _parse_json(path: Path) -> object:

@@ -82,7 +82,7 @@ class ModelSaver:
         """Save a model that is ready."""
         if not isinstance(event, ModelReady):
             return
-        event.encoder.provenance = dict(self.provenance)
+        event.encoder.provenance = {**self.provenance, "step": event.step}
         event.encoder.save(self.folder / LAST)
         if event.best:
             event.encoder.save(self.folder / BEST)

@@ -1,7 +1,7 @@
-"""Contestants that do the same work in turns: A B C A B C ..., each in a process of its own.
+"""Systems that do the same work in turn (A B C A B C ...), each in a process of its own.
 
 Times on a shared machine drift by a factor of two within minutes, so only the ratio within one
-round means something; a process each is what makes peak memory comparable.
+round is comparable. A process per system makes peak memory comparable, too.
 """
 
 import contextlib
@@ -12,21 +12,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from simcse.errors import ResourceError
 
+WORKER = Path(__file__).with_name("worker.py")
+
 
 @dataclass(frozen=True)
 class System:
-    """One way to do the work.
+    """One implementation of the work.
 
     Attributes:
-        name: as it is shown.
+        name: as tables show it.
         factory: ``module:function``; called with ``arguments`` it returns a function that does
             one unit of work and returns numbers by which systems are compared.
         arguments: plain values.
-        warm_up: units of work before the first round; the first one's result is kept.
+        warm_up: units of work before the first round; the result of the first one is compared.
     """
 
     name: str
@@ -37,14 +40,14 @@ class System:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a system came to.
+    """The measurements of one system.
 
     Attributes:
         name: the system's.
         seconds: of each round.
-        peak_mib: the highest memory its process ever held, where the system says it.
-        result: what its first unit of work gave.
-        scores: after each round, of work that has a score.
+        peak_mib: the highest memory of its process, where the operating system reports it.
+        result: what its first unit of work returned.
+        scores: after each round, for work that has a score.
         missing: why it did not start; then the rest is empty.
     """
 
@@ -62,7 +65,7 @@ class Timing:
 
 
 def ratios(baseline: Timing, timing: Timing) -> list[float]:
-    """How many times faster the baseline was, round by round: above 1 is good for it."""
+    """Return the speed of the baseline relative to a system, round by round; above 1 is faster."""
     return [t / b for b, t in zip(baseline.seconds, timing.seconds, strict=True)]
 
 
@@ -71,15 +74,15 @@ def race(
     *,
     rounds: int,
     target: float = math.inf,
-    observe: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
-    """Let systems work in turns.
+    """Run systems in turn.
 
     Args:
         systems: each warms up in its own process before the first round.
-        rounds: turns of each.
-        target: who reaches this score takes no more turns.
-        observe: is told what happens next, and who did not start and why.
+        rounds: units of work of each.
+        target: a system that reaches this score does no further rounds.
+        log: receives what happens next, and which system did not start and why.
 
     Raises:
         ResourceError: a system's process ended early.
@@ -87,15 +90,15 @@ def race(
     workers = []
     try:
         for system in systems:
-            observe(f"warming up {system.name}")
+            log(f"warming up {system.name}")
             workers.append(worker := _Worker(system))
             if "missing" in worker.ready:
-                observe(f"left out: {system.name}: {worker.ready['missing']}")
-        for turn in range(rounds):
+                log(f"left out: {system.name}: {worker.ready['missing']}")
+        for number in range(1, rounds + 1):
             for worker in workers:
                 if not worker.reaches(target):
-                    observe(f"round {turn + 1} of {rounds}: {worker.system.name}")
-                    worker.go()
+                    log(f"round {number} of {rounds}: {worker.system.name}")
+                    worker.run_round()
         return [worker.timing() for worker in workers]
     finally:
         for worker in workers:
@@ -103,12 +106,12 @@ def race(
 
 
 class _Worker:
-    """A system's process; see `simcse.bench.worker` for what is said."""
+    """A system's process; `worker` describes the protocol."""
 
     def __init__(self, system: System) -> None:
         self.system = system
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "simcse.bench.worker"],
+            [sys.executable, str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -119,15 +122,15 @@ class _Worker:
             "arguments": dict(system.arguments),
             "warm_up": system.warm_up,
         }
-        self.ready = self._ask(task)
+        self.ready = self._request(task)
         self.seconds: list[float] = []
         self.scores: list[float | None] = []
         self.peak_mib: float | None = None
 
-    def go(self) -> None:
-        """Let it do one unit of work."""
+    def run_round(self) -> None:
+        """Do one unit of work."""
         if "missing" not in self.ready:
-            answer = self._ask("go")
+            answer = self._request("go")
             self.seconds.append(answer["seconds"])
             self.peak_mib = answer["peak_mib"]
             if "score" in answer:
@@ -138,7 +141,7 @@ class _Worker:
         return any(score is not None and score >= target for score in self.scores[-1:])
 
     def timing(self) -> Timing:
-        """Sum its rounds up."""
+        """Return its measurements."""
         return Timing(
             self.system.name,
             tuple(self.seconds),
@@ -153,7 +156,7 @@ class _Worker:
         self.process.kill()
         self.process.communicate()
 
-    def _ask(self, message: object) -> dict[str, Any]:
+    def _request(self, message: object) -> dict[str, Any]:
         answer = ""
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is not None and stdout is not None:  # both are pipes

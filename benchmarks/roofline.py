@@ -1,8 +1,9 @@
-"""How much of the processor's measured matrix-product rate a piece of work reaches."""
+"""The share of the processor's measured matrix-product rate that some work reaches."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,12 +17,12 @@ ROWS = 4096
 
 @dataclass(frozen=True)
 class Roofline:
-    """The matrix products of a piece of work.
+    """The matrix products of some work.
 
     Attributes:
         flops: of its linear layers.
-        seconds: it took.
-        rate: the best seen for such a layer here, in FLOP a second.
+        seconds: of the work.
+        rate: the best that was measured for such a layer, in FLOP per second.
         precision: of that layer.
     """
 
@@ -51,19 +52,27 @@ def roofline(
     tokens = sum(len(row) for row in encoder.tokenizer.ids(sentences))
     layers = (layer for layer in encoder.backbone.modules() if isinstance(layer, nn.Linear))
     weights = sum(layer.weight.numel() for layer in layers)
-    precision = choose_precision("auto", torch.device("cpu"), width=encoder.backbone.width)
-    rate = product_rate(encoder.dimensions, precision)
+    device = encoder.device
+    precision = choose_precision("auto", device, width=encoder.backbone.width)
+    rate = product_rate(encoder.dimensions, precision, device)
     return Roofline(2.0 * weights * tokens * passes, seconds, rate, precision)
 
 
-def product_rate(width: int, precision: str) -> float:
-    """Measure a linear layer (ROWS, D) -> (ROWS, 4 D): the best rate seen, in FLOP a second."""
-    dtype = DTYPES[precision]
-    rows, weight = torch.ones(ROWS, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype)
+def product_rate(width: int, precision: str, device: torch.device) -> float:
+    """Measure a linear layer (ROWS, D) -> (ROWS, 4 D): the best rate, in FLOP per second."""
+    options: Any = {"dtype": DTYPES[precision], "device": device}
+    rows, weight = torch.ones(ROWS, width, **options), torch.ones(4 * width, width, **options)
     best = float("inf")
     with torch.inference_mode():
         for _ in range(REPEATS):
+            _synchronize(device)
             started = time.perf_counter()
             nn.functional.linear(rows, weight)
+            _synchronize(device)
             best = min(best, time.perf_counter() - started)
     return 2 * ROWS * width * 4 * width / best
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,21 +1,72 @@
-"""Encoding: systems that turn the same sentences into the same embeddings."""
+"""Encoding speed: systems that turn the same sentences into the same embeddings.
+
+python benchmarks/encode.py --model mini --input sentences.txt
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import torch
 
-from simcse.bench.exported import Work, repeated
-from simcse.bench.race import System
+from exported import Work, repeated
+from race import System
+from race_options import race_options, read_texts, run_race
+from simcse.cli.main import main
 from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.names import locate
 from simcse.model.precision import EncodingPrecision
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the peers, as simcse chooses
+
+
+@click.command()
+@race_options
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of passes over the sentences per round.",
+)
+def encode(
+    model: str,
+    source: Path | None,
+    sentences: int,
+    max_length: int,
+    repeats: int,
+    **options: Any,  # noqa: ANN401 - of the race
+) -> None:
+    """Compare the speed of encoding: simcse, sentence-transformers, OpenVINO, ONNX Runtime.
+
+    Every system works in a process of its own. Only ratios are comparable, because times on a
+    shared machine drift. Systems that are not installed are named and left out. Agreement is the
+    lowest cosine to the embeddings of the first system; below 0.999 the work is not the same.
+
+    \b
+    Examples:
+      python benchmarks/encode.py --input sentences.txt
+      python benchmarks/encode.py --sentences 1 --repeats 100
+      python benchmarks/encode.py --only "simcse, int8" --only ONNX
+    """
+    texts = read_texts(source, sentences)
+    entered = systems(model, texts, max_length=max_length, repeats=repeats)
+    title = f"Encode {len(texts):,} sentences of at most {max_length} tokens, {repeats} times"
+    products = {
+        "model": model,
+        "sentences": texts,
+        "max_length": max_length,
+        "passes": repeats,
+    }
+    run_race(title, entered, lowest_cosine, products, **options)
+
 
 def systems(model: str, sentences: Sequence[str], *, max_length: int, repeats: int) -> list[System]:
-    """Name who encodes: first us, at the precision we choose here and in fp32, then peers."""
+    """List the systems: first simcse in its precisions, then its peers."""
     task = {
         "model": model,
         "sentences": list(sentences),
@@ -40,11 +91,11 @@ def systems(model: str, sentences: Sequence[str], *, max_length: int, repeats: i
         ("ONNX Runtime, int8", "onnx", "int8"),
     ]
     return [
-        *(System(name, f"{__name__}:{how}", {**task, **more}) for name, how, more in named),
+        *(System(name, f"encode:{function}", {**task, **more}) for name, function, more in named),
         *(
             System(
                 name,
-                "simcse.bench.exported:encode",
+                "exported:encode",
                 {**task, "runtime": runtime, "dtype": dtype},
             )
             for name, runtime, dtype in runtimes
@@ -78,16 +129,16 @@ def sentence_transformers(
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(
-        str(locate(model)), device="cpu", model_kwargs={"dtype": getattr(torch, dtype)}
+        str(locate(model)), device=DEVICE, model_kwargs={"dtype": getattr(torch, dtype)}
     )
     encoder.max_seq_length = max_length
 
-    def encode() -> np.ndarray:
+    def encode_all() -> np.ndarray:
         embedded = encoder.encode(list(sentences), batch_size=batch, convert_to_tensor=True)
-        rows: np.ndarray = embedded.float().numpy()
+        rows: np.ndarray = embedded.float().cpu().numpy()
         return rows
 
-    return repeated(encode, repeats)
+    return repeated(encode_all, repeats)
 
 
 def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
@@ -100,10 +151,17 @@ def mean_encoder(model: str, max_length: int) -> SentenceEncoder:
     if encoder.settings.pooling != "mean" or any(
         (encoder.token_weights, encoder.head, encoder.postprocess)
     ):
-        raise UsageError(f"the peers of this benchmark pool by the mean alone, {model} does not")
+        raise UsageError(
+            f"{model}: expected mean pooling without a head, token weights or postprocessing, "
+            "because the peers of this benchmark have no other"
+        )
     return encoder
 
 
 def lowest_cosine(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
     """Lowest cosine between the embeddings that two systems gave one sentence."""
     return float(cosine(first, second).min())
+
+
+if __name__ == "__main__":
+    main(command=encode)

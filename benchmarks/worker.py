@@ -1,6 +1,6 @@
-"""The process of one system: reads a task, warms up, works whenever it is told to.
+"""The process of one system of a race: reads a task, warms up, and works on request.
 
-One JSON value a line, in and out; whatever the work prints goes to stderr.
+One JSON value per line, in and out; what the work prints goes to stderr.
 """
 
 import importlib
@@ -20,25 +20,24 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     module, function = task["factory"].split(":")
     try:
-        work: Callable[[], Any] = getattr(importlib.import_module(module), function)(
-            **task["arguments"]
-        )
+        factory = getattr(importlib.import_module(module), function)
+        work: Callable[[], Any] = factory(**task["arguments"])
     except (ImportError, SimcseError) as error:
-        _say(answers, {"missing": str(error)})
+        _answer(answers, {"missing": str(error)})
         return
     results = [work() for _ in range(task["warm_up"])]
-    _say(answers, {"result": results[0] if results else None})
+    _answer(answers, {"result": results[0] if results else None})
     for _ in sys.stdin:
         started = time.perf_counter()
         work()
         answer = {"seconds": time.perf_counter() - started, "peak_mib": _peak_mib()}
         if hasattr(work, "score"):  # not part of the work
             answer["score"] = work.score()
-        _say(answers, answer)
+        _answer(answers, answer)
 
 
 def _peak_mib() -> float | None:
-    """Return the highest memory this process ever held, where the system says it.
+    """Return the highest memory of this process, where the operating system reports it.
 
     Not `resource.getrusage`: a new process starts with its parent's peak there.
     """
@@ -49,7 +48,7 @@ def _peak_mib() -> float | None:
     return int(lines["VmHWM"].split()[0]) / 1024
 
 
-def _say(stream: TextIO, answer: dict[str, Any]) -> None:
+def _answer(stream: TextIO, answer: dict[str, Any]) -> None:
     stream.write(json.dumps(answer) + "\n")
     stream.flush()
 

@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse.bench import encode, exported, quality, train
-from simcse.bench.outcome import agreements, race_results, race_table
-from simcse.bench.race import System, Timing, race, ratios
-from simcse.bench.roofline import Roofline
+import encode
+import exported
+import quality
+import train
+from race import System, Timing, race, ratios
+from race_report import agreements, race_results, race_table
+from roofline import Roofline
 from simcse.errors import ResourceError, UsageError
 from simcse.io.sts import read_sts
 from simcse.model.settings import ModelSettings
 from simcse.report.tables import to_markdown
 
-CONTESTANTS = """
+SYSTEMS = """
 import sys, time, pathlib
 
 def writer(name, log, fails_at=None):
@@ -25,7 +28,7 @@ def writer(name, log, fails_at=None):
     def work():
         nonlocal count
         count += 1
-        print("noise on stdout")
+        print("a line on stdout")
         if count == fails_at:
             sys.exit(7)
         with pathlib.Path(log).open("a") as file:
@@ -40,7 +43,7 @@ def refusing(**_):
     from simcse.errors import UsageError
     raise UsageError("not with this model")
 
-class pupil:
+class learner:
     def __init__(self, log, name, gain):
         self.log, self.name, self.gain, self.level = pathlib.Path(log), name, gain, 0.0
     def __call__(self):
@@ -61,16 +64,16 @@ def sleeper(seconds, weight):
 @pytest.fixture
 def systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module of systems that the workers find."""
-    (tmp_path / "contestants_of_this_test.py").write_text(CONTESTANTS)
+    (tmp_path / "systems_of_this_test.py").write_text(SYSTEMS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "log"
 
 
 def of_test(shown: str, function: str, warm_up: int = 2, **arguments: object) -> System:
-    return System(shown, f"contestants_of_this_test:{function}", arguments, warm_up)
+    return System(shown, f"systems_of_this_test:{function}", arguments, warm_up)
 
 
-def test_contestants_work_in_turns_after_warming_up(systems: Path) -> None:
+def test_systems_work_in_turns_after_warming_up(systems: Path) -> None:
     entered = [
         of_test("A", "writer", name="a", log=str(systems)),
         of_test("-", "missing", name="-"),
@@ -97,23 +100,23 @@ def test_time_and_memory_are_the_work_s(systems: Path) -> None:
     assert large.peak_mib >= long.peak_mib + 190
 
 
-def test_a_contestant_that_dies_is_named(systems: Path) -> None:
+def test_a_system_that_dies_is_named(systems: Path) -> None:
     dying = of_test("dying", "writer", name="a", log=str(systems), fails_at=4)
     with pytest.raises(ResourceError, match="dying ended with exit code 7"):
         race([dying], rounds=5)
 
 
-def test_a_contestant_that_cannot_do_the_work_is_left_out(systems: Path) -> None:
+def test_a_system_that_cannot_do_the_work_is_left_out(systems: Path) -> None:
     able = of_test("able", "writer", name="a", log=str(systems))
-    told: list[str] = []
-    _, refusing = race([able, of_test("-", "refusing", name="-")], rounds=1, observe=told.append)
+    logged: list[str] = []
+    _, refusing = race([able, of_test("-", "refusing", name="-")], rounds=1, log=logged.append)
     assert refusing.missing == "not with this model"
-    assert "left out: -: not with this model" in told
+    assert "left out: -: not with this model" in logged
 
 
 def test_peers_that_pool_otherwise_are_refused(make_encoder, tmp_path: Path) -> None:
     make_encoder(ModelSettings("cls", max_length=16)).save(tmp_path / "cls")
-    with pytest.raises(UsageError, match="pool by the mean alone"):
+    with pytest.raises(UsageError, match="expected mean pooling"):
         encode.mean_encoder(str(tmp_path / "cls"), 16)
 
 
@@ -179,8 +182,8 @@ def test_peers_take_the_same_step(
     folder, options = str(tiny_model_folder), {"max_length": 16, "dropout": 0.0, "lr": 1e-4}
     rows = [[*sentences[i:], *sentences[:i]][:columns] for i in range(8)]
 
-    def losses(trainee: train.TrainingRun) -> list[float]:
-        return [trainee.update(rows[start : start + 4]) for start in (0, 4, 0, 4)]
+    def losses(run: train.TrainingRun) -> list[float]:
+        return [run.update(rows[start : start + 4]) for start in (0, 4, 0, 4)]
 
     steps = losses(train.ours(folder, precision="fp32", **options))
     assert losses(train.reference(folder, **options)) == pytest.approx(steps, rel=1e-4)
@@ -188,23 +191,23 @@ def test_peers_take_the_same_step(
     assert len({round(step, 4) for step in steps}) > 1
 
 
-@pytest.mark.parametrize("how", train.TRAINEES)
-def test_a_trainee_s_embeddings_are_those_of_its_model_now(
-    tiny_model_folder: Path, sentences: list[str], how: str
+@pytest.mark.parametrize("system", train.RUNS)
+def test_a_training_run_s_embeddings_are_those_of_its_model_now(
+    tiny_model_folder: Path, sentences: list[str], system: str
 ) -> None:
-    more = {"precision": "fp32"} if how == "ours" else {}
+    more = {"precision": "fp32"} if system == "ours" else {}
     options = {"max_length": 32, "dropout": 0.0, "lr": 1e-2, **more}
-    trainee = train.TRAINEES[how](str(tiny_model_folder), **options)
+    run = train.RUNS[system](str(tiny_model_folder), **options)
     start = encode.mean_encoder(str(tiny_model_folder), 32).encode(sentences)
-    before = trainee.encode(sentences)
+    before = run.encode(sentences)
     assert encode.lowest_cosine(start, before) > 0.99999
-    trainee.update([[sentence] for sentence in sentences[:4]])
-    assert encode.lowest_cosine(before, trainee.encode(sentences)) < 0.999
+    run.update([[sentence] for sentence in sentences[:4]])
+    assert encode.lowest_cosine(before, run.encode(sentences)) < 0.999
 
 
-def test_who_has_reached_the_target_rests(systems: Path) -> None:
+def test_a_system_stops_at_the_target(systems: Path) -> None:
     fast, slow = (
-        of_test(name, "pupil", warm_up=0, log=str(systems), name=name[0], gain=gain)
+        of_test(name, "learner", warm_up=0, log=str(systems), name=name[0], gain=gain)
         for name, gain in (("fast", 2.0), ("slow", 1.0))
     )
     timings = race([fast, slow], rounds=9, target=4.0)
@@ -219,7 +222,7 @@ def test_who_has_reached_the_target_rests(systems: Path) -> None:
     assert f"{ratio:.2f}" in table
 
 
-def test_a_lesson_takes_its_steps(
+def test_a_timed_run_takes_its_steps(
     tiny_model_folder: Path,
     sentences: list[str],
     tmp_path: Path,
@@ -235,14 +238,14 @@ def test_a_lesson_takes_its_steps(
         str(tiny_model_folder), rows, batch=2, steps=3, max_length=32, lr=1e-3
     )
     assert entered.warm_up == 0
-    lesson = quality.Lesson(**entered.arguments)
-    before = lesson.trainee.encode(sentences)
-    lesson()
-    assert encode.lowest_cosine(before, lesson.trainee.encode(sentences)) < 0.99999
-    assert -100 <= lesson.score() <= 100
+    timed = quality.QualityRun(**entered.arguments)
+    before = timed.run.encode(sentences)
+    timed()
+    assert encode.lowest_cosine(before, timed.run.encode(sentences)) < 0.99999
+    assert -100 <= timed.score() <= 100
 
 
-def test_every_contestant_can_be_told_to_a_worker() -> None:
+def test_every_system_is_plain_values() -> None:
     entered = [
         *encode.systems("mini", ["a"], max_length=8, repeats=1),
         *train.systems("mini", ["a"], batch=2, max_length=8, dropout=None),

@@ -1,50 +1,42 @@
-"""What a race came to, as a table and as plain values for JSON."""
+"""The results of a race: as a table, and as plain values for JSON."""
 
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simcse.bench.race import Timing, ratios
+from race import Timing, ratios
 from simcse.errors import ResourceError
 from simcse.report.tables import Column, Table
 
+COLUMNS = (
+    Column("System"),
+    Column("median s", 3),
+    Column("best s", 3),
+    Column("ratio, median", 2),
+    Column("lowest", 2),
+    Column("highest", 2),
+    Column("peak MiB", 0),
+    Column("agreement", 5),
+)
+
 
 def race_table(title: str, timings: Sequence[Timing], agreement: Sequence[float | None]) -> Table:
-    """Set systems below each other; ratios are to the first one, round by round.
+    """List systems below each other; ratios are to the first one, round by round.
 
     Args:
         title: what the work was.
         timings: of all systems; those that did not start are left out.
         agreement: how close each one's result is to the first one's.
     """
-    started = [(t, a) for t, a in zip(timings, agreement, strict=True) if t.missing is None]
     baseline = find_baseline(timings)
     rows = []
-    for timing, agrees in started:
-        faster = ratios(baseline, timing)
-        rows.append(
-            (
-                timing.name,
-                timing.median,
-                min(timing.seconds),
-                statistics.median(faster),
-                min(faster),
-                max(faster),
-                timing.peak_mib,
-                agrees,
-            )
-        )
-    columns = (
-        Column("System"),
-        Column("median s", 3),
-        Column("best s", 3),
-        Column("ratio, median", 2),
-        Column("lowest", 2),
-        Column("highest", 2),
-        Column("peak MiB", 0),
-        Column("agreement", 5),
-    )
-    return Table(title, columns, tuple(rows))
+    for timing, agrees in zip(timings, agreement, strict=True):
+        if timing.missing is None:
+            faster = ratios(baseline, timing)
+            speed = (statistics.median(faster), min(faster), max(faster))
+            seconds = (timing.median, min(timing.seconds))
+            rows.append((timing.name, *seconds, *speed, timing.peak_mib, agrees))
+    return Table(title, COLUMNS, tuple(rows))
 
 
 def race_results(timings: Sequence[Timing], agreement: Sequence[float | None]) -> dict[str, Any]:
@@ -66,8 +58,7 @@ def race_results(timings: Sequence[Timing], agreement: Sequence[float | None]) -
 
 
 def agreements(
-    timings: Sequence[Timing],
-    compare: Callable[[Any, Any], float],
+    timings: Sequence[Timing], compare: Callable[[Any, Any], float]
 ) -> list[float | None]:
     """Compare each system's result with the first one's; ``None`` where there is none."""
     first = find_baseline(timings).result

@@ -1,4 +1,4 @@
-"""Encoding by our exports in other runtimes; nothing of torch is loaded beside them."""
+"""Encoding with exported models in other runtimes, in a process that does not load torch."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ import numpy as np
 from simcse.errors import ResourceError
 from simcse.model.export_loaders import in_batches
 
-BATCH = 64  # sentences at once
-COMPARED = 100  # sentences whose embeddings are handed back
+BATCH = 64  # sentences
+COMPARED = 100  # sentences whose embeddings are compared
 Work = Callable[[], list[list[float]]]
 Graph = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
@@ -29,10 +29,10 @@ def encode(
     """Encode with a runtime, longest sentences first.
 
     Args:
-        model: is exported by a process of its own.
-        sentences: N of them.
+        model: a process of its own exports it.
+        sentences: N texts.
         max_length: limit in tokens.
-        repeats: how often they are encoded in a unit of work.
+        repeats: number of passes over the sentences per unit of work.
         runtime: ``onnx`` or ``openvino``.
         dtype: ``fp32``, ``int8`` (dynamic, a scale for each channel), or with OpenVINO ``bf16``.
 
@@ -44,15 +44,33 @@ def encode(
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "export"
         stored = "int8" if dtype == "int8" else "fp32"
-        told = ["--to", "onnx", "--dtype", stored, "--max-length", str(max_length), "--floor", "0"]
-        few = Path(home) / "few.txt"  # the race itself tells how well they agree
+        options = [
+            "--to",
+            "onnx",
+            "--dtype",
+            stored,
+            "--max-length",
+            str(max_length),
+            "--floor",
+            "0",
+        ]
+        few = Path(home) / "few.txt"  # the race itself measures the agreement
         few.write_text("\n".join(sentences[:8]), encoding="utf-8")
-        told += ["--sentences", str(few)]
-        command = [sys.executable, "-m", "simcse", "export", model, *told, "--output", str(folder)]
+        options += ["--sentences", str(few)]
+        command = [
+            sys.executable,
+            "-m",
+            "simcse",
+            "export",
+            model,
+            *options,
+            "--output",
+            str(folder),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ResourceError(f"{model} cannot be exported: {done.stderr.strip()}")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts and pads
+            raise ResourceError(f"cannot export {model}: {done.stderr.strip()}")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # truncates and pads
         graph = _LOADERS[runtime](folder / "model.onnx", dtype)
 
     def encode_some(texts: Sequence[str]) -> np.ndarray:
@@ -66,7 +84,7 @@ def encode(
 
 
 def repeated(encode_all: Callable[[], np.ndarray], repeats: int) -> Work:
-    """Make a unit of work of encoding so many times: it gives the first `COMPARED` rows."""
+    """Return a unit of work of ``repeats`` passes, which returns the first `COMPARED` rows."""
 
     def work() -> list[list[float]]:
         for _ in range(repeats - 1):

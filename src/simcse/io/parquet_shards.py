@@ -1,4 +1,4 @@
-"""Rows with their embeddings as Parquet: one part of a folder that bulk encoding fills."""
+"""Rows with their embeddings as Parquet: one shard of a folder that bulk encoding fills."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,13 +12,14 @@ from simcse.io.files import atomic_path
 from simcse.io.parquet import import_pyarrow
 from simcse.io.rows import Row
 
-Batch = tuple[Sequence[Row], np.ndarray]  # n rows, (n, D) float32
+FIELDS = ("id", "text", "metadata")
+RowChunk = tuple[Sequence[Row], np.ndarray]  # n rows, (n, D) float32
 
 
-def write_part(path: Path, batches: Iterable[Batch]) -> int:
-    """Write rows with vectors as ``id``, ``text``, ``metadata`` (JSON) and ``vector``; count them.
+def write_shard(path: Path, chunks: Iterable[RowChunk]) -> int:
+    """Write rows as ``id``, ``text``, ``metadata`` (JSON) and ``vector``; return their number.
 
-    The file takes its place when the last batch is in it, so one that is there is complete.
+    The file appears when its last chunk is written, so a file that exists is complete.
 
     Raises:
         ResourceError: the disk is full or read-only, or the Parquet extra is not installed.
@@ -27,7 +28,7 @@ def write_part(path: Path, batches: Iterable[Batch]) -> int:
     count, writer = 0, None
     with atomic_path(path) as temporary:
         try:
-            for rows, vectors in batches:
+            for rows, vectors in chunks:
                 table = _table(pyarrow, rows, vectors)
                 writer = writer or pyarrow.parquet.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
@@ -38,8 +39,8 @@ def write_part(path: Path, batches: Iterable[Batch]) -> int:
     return count
 
 
-def read_part(path: Path) -> Iterator[Batch]:
-    """Yield what `write_part` wrote, some thousand rows at a time.
+def read_shard(path: Path) -> Iterator[RowChunk]:
+    """Yield the rows of a file that `write_shard` wrote, some thousand at a time.
 
     Raises:
         ArtifactError: the file is missing or something else.
@@ -50,16 +51,11 @@ def read_part(path: Path) -> Iterator[Batch]:
         with pyarrow.parquet.ParquetFile(path) as stored:
             for batch in stored.iter_batches(batch_size=4096):
                 vectors = batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1)
-                fields = zip(*(batch[name].to_pylist() for name in _FIELDS), strict=True)
-                yield (
-                    [Row(row_id, text, json.loads(data)) for row_id, text, data in fields],
-                    vectors,
-                )
+                fields = zip(*(batch[name].to_pylist() for name in FIELDS), strict=True)
+                rows = [Row(row_id, text, json.loads(data)) for row_id, text, data in fields]
+                yield rows, vectors
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         raise ArtifactError(f"cannot read {path}: {error}") from error
-
-
-_FIELDS = ("id", "text", "metadata")
 
 
 def _table(pyarrow: Any, rows: Sequence[Row], vectors: np.ndarray) -> Any:  # noqa: ANN401 - untyped
