@@ -10,7 +10,7 @@ import torch
 from simcse.errors import NumericError
 from simcse.evaluate.geometry import mean_cosine
 from simcse.io.examples import Example, read_examples
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.train.guard import SETTLED, Guard, collapse, name_rows
 from simcse.train.loop import fit
 from simcse.train.objective import Objective

@@ -14,7 +14,7 @@ from simcse.io.examples import Example
 from simcse.io.locks import lock_folder
 from simcse.io.log import append_log, cut_log, sync_log
 from simcse.io.manifests import MANIFEST, check_manifest, write_manifest
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.settings import ModelSettings
 from simcse.train.loop import fit
 from simcse.train.optim import OptimConfig
@@ -45,7 +45,7 @@ class Recorded:
         encoder = make_encoder(ModelSettings("mean", max_length=32))
         self.report = fit(
             encoder,
-            LABELED if config.loss.form == "classifier" else ROWS,
+            LABELED if config.loss.type == "classifier" else ROWS,
             config,
             validate=self.validate,
             observe=self.events.append,
@@ -87,8 +87,8 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
 
 VARIANTS = {
     "num_encoders": {"model": ModelConfig(num_encoders=2)},
-    "classifier": {"loss": LossConfig(form="classifier", mlm_weight=0.1)},
-    "queue": {"loss": LossConfig(queue=7, dropout_sampling=(0.05, 0.2))},
+    "classifier": {"loss": LossConfig(type="classifier", mlm_weight=0.1)},
+    "queue": {"loss": LossConfig(queue_size=7, dropout_sampling=(0.05, 0.2))},
 }
 LABELED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 
@@ -122,7 +122,11 @@ def test_a_rollback_is_part_of_what_is_resumed(make_encoder):
 def test_a_rollback_empties_the_queue(make_encoder):
     scores = dict(zip(SCORES, (1.0, 3.0, 2.0, 1.0, 1.0, 0.5, 0.25), strict=True))
     config = TrainConfig(
-        **{**vars(CONFIG), "eval": EvalConfig(every=2, patience=2), "loss": LossConfig(queue=9)}
+        **{
+            **vars(CONFIG),
+            "eval": EvalConfig(every=2, patience=2),
+            "loss": LossConfig(queue_size=9),
+        }
     )
     whole = Recorded(make_encoder, scores=scores, config=config)
     queued = {step: len(state.tensors["queue.keys"]) for step, state in whole.states.items()}

@@ -13,7 +13,7 @@ from simcse import config
 from simcse.bench.encode import mean_encoder
 from simcse.bench.race import System
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.names import locate
 from simcse.train.loop import Stepper
 from simcse.train.optim import OptimConfig

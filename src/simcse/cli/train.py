@@ -24,18 +24,19 @@ Settings (section.key=value) and their defaults:
   model.num_encoders=1 (2)
   data.columns=in file order      data.bad_lines=error (skip)
   data.limit=all
+  loss.type=contrastive (decoupled, debiased, focal, classifier, package.module:Class)
+  loss.options={} (loss.options.prior: 0.1 of debiased, loss.options.margin: 0.3 of focal)
   loss.temperature=0.05           loss.similarity=cosine (dot)
-  loss.fixed_mask=False           loss.hard_negative_weight=1.0
-  loss.mask_duplicates=True       loss.contrastive_weight=1.0
+  loss.hard_negative_weight=1.0   loss.mask_duplicates=True
+  loss.contrastive_weight=1.0     loss.matryoshka=none (256,128,64)
   loss.mlm_weight=0.0             loss.mlm_rate=0.15
   loss.regularizer=none (uniformity, spectrum)
-  loss.regularizer_weight=0.1     loss.matryoshka=none (256,128,64)
-  loss.form=softmax (decoupled, debiased, focal, classifier)
-  loss.debias=0.1                 loss.focal_margin=0.3
+  loss.regularizer_weight=0.1     loss.dimension_weight=0.0
+  loss.dimension_temperature=5.0  loss.fixed_mask=False
   loss.dropout_free_negatives=False
-  loss.repetition=0.0             loss.dimension_weight=0.0
-  loss.dimension_temperature=5.0  loss.dropout_sampling=none (0.05,0.1,0.2)
-  loss.queue=0                    loss.momentum=0.995
+  loss.dropout_sampling=none (0.05,0.1,0.2)
+  loss.word_repetition=0.0        loss.queue_size=0
+  loss.momentum=0.995
   optim.lr=5e-05                  optim.batch_size=64
   optim.epochs=1.0                optim.max_steps=none
   optim.weight_decay=0.0          optim.clip_norm=1.0
@@ -96,7 +97,7 @@ def train(
 
     A text file (.txt, .txt.gz, one sentence a line) trains with dropout positives. A table
     (.tsv, .csv, .jsonl, .parquet) holds an anchor, a positive and any number of hard negatives
-    a row, for loss.form=classifier a label, a premise and a hypothesis. The run folder holds
+    a row, for loss.type=classifier a label, a premise and a hypothesis. The run folder holds
     best/ and last/, checkpoints/, log.jsonl, settings.toml and report.html.
 
     A run that was killed goes on by --resume, to the same weights bit for bit; without other

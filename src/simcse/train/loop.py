@@ -12,10 +12,10 @@ from torch import Tensor
 
 from simcse.errors import DataError, NumericError, StoppedError
 from simcse.io.examples import Example
+from simcse.losses.classifier import ClassifierLoss
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
-from simcse.train.classifier import PairClassifier
 from simcse.train.evaluator import Event, TrainReport, Watch
 from simcse.train.guard import Guard, name_rows
 from simcse.train.heldout import glance
@@ -141,7 +141,7 @@ class Stepper:
         self.guard = Guard()
         encoder.backbone.set_dropout(config.model.dropout)
         needs_head = config.loss.mlm_weight > 0 and mlm_head is None
-        classifies = config.loss.form == "classifier"
+        classifies = config.loss.type == "classifier"
         self.objective = Objective(
             encoder,
             config.loss,
@@ -149,8 +149,10 @@ class Stepper:
             micro_batch_tokens=config.optim.micro_batch_tokens,
             mlm_head=MlmHead(encoder.backbone) if needs_head else mlm_head,
             second=copy.deepcopy(encoder) if config.model.num_encoders == 2 else None,
-            classifier=PairClassifier(encoder.dimensions, labels) if classifies else None,
-            queue=MomentumQueue(encoder, config.loss.queue) if config.loss.queue else None,
+            classifier=ClassifierLoss(encoder.dimensions, labels) if classifies else None,
+            queue=MomentumQueue(encoder, config.loss.queue_size)
+            if config.loss.queue_size
+            else None,
             processes=processes,
         )
         self.objective.to(encoder.device)

@@ -18,12 +18,19 @@ from simcse.io.checkpoints import checksums
 from simcse.io.datasets import data_folder
 from simcse.io.files import sha256_file
 from simcse.io.machine import processor
+from simcse.losses import loss_provenance
 from simcse.model.names import locate
 from simcse.train.settings import TrainConfig
 
 PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy")
 DATA = ("run.train_sha256", "run.dev_sha256", "run.rows")
-SAME = ("run.model_sha256", "run.world_size", *DATA)  # of [run]; the rest may differ on resume
+SAME = (
+    "run.model_sha256",
+    "run.world_size",
+    "run.loss.class",
+    "run.loss.sha256",
+    *DATA,
+)  # of [run]; the rest may differ on resume
 FREE = ("train.checkpoint_every", "train.timeout")  # settings that may
 
 
@@ -151,6 +158,7 @@ def hardware() -> dict[str, Any]:
 def _inputs(model: str, files: Sequence[Path], config: TrainConfig) -> dict[str, Any]:
     return {
         "model_sha256": model_sha256(model),
+        "loss": loss_provenance(config.loss.type),
         "train_sha256": [sha256_file(file) for file in files],
         "dev_sha256": [sha256_file(file) for file in dev_files(config.eval.sets)],
     }

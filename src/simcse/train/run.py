@@ -20,6 +20,7 @@ from simcse.io.locks import LOCK, lock_folder
 from simcse.io.log import append_log, cut_log, read_log, sync_log
 from simcse.io.settings import read_toml
 from simcse.io.sts import read_sts
+from simcse.losses import check_loss
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, read_mlm_head
 from simcse.model.names import locate
@@ -306,7 +307,7 @@ def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) ->
     return read_examples(
         files,
         columns=data.columns.split(",") if data.columns else (),
-        labeled=config.loss.form == "classifier",
+        labeled=config.loss.type == "classifier",
         bad_lines=data.bad_lines,
         counts=counts,
         limit=data.limit,
@@ -340,6 +341,7 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
 
     Raises:
         UsageError: the folder does not say its pooling and ``model.pooling`` is not set.
+        ConfigError: a loss of the user's own cannot be used.
     """
     changes = config.model
     told = {
@@ -357,4 +359,5 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
         )
     if changes.layers is not None:
         encoder.backbone.keep_layers(changes.layers)
+    check_loss(config.loss.type, config.loss.arguments, dimensions=encoder.dimensions)
     return encoder
