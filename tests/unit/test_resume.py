@@ -89,6 +89,7 @@ VARIANTS = {
     "num_encoders": {"model": ModelConfig(num_encoders=2)},
     "classifier": {"loss": LossConfig(type="classifier", mlm_weight=0.1)},
     "queue": {"loss": LossConfig(queue_size=7, dropout_sampling=(0.05, 0.2))},
+    "own loss": {"loss": LossConfig(type="faults.own_loss:LearnedTemperature")},
 }
 LABELED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 

@@ -66,11 +66,11 @@ def find_loss(name: str) -> Callable[..., Loss]:
     finally:
         sys.path.remove(folder)
     found: Any = getattr(module, class_name, None)
-    if not callable(found):
+    if found is None:
         nearest = _nearest(class_name, vars(module))
-        raise ConfigError(
-            f"loss.type={name}: {module.__file__} has no class {class_name!r}{nearest}"
-        )
+        raise ConfigError(f"loss.type={name}: {module.__file__} has no {class_name!r}{nearest}")
+    if not callable(found):
+        raise ConfigError(f"loss.type={name} must be a class, found {type(found).__name__}")
     return found  # type: ignore[no-any-return]
 
 

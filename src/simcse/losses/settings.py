@@ -130,7 +130,8 @@ class LossConfig:
         """Refuse settings that this type of loss would ignore."""
         for name, default in vars(LossConfig()).items():
             if name in names and getattr(self, name) != default:
-                where = "" if self.type == CLASSIFIER else f"; set loss.options.{name} instead"
+                own = self.type != CLASSIFIER and name in SHARED
+                where = f"; set loss.options.{name} instead" if own else ""
                 raise ConfigError(
                     f"loss.type={self.type} does not use loss.{name}={getattr(self, name)}{where}"
                 )
