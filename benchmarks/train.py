@@ -20,7 +20,7 @@ from race_options import race_options, read_texts, run_race
 from simcse import config
 from simcse.cli.main import main
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.names import locate
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import TrainConfig

@@ -54,7 +54,8 @@ def _settings(cls: type, section: str) -> Iterator[tuple[str, Any, str]]:
         text = descriptions[field.name].replace("``", "").replace("`", "")
         choices = _choices(hints[field.name])
         text += f" One of {', '.join(choices)}." if choices else ""
-        yield f"{section}{field.name}", field.default, text[0].upper() + text[1:]
+        default = None if field.default is dataclasses.MISSING else field.default
+        yield f"{section}{field.name}", default, text[0].upper() + text[1:]
 
 
 def _attributes(cls: type) -> dict[str, str]:

@@ -103,11 +103,12 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a setting of any type
     """Convert one TOML value or override string to the type ``hint`` of its field."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    origin = typing.get_origin(hint)
+    section = dataclasses.is_dataclass(hint) and isinstance(hint, type)
+    if section or origin is Mapping:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} is a section, got the value {value!r}")
-        return build(hint, value, section=f"{where}.")
-    origin = typing.get_origin(hint)
+        return build(hint, value, section=f"{where}.") if section else dict(value)
     if origin in (typing.Union, types.UnionType):
         return _convert_optional(hint, value, where)
     if origin is typing.Literal:

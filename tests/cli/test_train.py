@@ -134,7 +134,7 @@ def test_labeled_pairs_train_the_classifier_which_is_not_saved(simcse, tiny_mode
     refused = simcse(*arguments, *settings)
     assert refused.code == 2
     assert "`simcse data nli` makes pairs or triplets of such rows" in refused.err
-    outcome = simcse(*arguments, *settings, "loss.form=classifier")
+    outcome = simcse(*arguments, *settings, "loss.type=classifier")
     assert outcome.code == 0, outcome.err
     assert "4 steps" in outcome.out
     start, saved, stored = (

@@ -35,7 +35,8 @@ SETTINGS = (
 VARIANTS = {
     "fp32": ("precision=fp32",),
     "bf16 and two num_encoders": ("precision=bf16", "model.num_encoders=2"),
-    "queue": ("precision=fp32", "loss.queue=20", "loss.dropout_sampling=0.05,0.2"),
+    "queue": ("precision=fp32", "loss.queue_size=20", "loss.dropout_sampling=0.05,0.2"),
+    "own loss": ("precision=bf16", "loss.type=own_loss:LearnedTemperature"),
 }
 
 

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.dropout import dropout_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import fingerprint_sha256

@@ -5,7 +5,7 @@ import pytest
 
 from simcse.errors import DataError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.train.training_data import hold_out
 from simcse.train.validation import Validation, first_of, heldout_validation
 

@@ -8,7 +8,7 @@ import torch
 
 from simcse.errors import ConfigError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.settings import ModelSettings
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import EvalConfig, ModelConfig, TrainConfig
@@ -59,12 +59,12 @@ def test_the_classifier_learns_and_refuses_what_it_has_no_loss_for(make_encoder)
     rows += [Example(a, b, label="other") for a, b in WORDS.items()]
     events = []
     optim = OptimConfig(lr=5e-3, batch_size=4, epochs=100, max_steps=60)
-    config = TrainConfig(loss=LossConfig(form="classifier"), optim=optim, precision="fp32")
+    config = TrainConfig(loss=LossConfig(type="classifier"), optim=optim, precision="fp32")
     Trainer(encoder, TrainingData(rows), config, callbacks=[events.append]).fit()
     losses = [event.loss for event in events if event.name == "step"]
     assert losses[0] == pytest.approx(math.log(2), abs=0.4)
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
     with pytest.raises(ConfigError, match="eval.dev=heldout needs the contrastive loss"):
-        TrainConfig(loss=LossConfig(form="classifier"), eval=EvalConfig(dev="stsb,heldout"))
-    with pytest.raises(ConfigError, match="loss.form=classifier is made for one encoder"):
-        TrainConfig(loss=LossConfig(form="classifier"), model=ModelConfig(num_encoders=2))
+        TrainConfig(loss=LossConfig(type="classifier"), eval=EvalConfig(dev="stsb,heldout"))
+    with pytest.raises(ConfigError, match="loss.type=classifier is made for one encoder"):
+        TrainConfig(loss=LossConfig(type="classifier"), model=ModelConfig(num_encoders=2))

@@ -21,7 +21,7 @@ from simcse.io.examples import Example
 from simcse.io.locks import lock_folder
 from simcse.io.log import append_log, sync_log, truncate_log
 from simcse.io.manifests import MANIFEST, check_manifest, write_manifest
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.settings import ModelSettings
 from simcse.train.callbacks import Checkpoints
 from simcse.train.events import CheckpointReady
@@ -70,7 +70,7 @@ class Recorded:
         self.events = []
         self.scores = iter(list(scores.values())[0 if state is None else state.step // 2 + 1 :])
         encoder, memory = make_encoder(ModelSettings("mean", max_length=32)), Memory(state)
-        rows = LABELED if config.loss.form == "classifier" else ROWS
+        rows = LABELED if config.loss.type == "classifier" else ROWS
         trainer = Trainer(
             encoder,
             TrainingData(rows, self.validate),
@@ -111,8 +111,9 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
 
 VARIANTS = {
     "num_encoders": {"model": ModelConfig(num_encoders=2)},
-    "classifier": {"loss": LossConfig(form="classifier", mlm_weight=0.1)},
-    "queue": {"loss": LossConfig(queue=7, dropout_sampling=(0.05, 0.2))},
+    "classifier": {"loss": LossConfig(type="classifier", mlm_weight=0.1)},
+    "queue": {"loss": LossConfig(queue_size=7, dropout_sampling=(0.05, 0.2))},
+    "own loss": {"loss": LossConfig(type="faults.own_loss:LearnedTemperature")},
 }
 LABELED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 
@@ -145,7 +146,11 @@ def test_a_rollback_is_part_of_what_is_resumed(make_encoder):
 def test_a_rollback_empties_the_queue(make_encoder):
     scores = dict(zip(SCORES, (1.0, 3.0, 2.0, 1.0, 1.0, 0.5, 0.25), strict=True))
     config = TrainConfig(
-        **{**vars(CONFIG), "eval": EvalConfig(every=2, patience=2), "loss": LossConfig(queue=9)}
+        **{
+            **vars(CONFIG),
+            "eval": EvalConfig(every=2, patience=2),
+            "loss": LossConfig(queue_size=9),
+        }
     )
     whole = Recorded(make_encoder, scores=scores, config=config)
     queued = {step: len(state.tensors["queue.keys"]) for step, state in whole.states.items()}

@@ -12,7 +12,7 @@ import torch
 from simcse.errors import DataError, NumericError, UsageError
 from simcse.io.examples import Example
 from simcse.io.sts import StsTask
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
 from simcse.train.events import ModelReady, StepDone

@@ -74,7 +74,7 @@ def train_command(
 
     A text file (.txt, .txt.gz, one sentence a line) trains with dropout positives. A table
     (.tsv, .csv, .jsonl, .parquet) holds an anchor, a positive and any number of hard negatives
-    in each row, for loss.form=classifier a label, a premise and a hypothesis. The run folder
+    in each row, for loss.type=classifier a label, a premise and a hypothesis. The run folder
     holds best/ and last/, checkpoints/, log.jsonl, settings.toml and report.html.
 
     With --resume a run that was killed continues to the same weights, bit for bit; without other

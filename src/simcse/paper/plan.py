@@ -171,7 +171,7 @@ class _Planner:
         return self.materials.prepare(row.data, corpus, self.options.sentences)
 
     def _steps(self, data: Prepared, config: TrainConfig) -> int:
-        known = (data.path, config.data, config.loss.form)
+        known = (data.path, config.data, config.loss.type)
         if known not in self._counts:
             examples: list[Example] = read_rows([data.path], config, ReadCounts())
             self._counts[known] = len(examples), any(each.negatives for each in examples)

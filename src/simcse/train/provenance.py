@@ -18,13 +18,15 @@ from simcse.io.checkpoints import checksums
 from simcse.io.datasets import data_folder
 from simcse.io.files import sha256_file
 from simcse.io.machine import processor
+from simcse.losses import loss_provenance
 from simcse.model.names import locate
 from simcse.train.settings import TrainConfig
 from simcse.train.training_data import TrainingData
 
 PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy")
 DATA = ("run.train_sha256", "run.dev_sha256", "run.rows")
-FIXED = ("run.model_sha256", "run.world_size", *DATA)  # of [run]; the rest may change on resume
+LOSS = ("run.loss.class", "run.loss.sha256")
+FIXED = ("run.model_sha256", "run.world_size", *LOSS, *DATA)  # of [run]; the rest may change
 FREE = ("train.checkpoint_every", "train.timeout")  # settings that may change
 
 
@@ -153,6 +155,7 @@ def hardware() -> dict[str, Any]:
 def _inputs(model: str, data: TrainingData, config: TrainConfig) -> dict[str, Any]:
     return {
         "model_sha256": model_sha256(model),
+        "loss": loss_provenance(config.loss.type),
         "train_sha256": data.sha256(),
         "dev_sha256": [sha256_file(file) for file in dev_files(config.eval.sets)],
     }

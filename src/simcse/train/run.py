@@ -15,6 +15,7 @@ from simcse.io.files import write_text
 from simcse.io.locks import LOCK, lock_folder
 from simcse.io.log import read_log
 from simcse.io.settings import read_toml
+from simcse.losses import check_loss
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import read_mlm_head
 from simcse.model.names import locate
@@ -61,7 +62,7 @@ def train(
     Args:
         data: a file (string or `pathlib.Path`), a list of `pathlib.Path`, or rows in memory: a
             list of sentences, of tuples (anchor, positive, hard negatives ...; with
-            ``loss.form="classifier"`` label, premise, hypothesis), or of `Example`.
+            ``loss.type="classifier"`` label, premise, hypothesis), or of `Example`.
         model: the start model, a folder, bundled name or hub id.
         output: a folder that does not exist yet or is empty; with ``resume``, that of the run.
         config: complete settings, instead of ``settings``.
@@ -251,6 +252,7 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
     Raises:
         UsageError: the folder does not name its pooling and ``model.pooling`` is not set, or the
             model ends in a post-processing layer.
+        ConfigError: a loss of the user's own cannot be used.
     """
     names = ("pooling", "head", "max_length", "normalize")
     changes = {name: getattr(config.model, name) for name in names}
@@ -266,4 +268,5 @@ def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
         )
     if config.model.layers is not None:
         encoder.backbone.keep_layers(config.model.layers)
+    check_loss(config.loss.type, config.loss.arguments, dimensions=encoder.dimensions)
     return encoder

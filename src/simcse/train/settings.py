@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from simcse.errors import ConfigError
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.head import HeadPolicy
 from simcse.model.pooling import Pooling
 from simcse.model.precision import Precision
@@ -71,7 +71,7 @@ class EvalConfig:
 
     Attributes:
         every: number of steps between evaluations; the last step is always evaluated.
-        dev: ``stsb`` (STS-B dev), a file of subset, score, sentence1, sentence2, ``heldout`` (the
+        dev: name of the set: ``stsb`` (STS-B dev), a file, ``heldout`` (the
             loss on held-out training rows) or ``none``; of several, separated by commas, the
             first chooses and the others are recorded.
         heldout: number of rows to hold out, at most a tenth.
@@ -185,15 +185,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
-        classifies = self.loss.form == "classifier"
-        names = ("fixed_mask", "dropout_free_negatives", "queue")
+        classifies = self.loss.type == "classifier"
+        names = ("fixed_mask", "dropout_free_negatives", "queue_size")
         single = [name for name in names if getattr(self.loss, name)]
-        single += ["form=classifier"] if classifies else []
+        single += ["type=classifier"] if classifies else []
         if single and self.model.num_encoders == 2:
             raise ConfigError(f"loss.{single[0]} is made for one encoder; model.num_encoders is 2")
         if classifies and "heldout" in self.eval.sets:
             raise ConfigError(
-                "eval.dev=heldout needs the contrastive loss; loss.form is classifier"
+                "eval.dev=heldout needs the contrastive loss; loss.type is classifier"
             )
         if self.loss.dropout_sampling and self.model.dropout is not None:
             raise ConfigError("loss.dropout_sampling draws the rate; leave model.dropout out")

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from simcse.errors import NumericError, StoppedError, UsageError
 from simcse.io.examples import Example
+from simcse.losses.classifier import ClassifierLoss
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision
 from simcse.train.callbacks import Checkpoints
-from simcse.train.classifier import PairClassifier
 from simcse.train.evaluator import Evaluator
 from simcse.train.events import (
     Callback,
@@ -190,7 +190,7 @@ class Trainer:
         encoder, config = self.encoder, self.config
         if config.loss.mlm_weight > 0 and encoder.mlm_head is None:
             encoder.mlm_head = MlmHead(encoder.backbone)
-        classifies = config.loss.form == "classifier"
+        classifies = config.loss.type == "classifier"
         labels = {row.label for row in self.data.rows}
         objective = Objective(
             encoder,
@@ -199,8 +199,10 @@ class Trainer:
             micro_batch_tokens=config.optim.micro_batch_tokens,
             mlm_head=encoder.mlm_head if config.loss.mlm_weight > 0 else None,
             second=copy.deepcopy(encoder) if config.model.num_encoders == 2 else None,
-            classifier=PairClassifier(encoder.dimensions, labels) if classifies else None,
-            queue=MomentumQueue(encoder, config.loss.queue) if config.loss.queue else None,
+            classifier=ClassifierLoss(encoder.dimensions, labels) if classifies else None,
+            queue=MomentumQueue(encoder, config.loss.queue_size)
+            if config.loss.queue_size
+            else None,
             processes=self.processes,
         )
         return objective.to(encoder.device)

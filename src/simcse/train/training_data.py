@@ -97,7 +97,7 @@ def _read(
     files = [item for item in source if isinstance(item, Path)]
     if files and len(files) == len(source):
         return read_rows(files, config, counts), files, counts
-    labeled = config.loss.form == "classifier"
+    labeled = config.loss.type == "classifier"
     rows = rows_from_memory(source, labeled=labeled, counts=counts)  # type: ignore[arg-type]
     return rows[: config.data.limit], [], counts
 
@@ -108,7 +108,7 @@ def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) ->
     return read_examples(
         files,
         columns=data.columns.split(",") if data.columns else (),
-        labeled=config.loss.form == "classifier",
+        labeled=config.loss.type == "classifier",
         bad_lines=data.bad_lines,
         counts=counts,
         limit=data.limit,

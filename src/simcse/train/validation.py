@@ -12,7 +12,7 @@ from simcse.evaluate.spectrum import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.examples import Example
 from simcse.io.sts import StsTask
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.encoder import SentenceEncoder
 from simcse.train.events import DevMetrics
 from simcse.train.objective import Objective
@@ -77,7 +77,7 @@ def heldout_validation(rows: Sequence[Example], config: LossConfig, *, batch_siz
     def validate(encoder: SentenceEncoder) -> Validation:
         torch.manual_seed(0)  # for a backbone whose dropout does not use our generator
         objective = Objective(encoder.train(), config)
-        losses = [objective.measure(batch, i) * len(batch) for i, batch in enumerate(batches)]
+        losses = [objective.heldout_loss(batch, i) * len(batch) for i, batch in enumerate(batches)]
         encoder.eval()
         loss = sum(losses) / sum(map(len, batches))
         return Validation(-loss, {"heldout_loss": loss, **_geometry(encoder, rows)})
@@ -92,7 +92,7 @@ def mlm_validation(batches: Sequence[Sequence[Example]], config: LossConfig) -> 
         if encoder.mlm_head is None:
             raise UsageError("the masked-language-model loss needs an encoder with an MLM head")
         objective, head = Objective(encoder, config), encoder.mlm_head
-        measured = [objective.measure_mlm(batch, head, i) for i, batch in enumerate(batches)]
+        measured = [objective.heldout_mlm_loss(batch, head, i) for i, batch in enumerate(batches)]
         loss = sum(total for total, _ in measured) / max(1, sum(count for _, count in measured))
         perplexity = math.exp(min(loss, LARGEST_EXPONENT))
         return Validation(-loss, {"heldout_mlm_loss": loss, "perplexity": perplexity})
