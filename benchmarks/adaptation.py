@@ -61,7 +61,7 @@ def adapt(
         "best_step": found.training.best_step,
         "seconds": sum(step["seconds"] for step in steps),
         "pairs": dataclasses.asdict(found.pairs) if found.pairs else None,
-        "refused": found.refusal,
+        "rejected": found.rejection,
         "trained": found.trained,
     }
 
@@ -77,7 +77,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Table:
             before, after = pairs["first"], pairs["second"]
             change = (before, after, after - before, pairs["low"], pairs["high"])
             what = "trained" if run["trained"] else "token weights alone"
-            rows.append((corpus, run["seed"], *change, "no" if run["refused"] else what))
+            rows.append((corpus, run["seed"], *change, "no" if run["rejected"] else what))
     return Table("Mean reciprocal rank x100 of held-out pairs", columns, tuple(rows))
 
 

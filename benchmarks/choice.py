@@ -26,7 +26,7 @@ from simcse.model.precision import Precision
 from simcse.report.seeds import compare_seeds, differences_table, seeds_table
 from simcse.report.tables import to_markdown
 from simcse.report.versions import versions
-from simcse.train.run import finished_report
+from simcse.train.run import read_result
 
 TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-test", "sickr-test")
 PRECISION: Precision = "bf16"
@@ -56,18 +56,18 @@ def main(folder: str, output: str, tests: str = "") -> None:
     runs = {
         int(run.name[5:]): run
         for run in sorted(Path(folder).glob("seed-*"))
-        if finished_report(run / "log.jsonl")
+        if read_result(run / "log.jsonl")
     }
     looks = {seed: chosen_looks(run) for seed, run in runs.items()}
     settings = {seed: read_toml(run / "settings.toml") for seed, run in runs.items()}
     found = read_results(output) if Path(output).exists() else {"scores": {}}
     found["code_sha256"] = sorted({each["run"]["code_sha256"] for each in settings.values()})
-    found |= {"versions": versions(), "precision": PRECISION, "looks": looks}
+    found |= {"versions": versions(), "precision": PRECISION, "evaluations": looks}
     for way, seed in itertools.product(WAYS, looks):  # what most is known by first
         step = looks[seed][way]["step"]
         name = f"seed-{seed}/step-{step}"
         if tests == "--tests" and name not in found["scores"]:
-            found["scores"][name] = score(runs[seed] / "looks" / f"step-{step:08}")
+            found["scores"][name] = score(runs[seed] / "evaluations" / f"step-{step:08}")
             write_results(output, found)
             print(f"measured {name}", file=sys.stderr)
     write_results(output, found)

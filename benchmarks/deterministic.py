@@ -1,4 +1,4 @@
-"""What ``train.deterministic`` costs: the same training steps with and without it, in turns.
+"""The cost of ``train.deterministic``: the same training steps with and without it, in turn.
 
 From this folder, with any file of sentences:
 
@@ -13,18 +13,18 @@ from pathlib import Path
 
 import torch
 
-from simcse.bench.outcome import agreements, race_results
-from simcse.bench.race import System, race, ratios
-from simcse.bench.train import steps
+from race import System, race, ratios
+from race_report import agreements, race_results
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
 from simcse.report.versions import versions
+from train import steps
 
 ROUNDS, BATCH, BATCHES, MAX_LENGTH = 15, 64, 20, 32
 
 
 def step(model: str, sentences: Sequence[str], *, deterministic: bool) -> Callable[[], float]:
-    """Take a step of unsupervised training as `simcse bench train` does."""
+    """Take a step of unsupervised training as `benchmarks/train.py` does."""
     torch.use_deterministic_algorithms(deterministic)
     rows = [[sentence] for sentence in sentences]
     more = {"precision": "auto"}
@@ -43,7 +43,7 @@ def main(model: str, source: str, output: str) -> None:
             )
         ],
         rounds=ROUNDS,
-        observe=print,
+        log=print,
     )
     found = ratios(*timings)
     low, high = min(found), max(found)

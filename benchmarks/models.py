@@ -1,24 +1,23 @@
-"""Speed and memory of the bundled models beside other small encoders, in turns.
+"""Speed and memory of the bundled models and of other small encoders, in turn.
 
 From this folder, after ``pip install --no-deps wordllama toml``, with any file of sentences:
 
     python models.py wiki.txt all-MiniLM-L6-v2 results/models.json [--sentences 1000] [--rounds 5]
 
-Each encodes in the way its users do; their embeddings are not compared, being of different models.
+Each is called as its documentation shows. The embeddings of different models are not compared.
 """
 
 import argparse
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simcse.bench.exported import Work, repeated
-from simcse.bench.outcome import race_results, race_table
-from simcse.bench.race import System, race
+from exported import Work, repeated
+from race import System, race
+from race_report import race_results, race_table
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
 from simcse.model.names import BUNDLED
@@ -43,19 +42,17 @@ def wordllama(sentences: Sequence[str], *, repeats: int) -> Work:
 
 
 def systems(other: str, sentences: Sequence[str], repeats: int) -> list[System]:
-    """Name who encodes: our models first, at the precision we choose here."""
+    """List the systems: the bundled models first, in the automatic precision."""
     task: dict[str, Any] = {"sentences": list(sentences), "repeats": repeats}
-    cut = {**task, "max_length": MAX_LENGTH}
-    ours = "simcse.bench.encode:ours"
-    theirs = {**cut, "model": other}
+    limited = {**task, "max_length": MAX_LENGTH}
+    ours = "encode:ours"
+    theirs = {**limited, "model": other}
     runtime = {**theirs, "runtime": "openvino", "dtype": "bf16"}
     return [
-        *(System(name, ours, {**cut, "model": name, "precision": "auto"}) for name in BUNDLED),
+        *(System(name, ours, {**limited, "model": name, "precision": "auto"}) for name in BUNDLED),
         System(f"{other}, simcse", ours, {**theirs, "precision": "auto"}),
-        System(
-            f"{other}, sentence-transformers", "simcse.bench.encode:sentence_transformers", theirs
-        ),
-        System(f"{other}, OpenVINO bf16", "simcse.bench.exported:encode", runtime),
+        System(f"{other}, sentence-transformers", "encode:sentence_transformers", theirs),
+        System(f"{other}, OpenVINO bf16", "exported:encode", runtime),
         System("WordLlama 256", "models:wordllama", task),
     ]
 
@@ -67,18 +64,16 @@ def main() -> None:
     parser.add_argument("other", help="all-MiniLM-L6-v2, as a folder")
     parser.add_argument("output", type=Path)
     parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=1, help="passes a round")
+    parser.add_argument("--repeats", type=int, default=1, help="Number of passes per round.")
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # of the systems' processes
-    texts = list(itertools.islice(read_sentences(asked.source), asked.sentences))
-    found = race(systems(asked.other, texts, asked.repeats), rounds=asked.rounds, observe=print)
+    options = parser.parse_args()
+    texts = list(itertools.islice(read_sentences(options.source), options.sentences))
+    found = race(systems(options.other, texts, options.repeats), rounds=options.rounds, log=print)
     alone: list[float | None] = [None] * len(found)
     title = f"Encode {len(texts):,} sentences of at most {MAX_LENGTH} tokens"
     print(to_markdown(race_table(title, found, alone)))
-    results = {"title": title, "repeats": asked.repeats, "versions": versions()}
-    write_results(asked.output, {**results, "systems": race_results(found, alone)})
+    results = {"title": title, "repeats": options.repeats, "versions": versions()}
+    write_results(options.output, {**results, "systems": race_results(found, alone)})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from simcse.compat import SimCSE as SimCSE
     from simcse.errors import SimcseError as SimcseError
     from simcse.model.encoder import SentenceEncoder as SentenceEncoder
+    from simcse.train.run import train as train
+    from simcse.train.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
@@ -17,8 +19,10 @@ _HOMES = {
     "SentenceEncoder": "simcse.model.encoder",
     "SimCSE": "simcse.compat",
     "SimcseError": "simcse.errors",
+    "Trainer": "simcse.train",
+    "train": "simcse.train",
 }
-__all__ = ["SentenceEncoder", "SimCSE", "SimcseError", "__version__"]
+__all__ = ["SentenceEncoder", "SimCSE", "SimcseError", "Trainer", "__version__", "train"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute of any kind

@@ -1,4 +1,4 @@
-"""Frozen dataclass <-> TOML and ``section.key=value`` overrides. Knows no setting itself."""
+"""Frozen dataclass <-> TOML and ``section.key=value`` overrides."""
 
 import dataclasses
 import difflib
@@ -18,7 +18,7 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, section: str = "") -> T:
-    """Make the dataclass ``cls`` from nested mappings, refusing unknown keys and wrong types.
+    """Make the dataclass ``cls`` of nested mappings; unknown keys and wrong types are refused.
 
     Raises:
         ConfigError: a key is unknown (with the nearest known one) or missing, or a value has
@@ -39,7 +39,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, section: str = "") -> T:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the nested values of ``over`` laid on top; neither is changed."""
+    """Return ``base`` updated by the nested values of ``over``; neither is changed."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -48,37 +48,47 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted names into nested mappings: ``{"loss.temperature": 0.1}`` and ``{"loss": ...}``.
+
+    Example:
+        >>> nest({"loss.temperature": 0.1, "loss": {"mlm_weight": 0.1}})
+        {'loss': {'temperature': 0.1, 'mlm_weight': 0.1}}
+    """
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        values = merge(values, value)
+    return values
+
+
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Turn ``["loss.temperature=0.1"]`` into ``{"loss": {"temperature": "0.1"}}``.
 
-    Values stay strings; `build` converts them by the type of the field they land in.
+    Values stay strings; `build` converts them by the type of their field.
 
     Raises:
         ConfigError: an assignment has no ``=`` or an empty name.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        parts = name.strip().split(".")
-        if not equals or not all(parts):
+        name, equals, value = (text.strip() for text in assignment.partition("="))
+        if not equals or not all(name.split(".")):
             raise ConfigError(f"expected section.key=value, got {assignment!r}")
-        nested: Any = value.strip()
-        for part in reversed(parts):
-            nested = {part: nested}
-        values = merge(values, nested)
+        values = merge(values, nest({name: value}))
     return values
 
 
 def to_dict(settings: "DataclassInstance") -> dict[str, Any]:
     """Return the settings as nested plain values for TOML; ``None`` is left out."""
 
-    def clean(value: Any) -> Any:  # noqa: ANN401 - plain values of any kind
+    def plain(value: Any) -> Any:  # noqa: ANN401 - a setting of any type
         if isinstance(value, dict):
-            return {key: clean(inner) for key, inner in value.items() if inner is not None}
+            return {key: plain(each) for key, each in value.items() if each is not None}
         return list(value) if isinstance(value, tuple) else value
 
-    plain = clean(dataclasses.asdict(settings))
-    return dict(plain)
+    return dict(plain(dataclasses.asdict(settings)))
 
 
 def _nearest(where: str, names: Iterable[str], section: str) -> str:
@@ -93,11 +103,12 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a setting of any type
     """Convert one TOML value or override string to the type ``hint`` of its field."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    origin = typing.get_origin(hint)
+    section = dataclasses.is_dataclass(hint) and isinstance(hint, type)
+    if section or origin is Mapping:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} is a section, got the value {value!r}")
-        return build(hint, value, section=f"{where}.")
-    origin = typing.get_origin(hint)
+        return build(hint, value, section=f"{where}.") if section else dict(value)
     if origin in (typing.Union, types.UnionType):
         return _convert_optional(hint, value, where)
     if origin is typing.Literal:
@@ -108,20 +119,20 @@ def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a sett
 
 
 def _convert_optional(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401
-    inner = next(part for part in typing.get_args(hint) if part is not type(None))
-    named = typing.get_origin(inner) is typing.Literal and value in typing.get_args(inner)
-    says_none = isinstance(value, str) and value.lower() in ("none", "")
-    if value is None or (says_none and not named):  # a choice may itself be called "none"
+    given = next(each for each in typing.get_args(hint) if each is not type(None))
+    is_choice = typing.get_origin(given) is typing.Literal and value in typing.get_args(given)
+    is_none = isinstance(value, str) and value.lower() in ("none", "")
+    if value is None or (is_none and not is_choice):  # a choice may itself be called "none"
         return None
-    return _convert(inner, value, where)
+    return _convert(given, value, where)
 
 
-def _convert_list(inner: Any, value: Any, where: str) -> tuple[Any, ...]:  # noqa: ANN401
+def _convert_list(item_hint: Any, value: Any, where: str) -> tuple[Any, ...]:  # noqa: ANN401
     if isinstance(value, str):
         value = [item.strip() for item in value.split(",")] if value.strip() else []
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{where} must be a list, got {value!r}")
-    return tuple(_convert(inner, item, where) for item in value)
+    return tuple(_convert(item_hint, item, where) for item in value)
 
 
 def _convert_choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:  # noqa: ANN401

@@ -1,27 +1,27 @@
 """The exception tree. Each class carries the exit code its failure gives the command line.
 
 SimcseError (1)
-├── UsageError (2)        the call is wrong: option, setting, argument
+├── UsageError (2)        an option, setting or argument is wrong
 │   └── ConfigError       a setting has a wrong name or value
-├── DataError (3)         the user's data is wrong: row, encoding, no usable rows
+├── DataError (3)         the data is wrong: row, encoding, no usable rows
 ├── ArtifactError (4)     a model, index or result folder is damaged, foreign or unsafe
-├── ResourceError (5)     the machine refuses: disk full, read-only, locked, extra not installed
-├── NumericError (6)      training or evaluation left the finite numbers
-└── StoppedError (128 + signal)  a signal asked a run to stop, and it can be resumed
+├── ResourceError (5)     the machine lacks space, permission, a lock or a package
+├── NumericError (6)      a loss, gradient or embedding is not finite
+└── StoppedError (128 + signal)  a signal stopped a run, which can be resumed
 
-SimcseWarning               something was mended or left out; the command line says it once
-└── TruncationWarning     sentences were cut to the length limit
+SimcseWarning               something was corrected or left out; the command line prints it once
+└── TruncationWarning     sentences were truncated to the length limit
 """
 
 
 class SimcseError(Exception):
-    """Base of every error this package raises on purpose; the message is for the user."""
+    """Base of every error that this package raises; the message is for the user."""
 
     exit_code = 1
 
 
 class UsageError(SimcseError):
-    """The call itself is wrong."""
+    """An option, setting or argument is wrong."""
 
     exit_code = 2
 
@@ -31,7 +31,7 @@ class ConfigError(UsageError):
 
 
 class DataError(SimcseError):
-    """The user's data cannot be used as it is; the message names file and line."""
+    """The data cannot be used; the message names file and line."""
 
     exit_code = 3
 
@@ -55,7 +55,7 @@ class NumericError(SimcseError):
 
 
 class StoppedError(SimcseError):
-    """A signal asked a training run to stop; it saved a checkpoint first."""
+    """A signal stopped a training run, which saved a checkpoint first."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -67,4 +67,4 @@ class SimcseWarning(UserWarning):
 
 
 class TruncationWarning(SimcseWarning):
-    """Sentences were cut to the length limit."""
+    """Sentences were truncated to the length limit."""

@@ -1,11 +1,10 @@
 """``simcse adapt``: a model for the user's text, handed over only if it is no worse."""
 
-import subprocess
-import sys
 from itertools import product
 
 import pytest
 
+from commands import run_python
 from simcse import SentenceEncoder
 from simcse.io.checkpoints import read_safetensors
 
@@ -39,7 +38,7 @@ def adapt(simcse, corpus, tiny_model_folder, tmp_path):
     return run
 
 
-def test_a_better_model_is_handed_over_with_a_report(adapt, tmp_path, tiny_model_folder):
+def test_a_better_model_is_saved_with_a_report(adapt, tmp_path, tiny_model_folder):
     outcome = adapt()
     assert outcome.code == 0, outcome.err
     assert "held-out loss" in outcome.out
@@ -58,7 +57,7 @@ def test_pairs_are_compared_before_and_after(adapt, pairs, monkeypatch, tmp_path
     from simcse.train import adapt as adapting
 
     ranks = iter([[0.5, 0.5, 1.0], [1.0, 0.5, 1.0]])
-    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
+    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, pairs: next(ranks))
     outcome = adapt("--pairs", pairs)
     assert outcome.code == 0, outcome.err
     for shown in ("pairs.tsv", "66.67", "83.33", "16.67"):
@@ -66,28 +65,28 @@ def test_pairs_are_compared_before_and_after(adapt, pairs, monkeypatch, tmp_path
     assert "83.33" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_model_that_ranks_the_pairs_worse_is_refused(adapt, pairs, monkeypatch, tmp_path):
+def test_a_model_that_ranks_the_pairs_worse_is_rejected(adapt, pairs, monkeypatch, tmp_path):
     from simcse.train import adapt as adapting
 
     worse = [[1.0, 0.5, 1.0], [0.5, 0.5, 1.0]]
     ranks = iter(worse * 2)
-    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
-    for words in ((), ("--resume",)):  # resumed, it is refused again
+    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, pairs: next(ranks))
+    for words in ((), ("--resume",)):  # resumed, it is rejected again
         outcome = adapt("--pairs", pairs, *words)
         assert outcome.code == 6
-        assert "not handed over" in outcome.err
+        assert "is rejected" in outcome.err
         assert "83.3 before, 66.7 after" in outcome.err
         assert not (tmp_path / "run" / "best").exists()
-        assert SentenceEncoder.load(tmp_path / "run" / "refused").encode(["a"]).shape == (1, 32)
+        assert SentenceEncoder.load(tmp_path / "run" / "rejected").encode(["a"]).shape == (1, 32)
     assert "83.33" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_token_weights_are_counted_anew_on_the_corpus(
+def test_token_weights_are_counted_again_on_the_corpus(
     simcse, tiny_model_folder, tmp_path, monkeypatch
 ):
     from simcse.train import adapt as adapting
 
-    monkeypatch.setattr(adapting, "COUNTED", 64)
+    monkeypatch.setattr(adapting, "MIN_COUNTED", 64)
     corpus, other = tmp_path / "corpus.txt", tmp_path / "other.txt"
     corpus.write_text("".join(f"the {a} and the {b}\n" for a in WORDS for b in WORDS))
     other.write_text("dog dog dog cat\n")
@@ -96,7 +95,7 @@ def test_token_weights_are_counted_anew_on_the_corpus(
     command = ("adapt", corpus, "--model", weighed, "--output", run, *QUICK)
     outcome = simcse(*command)
     assert outcome.code == 0, outcome.err
-    assert "counted anew on 64 sentences" in outcome.err
+    assert "counted again on 64 sentences" in outcome.err
     counted = SentenceEncoder.load(run / "best")
     (dog,) = counted.tokenizer.hf_tokenizer("dog")["input_ids"][1:-1]
     tokens = counted.tokenizer.ids(corpus.read_text().splitlines())
@@ -105,22 +104,22 @@ def test_token_weights_are_counted_anew_on_the_corpus(
     assert simcse(*command, "--resume").code == 0
     again = SentenceEncoder.load(run / "best")
     assert again.token_weights.weight.equal(counted.token_weights.weight)
-    monkeypatch.setattr(adapting, "COUNTED", 65)  # too few rows: they stay
+    monkeypatch.setattr(adapting, "MIN_COUNTED", 65)  # too few rows: they stay
     outcome = simcse(*command, "--output", tmp_path / "few")
     assert outcome.code == 0, outcome.err
     kept = SentenceEncoder.load(tmp_path / "few" / "best").token_weights
     assert kept.weight.equal(SentenceEncoder.load(weighed).token_weights.weight)
 
 
-def test_token_weights_alone_are_handed_over_where_training_takes_from_them(
+def test_token_weights_alone_are_saved_if_training_makes_them_worse(
     simcse, tiny_model_folder, corpus, pairs, tmp_path, monkeypatch
 ):
     from simcse.train import adapt as adapting
 
-    monkeypatch.setattr(adapting, "COUNTED", 64)
+    monkeypatch.setattr(adapting, "MIN_COUNTED", 64)
     before, trained, alone = [0.5, 0.5, 0.5], [0.5, 0.5, 0.6], [0.5, 0.5, 0.7]
     ranks = iter([before, trained, alone, before, alone, alone, before, alone, alone])
-    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, asked: next(ranks))
+    monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, pairs: next(ranks))
     weighed, run = tmp_path / "weighed", tmp_path / "run"
     assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
     command = ("adapt", corpus, "--model", weighed, "--output", run, "--pairs", pairs, *QUICK)
@@ -128,7 +127,7 @@ def test_token_weights_alone_are_handed_over_where_training_takes_from_them(
     for words in ((), ("--resume",)):
         outcome = simcse(*command, *words)
         assert outcome.code == 0, outcome.err
-        assert "training is left out" in outcome.out
+        assert "token weights alone rank the pairs as well" in outcome.out
         assert "56.67" in outcome.out
         start, best, last = (
             read_safetensors(run / folder / name) for folder in ("start", "best", "last")
@@ -137,7 +136,7 @@ def test_token_weights_alone_are_handed_over_where_training_takes_from_them(
         assert not all(start[key].equal(last[key]) for key in start)
     outcome = simcse(*command, "optim.lr=1e-30", "--output", tmp_path / "other")
     assert outcome.code == 0, outcome.err  # training did nothing, the weights did
-    assert "training is left out" in outcome.out
+    assert "token weights alone rank the pairs as well" in outcome.out
 
 
 @pytest.mark.slow
@@ -148,20 +147,19 @@ def test_several_processes_adapt_one_model(tiny_model_folder, simcse, pairs, tmp
     assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
     command = ("adapt", corpus, "--model", weighed, "--output", run, "--pairs", pairs, *QUICK)
     launch = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "simcse")
-    words = [sys.executable, *launch, *map(str, command)]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    ended = run_python(*launch, *command)
     assert (run / "start").exists(), ended.stderr[-2000:]
-    if "not handed over" in ended.stderr:  # how a tiny model turns out is no matter here
-        assert (run / "refused").exists() is not (run / "best").exists()
+    if "is rejected" in ended.stderr:  # how a tiny model turns out is no matter here
+        assert (run / "rejected").exists() is not (run / "best").exists()
     else:
         assert (ended.returncode, ended.stdout.count("report.html")) == (0, 1), ended.stderr[-2000:]
         assert (run / "best").exists()
 
 
-def test_a_model_no_look_found_better_is_refused(adapt, tmp_path):
+def test_a_model_that_no_evaluation_found_better_is_rejected(adapt, tmp_path):
     outcome = adapt("optim.lr=1e-30")
     assert outcome.code == 6
-    assert "no look at the model was better" in outcome.err
+    assert "no evaluation was better" in outcome.err
     assert not (tmp_path / "run" / "best").exists()
 
 

@@ -113,3 +113,20 @@ def test_info_says_what_a_model_is(simcse, tiny_model_folder):
     assert facts["execution"] == "packed"
     assert facts["provenance"] == {"made by": "tests/conftest.py"}
     assert "BertModel" in simcse("info", tiny_model_folder).out
+
+
+def test_several_files_and_other_columns_go_into_one_file(simcse, tiny_model_folder, tmp_path):
+    (tmp_path / "a.txt").write_text("the dog\n\n")
+    (tmp_path / "b.jsonl").write_text('{"q": "the cat"}\n{"q": 1}\n{"q": "the man"}\n')
+    words = ("encode", tmp_path / "a.txt", tmp_path / "b.jsonl", "--model", tiny_model_folder)
+    output = tmp_path / "v.npy"
+    outcome = simcse(*words, "--output", output, "--column", "q", "--bad-lines", "skip")
+    assert outcome.code == 0, outcome.err
+    assert "3 rows, 1 blank, 1 bad lines skipped" in outcome.err
+    encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
+    expected = encoder.encode(["the dog", "the cat", "the man"])
+    np.testing.assert_allclose(read_vectors(output), expected, atol=2e-2)
+    outcome = simcse(*words, "--output", tmp_path / "w.npy", "--column", "q")
+    assert outcome.code == 3
+    assert "b.jsonl:2: expected a text field 'q'" in outcome.err
+    assert not (tmp_path / "w.npy").exists()

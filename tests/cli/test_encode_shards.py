@@ -14,18 +14,19 @@ import pytest
 
 from commands import Command
 from simcse import SentenceEncoder
-from simcse.engine.shards import encode_shard, plan
+from simcse.bulk import Reading, encode_shard, plan_shards
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.files import ReadCounts
 from simcse.io.parquet import import_pyarrow
-from simcse.io.parts import read_part, write_part
+from simcse.io.parquet_shards import read_shard, write_shard
 from simcse.io.rows import Row
 from simcse.model.fingerprint import model_fingerprint
+from simcse.model.settings import ModelSettings
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("faiss")
-READING = {"text_column": "text", "bad_lines": "error"}
+READING = Reading()
 NOUNS = ("dog", "cat", "man", "woman", "guitar")
 
 
@@ -48,21 +49,21 @@ def command(inputs, output, model, *more):
 
 
 def contents(folder):
-    """Every row of every part."""
+    """Every row of every shard."""
     found = [
         (row.id, row.text, json.dumps(row.metadata), vector.round(4).tobytes())
-        for part in sorted(folder.glob("part-*.parquet"))
-        for rows, vectors in read_part(part)
+        for shard in sorted(folder.glob("shard-*.parquet"))
+        for rows, vectors in read_shard(shard)
         for row, vector in zip(rows, vectors + 0.0, strict=True)
     ]
     assert len(found) == 700
     return set(found)
 
 
-def kill_at_part(process, folder, parts):
-    """Kill -9 a process when so many parts are there."""
+def kill_at_shard(process, folder, shards):
+    """Kill -9 a process when so many shards are there."""
     until = time.monotonic() + 240
-    while len(list(folder.glob("part-*.parquet"))) < parts:
+    while len(list(folder.glob("shard-*.parquet"))) < shards:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -71,22 +72,22 @@ def kill_at_part(process, folder, parts):
 
 
 @pytest.mark.slow
-def test_a_killed_driver_goes_on_behind_the_parts_that_are_there(
+def test_a_killed_driver_goes_on_behind_the_shards_that_are_there(
     simcse, inputs, tiny_model_folder, tmp_path
 ):
     whole, folder = tmp_path / "whole", tmp_path / "vectors"
     done = simcse(*command(inputs, whole, tiny_model_folder))
     assert "700 rows, 1 blank" in done.err
     asked = command(inputs, folder, tiny_model_folder)
-    kill_at_part(Command(asked, stderr=os.devnull), folder, 2)
-    done = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    kill_at_shard(Command(asked, stderr=os.devnull), folder, 2)
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*.parquet")}
     assert 2 <= len(done) < 15
     assert simcse(*asked).code == 0
     assert contents(folder) == contents(whole)
-    assert not list(folder.glob(".part-*"))  # of the part it was killed in
+    assert not list(folder.glob(".shard-*"))  # of the shard it was killed in
     assert all(path.stat().st_mtime_ns == written for path, written in done.items())
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    for rows, vectors in read_part(folder / "part-00003.parquet"):
+    for rows, vectors in read_shard(folder / "shard-00003.parquet"):
         expected = encoder.encode([row.text for row in rows])
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
@@ -116,15 +117,15 @@ def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
     environment = {**os.environ, "SIMCSE_TEST_MARK": mark, "RAY_worker_niceness": "0"}
     try:
         with subprocess.Popen(asked, stderr=subprocess.DEVNULL, env=environment) as running:
-            while not list(folder.glob("part-*.parquet")):
+            while not list(folder.glob("shard-*.parquet")):
                 assert running.poll() is None
                 time.sleep(0.005)
             workers = [pid for pid, name in processes(mark).items() if name.startswith("ray::Map")]
             assert workers
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
-            kill_at_part(running, folder, 4)
-        assert len(list(folder.glob("part-*.parquet"))) < 15
+            kill_at_shard(running, folder, 4)
+        assert len(list(folder.glob("shard-*.parquet"))) < 15
         done = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
     finally:
@@ -132,10 +133,10 @@ def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
             os.kill(pid, signal.SIGKILL)
     assert contents(folder) == contents(whole)
     again = simcse(*command(inputs, folder, tiny_model_folder))
-    assert "15 parts" in again.err  # the other engine agrees
+    assert "15 shards" in again.err  # the other engine agrees
 
 
-def test_parts_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path, monkeypatch):
+def test_shards_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path, monkeypatch):
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
     asked = [*command(inputs[:2], tmp_path / "v", tiny_model_folder), "--index"]
@@ -165,7 +166,7 @@ def test_another_job_in_the_folder_is_refused(simcse, inputs, tiny_model_folder,
     assert simcse(*asked).code == 0
     for change, said in (
         (("--shard-rows", 60), "shards"),
-        (("--truncation", "truncate"), 'truncation: "warn" there; truncation: "truncate" here'),
+        (("--truncation", "truncate"), 'truncation is "warn" there and "truncate" here'),
         (("--max-length", 16), "fingerprint"),
     ):
         outcome = simcse(*asked, *change)
@@ -175,6 +176,19 @@ def test_another_job_in_the_folder_is_refused(simcse, inputs, tiny_model_folder,
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     assert simcse(*command(inputs[:1], tmp_path / "used", tiny_model_folder)).code == 2
+
+
+def test_shards_are_of_the_dimensions_asked_for(simcse, inputs, make_encoder, tmp_path):
+    encoder = make_encoder(ModelSettings("mean", max_length=32, normalize=True, matryoshka=(8,)))
+    encoder.save(tmp_path / "model")
+    asked = command(inputs[:1], tmp_path / "v", tmp_path / "model", "--dimensions", 8)
+    assert simcse(*asked).code == 0
+    ((rows, vectors),) = read_shard(tmp_path / "v" / "shard-00000.parquet")
+    expected = encoder.encode([row.text for row in rows], dimensions=8)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    other = simcse(*command(inputs[:1], tmp_path / "v", tmp_path / "model"))
+    assert other.code == 4
+    assert "dimensions is 8 there and null here" in other.err
 
 
 @pytest.mark.parametrize(
@@ -194,24 +208,24 @@ def test_a_slip_has_its_exit_code(simcse, tmp_path, more, code, monkeypatch):
 
 
 def test_a_file_that_changed_after_planning_is_refused(inputs, tmp_path):
-    shards = plan(inputs[:1], rows=200, reading=READING, counts=ReadCounts())
+    shards = plan_shards(inputs[:1], rows=200, reading=READING, counts=ReadCounts())
     assert [(shard.first, shard.rows) for shard in shards] == [(0, 200), (200, 101)]
     inputs[0].write_text("one row\n")
     with pytest.raises(DataError, match="199 rows fewer than planned"):
         encode_shard(shards[0], lambda texts: np.ones((len(texts), 2)), tmp_path, READING)
-    assert not list(tmp_path.glob("part-*"))
-    with pytest.raises(UsageError, match="standard input has no shards"):
-        plan(["-"], rows=2, reading=READING, counts=ReadCounts())
+    assert not list(tmp_path.glob("shard-*"))
+    with pytest.raises(UsageError, match="standard input cannot be read twice"):
+        plan_shards(["-"], rows=2, reading=READING, counts=ReadCounts())
 
 
-def test_a_part_is_what_was_written(tmp_path):
+def test_a_shard_is_what_was_written(tmp_path):
     rows = [Row("1", "a", {"tag": ["x", None], "n": 1.5}), Row("ä", 'quote " and \n', {})]
     vectors = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
-    assert write_part(tmp_path / "a.parquet", [(rows, vectors), (rows[:1], vectors[:1])]) == 3
-    found = list(read_part(tmp_path / "a.parquet"))
-    assert [row for part, _ in found for row in part] == [*rows, rows[0]]
+    assert write_shard(tmp_path / "a.parquet", [(rows, vectors), (rows[:1], vectors[:1])]) == 3
+    found = list(read_shard(tmp_path / "a.parquet"))
+    assert [row for chunk, _ in found for row in chunk] == [*rows, rows[0]]
     np.testing.assert_array_equal(np.concatenate([v for _, v in found]), vectors[[0, 1, 0]])
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     for missing in ("b.parquet", "c.parquet"):
         with pytest.raises(ArtifactError, match=f"cannot read .*{missing}"):
-            list(read_part(tmp_path / missing))
+            list(read_shard(tmp_path / missing))

@@ -1,4 +1,4 @@
-"""``simcse evaluate isotropy``: models and the looks of a training."""
+"""``simcse evaluate isotropy``: models and the evaluations of a training."""
 
 import json
 
@@ -10,7 +10,7 @@ from simcse import SentenceEncoder
 
 @pytest.fixture
 def run(tiny_model_folder, tmp_path):
-    """A run folder whose looks are the tiny model, ever nearer to one vector, and then back."""
+    """A run folder whose models come nearer and nearer to one vector, and then go back."""
     folder = tmp_path / "run"
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     norm = next(
@@ -22,7 +22,7 @@ def run(tiny_model_folder, tmp_path):
         with torch.no_grad():
             norm.bias.fill_(shift)
             norm.bias[0] = 2 * shift
-        encoder.save(folder / "looks" / f"step-{step:08}")
+        encoder.save(folder / "evaluations" / f"step-{step:08}")
     (folder / "settings.toml").write_text("[loss]\ntemperature = 0.5\n")
     return folder
 
@@ -39,7 +39,7 @@ def test_each_step_of_the_bound_is_printed_for_models(simcse, small_data, tiny_m
     assert row["m"] == 5  # distinct sentences
 
 
-def test_a_training_is_followed_by_its_looks(simcse, small_data, run, tmp_path):
+def test_the_evaluations_of_a_training_are_followed(simcse, small_data, run, tmp_path):
     output = tmp_path / "isotropy"
     done = simcse(
         *("evaluate", "isotropy", "--run", run, "--data", small_data, "--format", "json"),
@@ -61,7 +61,7 @@ def test_a_training_is_followed_by_its_looks(simcse, small_data, run, tmp_path):
     assert "By step of run: largest eigenvalue from" in page
 
 
-def test_a_run_without_looks_says_what_keeps_them(simcse, small_data, tmp_path):
+def test_a_run_without_saved_evaluations_names_the_setting(simcse, small_data, tmp_path):
     done = simcse("evaluate", "isotropy", "--run", tmp_path, "--data", small_data)
     assert done.code == 2
     assert "eval.save_all=true" in done.err

@@ -5,13 +5,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-from simcse.cli.progress import GridProgress
+from commands import PATIENCE, ended, wait_for
 from simcse.io.locks import lock_folder
-from simcse.train.run import train_run
+from simcse.paper.progress import GridProgress, GridStarted
+from simcse.train.run import train
 
 WORDS = ["man", "woman", "dog", "cat", "guitar", "run", "eat", "play"]
 GRID = """
@@ -77,11 +77,11 @@ def trained(monkeypatch):
     """The run folders that training was begun in."""
     begun = []
 
-    def counted(model, rows, output, config, **options):
-        begun.append(output)
-        return train_run(model, rows, output, config, **options)
+    def counted(data, **options):
+        begun.append(options["output"])
+        return train(data, **options)
 
-    monkeypatch.setattr("simcse.paper.runner.train_run", counted)
+    monkeypatch.setattr("simcse.paper.runner.train", counted)
     return begun
 
 
@@ -171,9 +171,10 @@ def test_an_interrupted_grid_goes_on_from_its_checkpoint(grid, tmp_path, simcse,
     asked = ["sweep", grid, "--output", output, "--seeds", 1, "--rows", "p 0.1", "optim.epochs=12"]
     command = [sys.executable, "-m", "simcse", *map(str, asked)]
     going = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    wait_for(lambda: list((output / ".work" / "runs").glob("*/best/simcse.json")))
-    going.send_signal(signal.SIGINT)
-    _, said = going.communicate(timeout=60)
+    with ended(going):
+        wait_for(lambda: list((output / ".work" / "runs").glob("*/best/simcse.json")), going)
+        going.send_signal(signal.SIGINT)
+        _, said = going.communicate(timeout=PATIENCE)
     assert going.returncode == 130, said
     assert "the same command goes on from here" in said
     assert (output / "mine.md").is_file()
@@ -184,17 +185,10 @@ def test_an_interrupted_grid_goes_on_from_its_checkpoint(grid, tmp_path, simcse,
     fresh = tmp_path / "fresh"
     assert simcse(*asked[:3], fresh, *asked[4:]).code == 0
     (resumed,), (straight,) = (
-        [(key, json.loads(text)["looks"]) for key, text in results(folder).items()]
+        [(key, json.loads(text)["evaluations"]) for key, text in results(folder).items()]
         for folder in (output, fresh)
     )
     assert resumed == straight
-
-
-def wait_for(condition):
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_one_grid_at_a_time_in_a_folder(simcse, grid, tmp_path):
@@ -304,6 +298,6 @@ def test_the_bar_of_a_grid_is_full_where_nothing_is_to_do(
     sizes: list[tuple[float, float]], shown: float
 ) -> None:
     progress = GridProgress("table-1")
-    progress({"event": "grid", "there": 2 - len(sizes), "sizes": sizes})
+    progress(GridStarted(2 - len(sizes), sizes))
     (task,) = progress.bar.tasks
     assert task.percentage == shown

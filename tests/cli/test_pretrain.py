@@ -6,11 +6,10 @@ import io
 import json
 import re
 import signal
-import time
 
 import pytest
 
-from commands import Command
+from commands import Command, ended, wait_for
 from simcse import SentenceEncoder
 from simcse.cli.main import main
 from simcse.io.log import read_log
@@ -47,14 +46,14 @@ def pretrained(text, tmp_path_factory):
     return run, out.getvalue()
 
 
-def looks(run):
+def evaluations(run):
     return [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
 
 
-def test_a_new_model_learns_to_guess_words_and_its_run_is_told(pretrained):
+def test_a_new_model_learns_to_predict_words_and_its_run_is_recorded(pretrained):
     run, out = pretrained
     assert re.search(r"[\d,]+ tokens, [\d,]+ a second", out)
-    assert looks(run)[-1]["heldout_mlm_loss"] < 0.8 * looks(run)[0]["heldout_mlm_loss"]
+    assert evaluations(run)[-1]["heldout_mlm_loss"] < 0.8 * evaluations(run)[0]["heldout_mlm_loss"]
     steps = [event for event in read_log(run / "log.jsonl") if event["event"] == "step"]
     assert all(step["tokens"] >= 8 * step["sentences"] for step in steps)  # six words, two more
     assert sum(step["sentences"] for step in steps) == 3 * (96 - 9)  # a tenth is held out
@@ -89,9 +88,9 @@ def test_a_model_that_is_there_is_trained_further(simcse, pretrained, text, tmp_
     done = simcse("pretrain", "--train", text, "--output", again, *more)
     assert done.code == 0, done.err
     assert "no MLM head" not in done.err
-    best = min(look["heldout_mlm_loss"] for look in looks(run))
+    best = min(each["heldout_mlm_loss"] for each in evaluations(run))
     # the rows are those held out before, in other batches under other masks
-    assert looks(again)[0]["heldout_mlm_loss"] == pytest.approx(best, rel=0.3)
+    assert evaluations(again)[0]["heldout_mlm_loss"] == pytest.approx(best, rel=0.3)
     assert read_toml(again / "settings.toml")["optim"]["lr"] == 1e-4
     assert not (again / "start").exists()
 
@@ -104,13 +103,10 @@ def test_a_killed_run_ends_with_the_same_bits(simcse, text, tmp_path):
     command = ["pretrain", "--train", text, "--output", killed, *settings]
     child = Command(command, stderr=tmp_path / "stderr")
     log = killed / "log.jsonl"
-    until = time.monotonic() + 120
-    while not (log.exists() and '"step": 4' in log.read_text()):
-        assert child.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with ended(child):
+        wait_for(lambda: log.exists() and '"step": 4' in log.read_text(), child)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
     start = (killed / "start" / "model.safetensors").read_bytes()
     other = simcse("pretrain", "--output", killed, "--resume", "--layers", 3)
     assert other.code == 2

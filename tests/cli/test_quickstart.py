@@ -8,7 +8,7 @@ import pytest
 
 from simcse.cli.main import cli
 from simcse.io.results import read_results
-from simcse.quickstart.outcome import next_commands
+from simcse.quickstart.report import next_commands
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def quickstart(simcse, tiny_model_folder, tmp_path):
     return run
 
 
-def test_it_measures_answers_and_says_what_to_type_next(quickstart, tmp_path):
+def test_it_measures_answers_and_says_what_to_try_next(quickstart, tmp_path):
     outcome = quickstart()
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "out" / "report.html").is_file()
@@ -33,7 +33,7 @@ def test_it_measures_answers_and_says_what_to_type_next(quickstart, tmp_path):
     assert results["held_out"]["test"] > 100
     assert "\x1b" not in outcome.out + outcome.err  # not a terminal: no control characters
     assert f"{results['test']['start']['mrr']:.3f}" in outcome.out
-    assert "against the start model" in outcome.out
+    assert "compared with the start model" in outcome.out
     assert all(command in outcome.out for command in next_commands(tmp_path / "out"))
     for question, hits in results["answers"].items():
         assert question in outcome.out
@@ -41,7 +41,7 @@ def test_it_measures_answers_and_says_what_to_type_next(quickstart, tmp_path):
     assert [line for line in outcome.err.splitlines() if line.startswith(("Reading", "Training"))]
 
 
-def test_every_command_to_type_next_exists():
+def test_every_next_command_exists():
     commands = next_commands(Path("quickstart"))
     assert 4 <= len(commands) <= 6
     for command in commands:
@@ -55,10 +55,10 @@ def test_every_command_to_type_next_exists():
         assert {word for word in arguments if word.startswith("--")} <= options
 
 
-def test_a_folder_of_somebody_else_is_refused_with_the_mend(quickstart, tmp_path):
+def test_a_folder_of_somebody_else_is_refused_with_the_fix(quickstart, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("")
     outcome = quickstart()
     assert outcome.code == 2
-    assert re.search(r"thesis\.tex.*give another --output", outcome.err)
+    assert re.search(r"thesis\.tex.*pass another folder as --output", outcome.err)
     assert outcome.out == ""

@@ -6,12 +6,9 @@ import re
 import pytest
 
 from simcse import SentenceEncoder
-from simcse.cli.train import SETTINGS
-from simcse.config import to_dict
 from simcse.io.checkpoints import read_safetensors
 from simcse.io.log import read_log
 from simcse.io.settings import read_toml
-from simcse.train.settings import TrainConfig
 
 WORDS = ["man", "woman", "dog", "cat", "guitar", "run", "eat", "play"]
 
@@ -34,17 +31,19 @@ def dev(tmp_path):
     return path
 
 
-def test_what_is_cut_at_every_look_is_said_once(simcse, tiny_model_folder, text, dev, tmp_path):
+def test_truncation_in_every_evaluation_is_reported_once(
+    simcse, tiny_model_folder, text, dev, tmp_path
+):
     dev.write_text(dev.read_text() + "dev\t2\t" + "the dog " * 40 + "\tthe cat\n")
     outcome = simcse(
         *("train", "--model", tiny_model_folder, "--train", text, "--output", tmp_path / "run"),
         *("optim.batch_size=16", f"eval.dev={dev}", "eval.every=2"),
     )
     assert outcome.code == 0, outcome.err
-    looks = [
+    evaluations = [
         event for event in read_log(tmp_path / "run" / "log.jsonl") if event["event"] == "eval"
     ]
-    assert len(looks) == 4
+    assert len(evaluations) == 4
     told = [line for line in outcome.err.splitlines() if "were cut" in line]
     assert len(told) == 1
     assert re.fullmatch(r"warning: 1 of \d+ sentences were cut to 32 tokens", told[0].strip())
@@ -79,7 +78,7 @@ def test_a_text_file_trains_unsupervised_and_leaves_a_whole_run_folder(
     assert settings["run"]["train"] == [str(text)]
 
 
-def test_a_run_chooses_by_one_set_watches_another_and_keeps_every_look(
+def test_a_run_chooses_by_one_set_records_another_and_saves_every_evaluation(
     simcse, tiny_model_folder, text, dev, tmp_path
 ):
     run = tmp_path / "run"
@@ -89,15 +88,15 @@ def test_a_run_chooses_by_one_set_watches_another_and_keeps_every_look(
         "eval.save_all=true",
     )
     assert outcome.code == 0, outcome.err
-    looks = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
-    assert all({"heldout_loss", "dev"} <= look.keys() for look in looks)
-    best = min(looks, key=lambda look: look["heldout_loss"])["step"]
-    kept = {path.name: path / "model.safetensors" for path in (run / "looks").iterdir()}
-    assert set(kept) == {f"step-{look['step']:08}" for look in looks}
-    assert len({path.read_bytes() for path in kept.values()}) == len(looks) == 4
-    for name, step in (("best", best), ("last", looks[-1]["step"])):
+    evaluations = [event for event in read_log(run / "log.jsonl") if event["event"] == "eval"]
+    assert all({"heldout_loss", "dev"} <= each.keys() for each in evaluations)
+    best = min(evaluations, key=lambda each: each["heldout_loss"])["step"]
+    saved = {path.name: path / "model.safetensors" for path in (run / "evaluations").iterdir()}
+    assert set(saved) == {f"step-{each['step']:08}" for each in evaluations}
+    assert len({path.read_bytes() for path in saved.values()}) == len(evaluations) == 4
+    for name, step in (("best", best), ("last", evaluations[-1]["step"])):
         model = run / name / "model.safetensors"
-        assert model.read_bytes() == kept[f"step-{step:08}"].read_bytes()
+        assert model.read_bytes() == saved[f"step-{step:08}"].read_bytes()
 
 
 def test_saved_settings_repeat_a_run(simcse, tiny_model_folder, text, tmp_path):
@@ -135,7 +134,7 @@ def test_labeled_pairs_train_the_classifier_which_is_not_saved(simcse, tiny_mode
     refused = simcse(*arguments, *settings)
     assert refused.code == 2
     assert "`simcse data nli` makes pairs or triplets of such rows" in refused.err
-    outcome = simcse(*arguments, *settings, "loss.form=classifier")
+    outcome = simcse(*arguments, *settings, "loss.type=classifier")
     assert outcome.code == 0, outcome.err
     assert "4 steps" in outcome.out
     start, saved, stored = (
@@ -152,7 +151,9 @@ def test_labeled_pairs_train_the_classifier_which_is_not_saved(simcse, tiny_mode
     assert (3, 96) in shapes  # [u; v; |u - v|] -> labels
 
 
-def test_several_seeds_are_summed_up(simcse, tiny_model_folder, text, dev, tmp_path):
+def test_several_seeds_are_summarized_and_compared_with_a_baseline(
+    simcse, tiny_model_folder, text, dev, tmp_path
+):
     outcome = simcse(
         *("train", "--model", tiny_model_folder, "--train", text, "--output", tmp_path / "runs"),
         *("--seeds", "2", "optim.max_steps=1", f"eval.dev={dev}"),
@@ -161,6 +162,14 @@ def test_several_seeds_are_summed_up(simcse, tiny_model_folder, text, dev, tmp_p
     assert "2 seeds" in outcome.out
     assert "±" in outcome.out
     assert set(json.loads((tmp_path / "runs" / "seeds.json").read_text())) == {"0", "1"}
+    arguments = ("train", "--model", tiny_model_folder, "--train", text, "optim.max_steps=1")
+    baseline = ("--baseline", tmp_path / "runs", f"eval.dev={dev}", "optim.lr=1e-3")
+    other = simcse(*arguments, "--output", tmp_path / "other", "--seeds", "2", *baseline)
+    assert other.code == 0, other.err
+    assert "Difference" in other.out
+    refused = simcse(*arguments, "--output", tmp_path / "third", *baseline)
+    assert refused.code == 2
+    assert "--baseline compares seeds" in refused.err
 
 
 def test_a_plain_backbone_must_be_told_its_pooling(simcse, models_folder, text, tmp_path):
@@ -201,20 +210,3 @@ def test_an_output_that_holds_something_is_left_alone(simcse, text, tmp_path):
     outcome = simcse("train", "--train", text, "--output", tmp_path, "eval.dev=none")
     assert outcome.code == 2
     assert "not empty" in outcome.err
-
-
-def test_the_help_names_every_setting_and_its_default():
-    settings = SETTINGS.split("defaults:")[1].split()
-    shown = dict(part.split("=", 1) for part in settings if "=" in part)
-    nested = to_dict(TrainConfig())
-    defaults = {
-        f"{section}.{name}" if isinstance(values, dict) else section: default
-        for section, values in nested.items()
-        for name, default in (values if isinstance(values, dict) else {"": values}).items()
-    }
-    assert {name: shown.get(name) for name in defaults} == {
-        name: str(value) for name, value in defaults.items()
-    }
-    sections = ("model", "data", "loss", "optim", "eval", "guard", "train")
-    known = {f"{s}.{field}" for s in sections for field in vars(getattr(TrainConfig(), s))}
-    assert known | {"seed", "precision"} == set(shown)

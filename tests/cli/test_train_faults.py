@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from commands import PATIENCE, ended, run_python, wait_for
 from simcse.io.locks import lock_folder
 from simcse.io.log import read_log
 from simcse.io.settings import read_toml
@@ -67,9 +67,7 @@ def events(run):
 @pytest.mark.slow
 def test_t1_killed_runs_end_with_the_same_bits(tiny_model_folder, files, tmp_path):
     arguments = (tiny_model_folder, files / "text.txt", files / "dev.tsv", tmp_path, 18, 6, 0)
-    done = subprocess.run(
-        [sys.executable, KILLS, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    done = run_python(KILLS, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     kills = found["kills"]
@@ -97,16 +95,13 @@ def test_t2_a_signal_leaves_a_checkpoint_that_is_resumed(
             *("--output", run, *FEW, "optim.max_steps=100000", "optim.epochs=100000"),
         )
     )
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints").is_dir():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == code, told
-    assert f"stopped by {signal.Signals(number).name} after step" in told
-    assert "Traceback" not in told
+    with ended(process):
+        wait_for(lambda: (run / "checkpoints").is_dir(), process)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, stderr
+    assert f"stopped by {signal.Signals(number).name} after step" in stderr
+    assert "Traceback" not in stderr
     steps = [event["step"] for event in read_log(run / "log.jsonl") if event["event"] == "step"]
     assert checkpoints(run)[-1] == f"step-{steps[-1]:08}"
     assert (run / "last" / "model.safetensors").is_file()
@@ -138,7 +133,7 @@ def test_t3_a_full_disk_is_5_and_the_checkpoint_before_stays(train, tmp_path):
 def test_t5_t6_a_damaged_checkpoint_is_named_and_the_one_before_taken(train, tmp_path, name):
     run = tmp_path / "run"
     assert train(run).code == 0
-    whole, told = weights(run), events(run)
+    whole, logged = weights(run), events(run)
     log = run / "log.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
     path = run / "checkpoints" / checkpoints(run)[-1] / name
@@ -147,15 +142,15 @@ def test_t5_t6_a_damaged_checkpoint_is_named_and_the_one_before_taken(train, tmp
     path.write_bytes(data)
     resumed = train(run, "--resume")
     assert resumed.code == 0
-    assert f"checkpoint {path.parent.name} is passed over" in resumed.err
+    assert f"checkpoint {path.parent.name} is skipped" in resumed.err
     assert weights(run) == whole
-    assert events(run) == told
+    assert events(run) == logged
     for checkpoint in checkpoints(run):
         (run / "checkpoints" / checkpoint / name).unlink()
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
     lost = train(run, "--resume")
     assert lost.code == 4
-    assert "none of 2 checkpoints is whole" in lost.err
+    assert "all 2 checkpoints are damaged" in lost.err
 
 
 def test_t9_d12_a_changed_run_is_not_resumed(train, files, tmp_path):
@@ -177,8 +172,8 @@ def test_resume_needs_no_other_option_and_says_what_it_does(simcse, train, tmp_p
     run = tmp_path / "run"
     first = train(run, "--resume")
     assert first.code == 0
-    assert "training starts anew" in first.err
-    whole, told = weights(run), events(run)
+    assert "training starts from the beginning" in first.err
+    whole, logged = weights(run), events(run)
     with monkeypatch.context() as patch:
         patch.setattr("simcse.train.run.load_start", pytest.fail)  # nothing is trained
         again = simcse("train", "--output", run, "--resume")
@@ -190,7 +185,7 @@ def test_resume_needs_no_other_option_and_says_what_it_does(simcse, train, tmp_p
     resumed = simcse("train", "--output", run, "--resume")
     assert resumed.code == 0, resumed.err
     assert weights(run) == whole
-    assert events(run) == told
+    assert events(run) == logged
     assert "holds a run" in train(run).err
     nothing = simcse("train", "--output", tmp_path / "other", "--resume")
     assert nothing.code == 2

@@ -1,6 +1,7 @@
 """What is written about the project is true: snippets run, commands exist, exports match."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 import simcse
 from simcse.cli.main import cli
 from simcse.cli.options import POOLINGS as OFFERED
+from simcse.cli.train import SETTINGS_TEXT
 from simcse.model.pooling import POOLINGS
+from simcse.train.settings import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +33,17 @@ def test_the_command_page_is_what_help_says():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == done.stdout
+
+
+def test_the_settings_in_the_help_are_those_of_the_dataclasses():
+    written = runpy.run_path(str(ROOT / "docs" / "generate.py"))["settings_text"]()
+    stored = (ROOT / "src" / "simcse" / "cli" / SETTINGS_TEXT).read_text(encoding="utf-8")
+    assert stored == written
+    sections = ("model", "data", "loss", "optim", "eval", "guard", "train")
+    known = {f"{s}.{field}" for s in sections for field in vars(getattr(TrainConfig(), s))}
+    named = re.findall(r"^  (\S+?)(?:=| \(not set\)).*\n      [A-Z].*", stored, re.MULTILINE)
+    assert set(named) == known | {"seed", "precision"}
+    assert stored.rstrip().endswith(".")
 
 
 @pytest.mark.slow

@@ -18,13 +18,14 @@ import time
 import traceback
 from pathlib import Path
 
-import scipy.stats  # noqa: F401 - what a run would import is imported before the forks
+import scipy.stats  # noqa: F401 - imported before the forks, because a run would import it
 import torch
 import torch.utils.tensorboard  # noqa: F401
 
+import simcse.report.runs  # noqa: F401
 from simcse.config import build, parse_overrides
 from simcse.model.encoder import SentenceEncoder
-from simcse.train.run import train_run
+from simcse.train.run import train
 from simcse.train.settings import TrainConfig
 
 SETTINGS = (
@@ -34,7 +35,8 @@ SETTINGS = (
 VARIANTS = {
     "fp32": ("precision=fp32",),
     "bf16 and two num_encoders": ("precision=bf16", "model.num_encoders=2"),
-    "queue": ("precision=fp32", "loss.queue=20", "loss.dropout_sampling=0.05,0.2"),
+    "queue": ("precision=fp32", "loss.queue_size=20", "loss.dropout_sampling=0.05,0.2"),
+    "own loss": ("precision=bf16", "loss.type=own_loss:LearnedTemperature"),
 }
 
 
@@ -51,7 +53,7 @@ class Runs:
         if child:
             return child
         try:
-            train_run(self.model, [self.text], folder, self.config, resume=resume)
+            train(self.text, model=self.model, output=folder, config=self.config, resume=resume)
             os._exit(0)
         except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
             traceback.print_exc()

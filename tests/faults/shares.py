@@ -17,19 +17,20 @@ from pathlib import Path
 import torch
 import torch.utils.tensorboard  # noqa: F401 - a run would import it after the fork
 
+import simcse.report.runs  # noqa: F401 - the same
 from simcse.config import build, parse_overrides
 from simcse.errors import SimcseError
 from simcse.io.checkpoints import write_safetensors
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.classifier import ClassifierLoss
+from simcse.losses.settings import LossConfig
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
-from simcse.train.classifier import PairClassifier
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig, Optimizer
 from simcse.train.processes import join_processes
 from simcse.train.queue import MomentumQueue
-from simcse.train.run import train_run
+from simcse.train.run import train
 from simcse.train.settings import TrainConfig
 
 WORDS = ["man", "woman", "dog", "cat", "guitar", "run", "eat", "play"]
@@ -44,20 +45,20 @@ LABELED = [
 ]
 PLAIN = LossConfig(hard_negative_weight=2.0, temperature=0.1, mlm_weight=0.3)
 VARIANTS = LossConfig(
-    form="debiased",
+    type="debiased",
     matryoshka=(8,),
     dropout_free_negatives=True,
-    repetition=0.5,
+    word_repetition=0.5,
     dimension_weight=0.1,
     mlm_weight=0.3,
 )
-QUEUE = LossConfig(queue=9, dropout_sampling=(0.05, 0.1, 0.2), temperature=0.1)
-CLASSIFIER = LossConfig(form="classifier", mlm_weight=0.3)
+QUEUE = LossConfig(queue_size=9, dropout_sampling=(0.05, 0.1, 0.2), temperature=0.1)
+CLASSIFIER = LossConfig(type="classifier", mlm_weight=0.3)
 FIXED = LossConfig(fixed_mask=True, similarity="dot", temperature=1.0)
 WHOLE = 10**6  # tokens
 SETTINGS = (
     *("optim.batch_size=8", "optim.max_steps=12", "eval.dev=none", "eval.every=4"),
-    *("train.checkpoint_every=2", "train.timeout=60", "train.threads=1", "precision=fp32"),
+    *("train.checkpoint_every=2", "train.timeout=300", "train.threads=1", "precision=fp32"),
 )
 
 
@@ -100,10 +101,10 @@ def additions(encoder, config, *, num_encoders):
         added["mlm_head"] = MlmHead(encoder.backbone).to(dtype)
     if num_encoders:
         added["second"] = copy.deepcopy(encoder)
-    if config.form == "classifier":
-        added["classifier"] = PairClassifier(encoder.dimensions, "ny").to(dtype)
-    if config.queue:
-        added["queue"] = MomentumQueue(encoder, config.queue)
+    if config.type == "classifier":
+        added["classifier"] = ClassifierLoss(encoder.dimensions, "ny").to(dtype)
+    if config.queue_size:
+        added["queue"] = MomentumQueue(encoder, config.queue_size)
     return added
 
 
@@ -121,7 +122,7 @@ def gradients(model, text, folder):
             objective = Objective(encoder, config, **options, **added).train()
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
-            if config.queue:
+            if config.queue_size:
                 objective.backward(rows[::-1], 2)
                 objective.zero_grad()
             loss = objective.backward(rows, 3, collect=optimizer.collect)
@@ -154,7 +155,9 @@ def gradients(model, text, folder):
 
 def start(model, text, output, *, resume=False, extra=()):
     config = build(TrainConfig, parse_overrides((*SETTINGS, *extra)))
-    return fork(2, lambda rank: train_run(model, [text], output, config, resume=resume))
+    return fork(
+        2, lambda rank: train(text, model=model, output=output, config=config, resume=resume)
+    )
 
 
 def published(output):

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simcse.errors import ConfigError, UsageError
-from simcse.loss import (
-    LossConfig,
-    backward_in_pieces,
-    contrastive_loss,
-    duplicate_mask,
-    spread_penalty,
-)
+from simcse.losses.contrastive import ContrastiveLoss, duplicate_mask
+from simcse.losses.gradcache import gradcache_backward
+from simcse.losses.settings import LossConfig
+from simcse.losses.spectrum import spectrum_loss
+from simcse.losses.uniformity import uniformity_loss
 
 RAGGED = [(0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 0), (3, 0, 0, 1), (0, 0, 0, 5)]
 TEMPERATURES = [0.05, 0.2, 1.0]
@@ -53,6 +51,13 @@ def supervised_equation(h, positives, negatives, tau, alpha=1.0, left_out=(), op
 
 def draw(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def contrastive_loss(anchors, candidates, *, owners=None, ignore=None, **settings):
+    """Candidates are the positives and, behind them, the hard negatives."""
+    positives, negatives = candidates[: len(anchors)], candidates[len(anchors) :]
+    loss = ContrastiveLoss(**settings)
+    return loss(anchors, positives, negatives, negative_owners=owners, ignore=ignore)
 
 
 def supervised_batch(counts, dtype=torch.float64):
@@ -160,7 +165,7 @@ def test_the_reference_projects_flag_is_the_logarithm_of_our_weight(flag):
 
 def test_a_weight_without_owners_is_refused():
     (anchors, candidates, _), _ = supervised_batch((1, 1, 1, 1))
-    with pytest.raises(UsageError, match="owners"):
+    with pytest.raises(UsageError, match="negative_owners"):
         contrastive_loss(anchors, candidates, temperature=0.05, hard_negative_weight=2.0)
 
 
@@ -227,7 +232,7 @@ def test_the_length_of_vectors_does_not_matter(batch, first, second):
 
 
 @pytest.mark.parametrize("sizes", [[9], [4, 5], [1] * 9, [8, 1]])
-def test_gradient_in_pieces_is_the_gradient_of_the_whole(sizes):
+def test_gradient_of_micro_batches_is_the_gradient_of_the_whole(sizes):
     inputs, layer = draw(9, 5), nn.Linear(5, 6).double()
     collected = []
 
@@ -239,7 +244,7 @@ def test_gradient_in_pieces_is_the_gradient_of_the_whole(sizes):
 
     whole = loss(encode(inputs))
     expected = torch.autograd.grad(3.0 * whole, layer.parameters())
-    value = backward_in_pieces(
+    value = gradcache_backward(
         encode, inputs.split(sizes), loss, weight=3.0, collect=lambda: collected.append(1)
     )
     assert value.item() == pytest.approx(whole.item(), rel=1e-12)
@@ -248,36 +253,35 @@ def test_gradient_in_pieces_is_the_gradient_of_the_whole(sizes):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-12, rtol=1e-9)
 
 
-def test_uniformity_penalty_is_wang_and_isolas():
+def test_the_uniformity_loss_is_wang_and_isolas():
     vectors = torch.randn(9, 5, dtype=torch.float64)
     distances = torch.pdist(nn.functional.normalize(vectors)).pow(2)
     expected = distances.mul(-2).exp().mean().log()
-    assert spread_penalty(vectors, "uniformity").item() == pytest.approx(expected.item())
+    assert uniformity_loss(vectors).item() == pytest.approx(expected.item())
 
 
-def test_spectrum_penalty_is_the_sum_of_squared_eigenvalues():
+def test_the_spectrum_loss_is_the_sum_of_squared_eigenvalues():
     vectors = torch.randn(9, 5, dtype=torch.float64)
     unit = nn.functional.normalize(vectors)
     eigenvalues = torch.linalg.eigvalsh(unit @ unit.T)
     expected = (eigenvalues.square().sum() - 9) / (9 * 8)
-    assert spread_penalty(vectors, "spectrum").item() == pytest.approx(expected.item())
+    assert spectrum_loss(vectors).item() == pytest.approx(expected.item())
 
 
-@pytest.mark.parametrize("kind", ["uniformity", "spectrum"])
-def test_descending_a_penalty_flattens_the_spectrum(kind):
+@pytest.mark.parametrize("regularizer", [uniformity_loss, spectrum_loss])
+def test_descending_a_regularizer_flattens_the_spectrum(regularizer):
     vectors = (torch.randn(12, 6) + 3).requires_grad_()
     optimizer = torch.optim.SGD([vectors], lr=2.0)
     first = torch.linalg.svdvals(nn.functional.normalize(vectors.detach()))
     for _ in range(300):
         optimizer.zero_grad()
-        spread_penalty(vectors, kind).backward()
+        regularizer(vectors).backward()
         optimizer.step()
     last = torch.linalg.svdvals(nn.functional.normalize(vectors.detach()))
     assert last[0] < 0.7 * first[0]
 
 
-def test_no_penalty_is_0_and_its_weight_is_checked():
-    assert spread_penalty(torch.randn(4, 3), "none") == 0
-    assert spread_penalty(torch.randn(1, 3), "spectrum") == 0
+def test_a_regularizer_of_one_embedding_is_0_and_its_weight_is_checked():
+    assert spectrum_loss(torch.randn(1, 3)) == uniformity_loss(torch.randn(1, 3)) == 0
     with pytest.raises(ConfigError, match="regularizer_weight"):
         LossConfig(regularizer="spectrum", regularizer_weight=0)

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
-from simcse.data.augment import repeat_tokens
 from simcse.errors import ConfigError
-from simcse.loss import LossConfig, contrastive_loss, dimension_loss
+from simcse.losses import LOSSES
+from simcse.losses.dimension import DimensionLoss
+from simcse.losses.settings import LossConfig
+from simcse.train.batches import repeat_tokens
 
-TAU, ALPHA, DEBIAS, MARGIN = 0.3, 2.0, 0.2, 0.4
+TAU, ALPHA, PRIOR, MARGIN = 0.3, 2.0, 0.2, 0.4
 OWNERS = [0, 0, 2]  # of three hard negatives; rows 1 and 3 have none
 
 
@@ -27,7 +29,7 @@ def exponent(s, form, positive):
     return (s * s if positive else s * (s + MARGIN)) / TAU
 
 
-def equation(anchors, candidates, form, *, clean=None, ignored=(), alike=cosine):
+def equation(anchors, candidates, form, *, dropout_free=None, ignored=(), alike=cosine):
     """One loop over rows and one over candidates, on scalars."""
     n, losses = len(anchors), []
     for i in range(n):
@@ -37,14 +39,14 @@ def equation(anchors, candidates, form, *, clean=None, ignored=(), alike=cosine)
             if j == i or (i, j) in ignored:
                 continue
             own = j >= n and OWNERS[j - n] == i
-            off = clean is not None and j < n
-            s = alike(clean[i], clean[j]) if off else alike(anchors[i], candidates[j])
+            off = dropout_free is not None and j < n
+            s = alike(dropout_free[i], dropout_free[j]) if off else alike(anchors[i], candidates[j])
             negatives.append((ALPHA if own else 1) * torch.exp(exponent(s, form, positive=False)))
         total, k = sum(negatives), len(negatives)
         if form == "decoupled":
             losses.append(-torch.log(p / total))
         elif form == "debiased":
-            corrected = (total - k * DEBIAS * p) / (1 - DEBIAS)
+            corrected = (total - k * PRIOR * p) / (1 - PRIOR)
             lowest = torch.tensor(k * math.exp(-1 / TAU), dtype=p.dtype)
             losses.append(-torch.log(p / (p + torch.maximum(corrected, lowest))))
         else:
@@ -60,18 +62,28 @@ def batch(seed=0):
     ]
 
 
+def contrastive_loss(anchors, candidates, *, form, owners=None, ignore=None, **settings):
+    """Candidates are the positives and, behind them, the hard negatives."""
+    extra = {"dropout_free": settings.pop("dropout_free", None)}
+    positives, negatives = candidates[: len(anchors)], candidates[len(anchors) :]
+    loss = LOSSES[form](**settings)
+    return loss(anchors, positives, negatives, negative_owners=owners, ignore=ignore, **extra)
+
+
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("with_clean", [False, True])
+@pytest.mark.parametrize("with_dropout_free", [False, True])
 @pytest.mark.parametrize(
     ("form", "similarity"),
     [
-        *((form, "cosine") for form in ("softmax", "decoupled", "debiased", "focal")),
-        ("softmax", "dot"),
+        *((form, "cosine") for form in ("contrastive", "decoupled", "debiased", "focal")),
+        ("contrastive", "dot"),
         ("decoupled", "dot"),
     ],
 )
-def test_a_form_and_its_gradient_are_those_of_its_equation(form, similarity, with_clean, seed):
-    anchors, candidates, clean = inputs = batch(seed)
+def test_a_form_and_its_gradient_are_those_of_its_equation(
+    form, similarity, with_dropout_free, seed
+):
+    anchors, candidates, dropout_free = inputs = batch(seed)
     ignore = torch.zeros(4, 7, dtype=torch.bool)
     ignore[1, 2] = ignore[3, 6] = True
     ours = contrastive_loss(
@@ -82,16 +94,15 @@ def test_a_form_and_its_gradient_are_those_of_its_equation(form, similarity, wit
         owners=torch.tensor(OWNERS),
         hard_negative_weight=ALPHA,
         ignore=ignore,
-        clean=clean if with_clean else None,
+        dropout_free=dropout_free if with_dropout_free else None,
         form=form,
-        debias=DEBIAS,
-        focal_margin=MARGIN,
+        **{"debiased": {"prior": PRIOR}, "focal": {"margin": MARGIN}}.get(form, {}),
     )
     loops = equation(
         anchors,
         candidates,
         form,
-        clean=clean if with_clean else None,
+        dropout_free=dropout_free if with_dropout_free else None,
         ignored={(1, 2), (3, 6)},
         alike={"cosine": cosine, "dot": dot}[similarity],
     )
@@ -109,13 +120,13 @@ def test_a_form_and_its_gradient_are_those_of_its_equation(form, similarity, wit
 def test_where_the_negatives_are_all_expected_positives_debiasing_stops_at_its_lowest():
     """The correction would make the sum negative, and the loss the logarithm of nothing."""
     anchors = torch.eye(4, dtype=torch.float64)
-    loss = contrastive_loss(anchors, anchors, temperature=0.05, form="debiased", debias=0.9)
+    loss = contrastive_loss(anchors, anchors, temperature=0.05, form="debiased", prior=0.9)
     lowest = 3 * math.exp(-1 / 0.05)
     expected = -math.log(math.exp(1 / 0.05) / (math.exp(1 / 0.05) + lowest))
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("form", ["softmax", "decoupled", "debiased", "focal"])
+@pytest.mark.parametrize("form", ["contrastive", "decoupled", "debiased", "focal"])
 @pytest.mark.parametrize("tau", [0.005, 0.05])
 def test_small_temperatures_do_not_overflow(form, tau):
     anchors, candidates, _ = (x.detach().float().requires_grad_() for x in batch())
@@ -137,7 +148,7 @@ def test_a_row_without_negatives_adds_nothing(form):
     assert not gradient.any()
 
 
-def test_the_dimension_loss_tells_columns_apart_as_its_equation_says():
+def test_the_dimension_loss_contrasts_columns_as_its_equation_says():
     first, second, _ = (x[:4] for x in batch())
     n, width = first.shape
 
@@ -155,49 +166,64 @@ def test_the_dimension_loss_tells_columns_apart_as_its_equation_says():
             for d in range(width)
         ]
         losses.append(-torch.log(terms[c] / sum(terms)))
-    loops, ours = sum(losses) / width, dimension_loss(first, second, temperature=0.5)
+    loops, ours = sum(losses) / width, DimensionLoss(0.5)(first, second)
     assert ours.item() == pytest.approx(loops.item(), rel=1e-9)
     torch.testing.assert_close(
         torch.autograd.grad(ours, first), torch.autograd.grad(loops, first), rtol=1e-8, atol=1e-11
     )
-    assert dimension_loss(first[:1], second[:1], temperature=0.5) == 0
+    assert DimensionLoss(0.5)(first[:1], second[:1]) == 0
 
 
 def test_repeated_tokens_are_the_sentences_own_and_as_many_as_allowed():
     ids = [0, *range(10, 30), 1]
     counts = set()
     for seed in range(300):
-        found = repeat_tokens(ids, 0.32, keep=(0, 1), seed=seed)
-        assert found == repeat_tokens(ids, 0.32, keep=(0, 1), seed=seed)
+        found = repeat_tokens(ids, 0.32, special_ids=(0, 1), seed=seed)
+        assert found == repeat_tokens(ids, 0.32, special_ids=(0, 1), seed=seed)
         assert list(dict.fromkeys(found)) == ids  # in order, none lost
         assert max(map(found.count, ids)) <= 2
         assert found.count(0) == found.count(1) == 1
         counts.add(len(found) - len(ids))
     assert counts == set(range(7))  # int(0.32 * 20) = 6
-    assert repeat_tokens([0, 1], 1.0, keep=(0, 1), seed=3) == [0, 1]
+    assert repeat_tokens([0, 1], 1.0, special_ids=(0, 1), seed=3) == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"debias": 0.0}, "loss.debias"),
-        ({"debias": 1.0}, "loss.debias"),
-        ({"repetition": 1.5}, "loss.repetition"),
+        ({"type": "debiased", "options": {"prior": 0.0}}, "loss.options.prior"),
+        ({"type": "debiased", "options": {"prior": "1.0"}}, "loss.options.prior"),
+        ({"type": "debiased", "options": {"prio": 1}}, "did you mean 'loss.options.prior'"),
+        ({"type": "focal", "options": {"margin": "much"}}, "loss.options.margin must be float"),
+        ({"type": "focal", "options": {"temperature": 1}}, "set loss.temperature"),
+        ({"options": {"prior": 0.1}}, "loss.options.prior"),
+        ({"type": "focale"}, "did you mean 'focal'"),
+        ({"similarity": "angle"}, "loss.similarity must be cosine or dot"),
+        ({"word_repetition": 1.5}, "loss.word_repetition"),
         ({"dimension_weight": -1.0}, "loss.dimension_weight"),
         ({"dimension_temperature": 0.0}, "loss.dimension_temperature"),
         ({"matryoshka": (64, 64)}, "loss.matryoshka"),
         ({"matryoshka": (0,)}, "loss.matryoshka"),
         ({"matryoshka": ()}, "loss.matryoshka"),
-        ({"similarity": "dot", "form": "focal"}, "loss.form=focal"),
-        ({"similarity": "dot", "form": "debiased"}, "loss.form=debiased"),
-        ({"fixed_mask": True, "repetition": 0.3}, "loss.fixed_mask"),
+        ({"similarity": "dot", "type": "focal"}, "loss.type=focal"),
+        ({"similarity": "dot", "type": "debiased"}, "loss.type=debiased"),
+        ({"fixed_mask": True, "word_repetition": 0.3}, "loss.fixed_mask"),
         ({"fixed_mask": True, "dropout_sampling": (0.1,)}, "loss.dropout_sampling"),
         ({"dropout_sampling": ()}, "loss.dropout_sampling"),
         ({"dropout_sampling": (0.1, 1.0)}, "loss.dropout_sampling"),
-        ({"form": "classifier", "temperature": 0.1}, "loss.temperature=0.1"),
-        ({"form": "classifier", "matryoshka": (8,)}, "loss.matryoshka"),
+        ({"type": "classifier", "temperature": 0.1}, "loss.temperature=0.1"),
+        ({"type": "classifier", "matryoshka": (8,)}, "loss.matryoshka"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, named):
     with pytest.raises(ConfigError, match=named):
         LossConfig(**settings)
+
+
+def test_the_options_of_a_loss_are_resolved_with_their_defaults():
+    assert LossConfig(type="debiased").options == {"prior": 0.1}
+    assert LossConfig(type="focal", options={"margin": "0.2"}).options == {"margin": 0.2}
+    config = LossConfig(type="focal", temperature=0.1)
+    assert config.arguments == {
+        "temperature": 0.1, "similarity": "cosine", "hard_negative_weight": 1.0, "margin": 0.3
+    }  # fmt: skip

@@ -15,14 +15,14 @@ from transformers import (
 )
 
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.dropout import dropout_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import fingerprint_sha256
 from simcse.model.from_scratch import NewModel, new_model
 from simcse.model.mlm import mask_tokens, read_mlm_head
 from simcse.model.settings import ModelSettings
-from simcse.train.heldout import heldout_validation
+from simcse.train.validation import heldout_validation
 
 TEXTS = ["the man is playing a guitar", "a dog runs", "the woman eats 12 cats"]
 SIZES = {

@@ -1,15 +1,11 @@
 """Several processes give the gradient of one with the whole batch, and end together."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 
+from commands import run_python
 from simcse.io.checkpoints import read_safetensors
 
 SHARES = Path(__file__).parents[1] / "faults" / "shares.py"
@@ -26,10 +22,7 @@ def text(tmp_path_factory):
 @pytest.fixture
 def shares(tiny_model_folder, text, tmp_path):
     def run(what):
-        arguments = [sys.executable, SHARES, what, tiny_model_folder, text, tmp_path]
-        done = subprocess.run(
-            list(map(str, arguments)), capture_output=True, text=True, check=False, timeout=300
-        )
+        done = run_python(SHARES, what, tiny_model_folder, text, tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
@@ -44,8 +37,8 @@ def _read(path):
 @pytest.mark.slow
 def test_one_batch_has_one_gradient_however_many_processes_share_it(shares, tmp_path):
     """1x64, 2x32 and 4x16 agree; the reference's gradient is 1/2 and 1/4 of it and fails here."""
-    found, told = shares("gradients")
-    assert set(found["codes"]) == {0}, told
+    found, stderr = shares("gradients")
+    assert set(found["codes"]) == {0}, stderr
     for case, tolerance in (
         ("whole", 1e-6),
         ("pieces", 1e-6),  # gradient caching, in pieces of 100 tokens
@@ -63,8 +56,8 @@ def test_one_batch_has_one_gradient_however_many_processes_share_it(shares, tmp_
         one, loss = _read(tmp_path / f"{case}-1")
         assert one.norm() > 1e-3
         whole, _ = _read(tmp_path / "whole-1")
-        in_pieces = case.startswith(("whole", "pieces"))
-        assert not in_pieces or (one - whole).norm() <= tolerance * whole.norm()
+        is_split = case.startswith(("whole", "pieces"))
+        assert not is_split or (one - whole).norm() <= tolerance * whole.norm()
         for world in (2, 4):
             shared, shared_loss = _read(tmp_path / f"{case}-{world}")
             assert shared_loss == pytest.approx(loss, rel=tolerance)
@@ -74,43 +67,35 @@ def test_one_batch_has_one_gradient_however_many_processes_share_it(shares, tmp_
 
 @pytest.mark.slow
 def test_t10_when_one_process_is_killed_the_other_ends_and_publishes_nothing(shares):
-    found, told = shares("lost")
-    assert found["codes"] == [5, -9], told
+    found, stderr = shares("lost")
+    assert found["codes"] == [5, -9], stderr
     assert found["same"]
-    assert "another training process is lost" in told
+    assert "another training process is lost" in stderr
 
 
 @pytest.mark.slow
 def test_two_processes_are_resumed_to_the_same_bits(shares):
-    found, told = shares("resumed")
-    assert set(found["codes"]) == {0}, told
+    found, stderr = shares("resumed")
+    assert set(found["codes"]) == {0}, stderr
     assert found["killed"] == [-9, -9]
     assert found["parts"] == found["whole"]
     assert set(found["whole"]) == {"best/model.safetensors", "last/model.safetensors"}
 
 
 def _train_by_two(model, text, run, *words):
-    command = (
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
+    done = run_python(
+        *("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
         *("-m", "simcse", "train", "--model", model, "--train", text, "--output", run),
         *("optim.batch_size=8", "eval.dev=none", *words),
     )
-    process = subprocess.Popen(
-        list(map(str, command)), stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
-    )
-    try:
-        out, told = process.communicate(timeout=500)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its processes
-        raise
-    assert process.returncode == 0, told[-2000:]
-    return out, told
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_torchrun_starts_two_processes_that_leave_one_run(tiny_model_folder, text, tmp_path):
     run = tmp_path / "run"
-    out, _ = _train_by_two(tiny_model_folder, text, run, "loss.mlm_weight=0.1")
+    out = _train_by_two(tiny_model_folder, text, run, "loss.mlm_weight=0.1")
     assert out.count("8 steps") == 1
     log = (run / "log.jsonl").read_text()
     assert log.count('"event": "step"') == 8
@@ -118,7 +103,7 @@ def test_torchrun_starts_two_processes_that_leave_one_run(tiny_model_folder, tex
 
 
 @pytest.mark.slow
-def test_two_processes_part_and_meet_again_for_every_seed(tiny_model_folder, text, tmp_path):
+def test_two_processes_train_every_seed(tiny_model_folder, text, tmp_path):
     run = tmp_path / "runs"
     _train_by_two(tiny_model_folder, text, run, "--seeds", "3", "optim.max_steps=2")
     for seed in range(3):

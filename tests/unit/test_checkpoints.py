@@ -123,13 +123,13 @@ def test_json_errors_name_the_file(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=r"x\.json is damaged: not JSON"):
             read_json(path)
     path.write_text("[1]")
-    with pytest.raises(ArtifactError, match="expected a JSON object, got list"):
+    with pytest.raises(ArtifactError, match="expected a JSON object, found list"):
         read_json(path)
     with pytest.raises(ArtifactError, match="expected a JSON list of objects"):
         read_json_list(path)
 
 
-def test_pickle_only_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_pickle_only_is_refused_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ArtifactError, match=r"pytorch_model\.bin.*save_pretrained"):

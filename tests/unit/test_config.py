@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simcse.config import build, merge, parse_overrides, to_dict
 from simcse.errors import ConfigError
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.head import HEAD_POLICIES
 from simcse.model.pooling import POOLINGS
 from simcse.train.optim import OptimConfig
@@ -233,7 +233,9 @@ def test_settings_come_back_from_toml_and_from_overrides(config):
     for key, value in plain.items():
         section = value.items() if isinstance(value, dict) else [(None, value)]
         overrides += [
-            f"{key}.{name}={inner}" if name else f"{key}={inner}" for name, inner in section
+            f"{key}.{name}={inner}" if name else f"{key}={inner}"
+            for name, inner in section
+            if inner != {}
         ]
     assert build(TrainConfig, parse_overrides(overrides)) == config
 

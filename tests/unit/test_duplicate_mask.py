@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse.loss import duplicate_mask
+from simcse.losses.contrastive import duplicate_mask
 
 texts = st.sampled_from(["a", "b", "c", "A", "a "])
 rows = st.lists(st.tuples(texts, texts), min_size=1, max_size=8)

@@ -5,9 +5,9 @@ import pytest
 
 from simcse.errors import DataError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
-from simcse.train.heldout import heldout_validation, hold_out
-from simcse.train.validation import Validation, first_of
+from simcse.losses.settings import LossConfig
+from simcse.train.training_data import hold_out
+from simcse.train.validation import Validation, first_of, heldout_validation
 
 ROWS = [Example(f"sentence {i}") for i in range(100)]
 
@@ -55,7 +55,7 @@ def test_the_score_is_the_loss_by_hand_where_nothing_is_drawn(tiny_encoder):
     assert set(seen.metrics) == {"heldout_loss", "alignment", "uniformity", "mean_cosine"}
 
 
-def test_two_looks_at_one_model_see_the_same_dropout(tiny_encoder):
+def test_two_evaluations_of_one_model_use_the_same_dropout(tiny_encoder):
     validate = heldout_validation(ROWS[:12], LossConfig(), batch_size=4)
     first = validate(tiny_encoder)
     assert validate(tiny_encoder) == first
@@ -63,12 +63,12 @@ def test_two_looks_at_one_model_see_the_same_dropout(tiny_encoder):
     assert not tiny_encoder.training
 
 
-def test_of_several_sets_the_first_chooses_and_the_others_are_watched():
-    looks = (
+def test_of_several_sets_the_first_chooses_and_the_others_are_recorded():
+    outcomes = (
         Validation(1.0, {"stsb_dev": 1.0, "mean_cosine": 0.2}),
         Validation(-3.0, {"heldout_loss": 3.0, "mean_cosine": 0.9}),
     )
-    seen = first_of([lambda encoder, look=look: look for look in looks])(None)
+    seen = first_of([lambda encoder, each=each: each for each in outcomes])(None)
     assert seen.score == 1.0
     assert list(seen.metrics.items()) == [
         ("stsb_dev", 1.0), ("mean_cosine", 0.2), ("heldout_loss", 3.0)

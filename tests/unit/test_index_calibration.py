@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from simcse.io.labeled import read_labeled_pairs
 
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.calibration import Calibration, calibrate, fit_match
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.fingerprint import ModelFingerprint
+from simcse.io.labeled import read_labeled_pairs
 from simcse.io.rows import Row
 
 pytest.importorskip("faiss")

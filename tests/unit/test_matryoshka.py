@@ -8,13 +8,12 @@ import pytest
 from simcse import SentenceEncoder
 from simcse.config import build
 from simcse.errors import UsageError
-from simcse.io.examples import Example
 from simcse.model.fingerprint import fingerprint_sha256
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import fit_whitening
-from simcse.train.loop import fit
 from simcse.train.run import load_start
 from simcse.train.settings import TrainConfig
+from simcse.train.trainer import Trainer
 
 MEAN = ModelSettings(pooling="mean", max_length=32, matryoshka=(16, 8))
 
@@ -67,5 +66,5 @@ def test_training_says_which_sizes_it_trained(make_encoder, tmp_path):
         }
         config = build(TrainConfig, settings)
         encoder = load_start(str(tmp_path / "model"), config)
-        fit(encoder, [Example("the dog"), Example("a cat")], config)
+        Trainer(encoder, ["the dog", "a cat"], config).fit()
         assert encoder.settings.matryoshka == (sizes or ())

@@ -1,4 +1,4 @@
-"""The loss of a batch from its examples, and its gradient whatever the pieces."""
+"""The loss of a batch from its examples, and its gradient whatever the micro-batches."""
 
 import copy
 import dataclasses
@@ -10,11 +10,13 @@ import torch
 
 from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig, spread_penalty
+from simcse.losses.classifier import ClassifierLoss
+from simcse.losses.settings import LossConfig
+from simcse.losses.spectrum import spectrum_loss
+from simcse.losses.uniformity import uniformity_loss
 from simcse.model.dropout import Dropout, dropout_key
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings
-from simcse.train.classifier import PairClassifier
 from simcse.train.objective import Objective, refuse_unfit
 
 SENTENCES = ["the man is eating", "a dog runs", "she plays the guitar", "two cats", "a woman eats"]
@@ -47,15 +49,17 @@ def test_the_objective_is_the_loss_of_its_parts(tiny_encoder):
     assert total == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["uniformity", "spectrum"])
-def test_the_regularizer_is_added_for_the_anchors(tiny_encoder, kind):
-    plain, spread = LossConfig(), LossConfig(regularizer=kind, regularizer_weight=0.5)
+@pytest.mark.parametrize(
+    ("name", "regularizer"), [("uniformity", uniformity_loss), ("spectrum", spectrum_loss)]
+)
+def test_the_regularizer_is_added_for_the_anchors(tiny_encoder, name, regularizer):
+    plain, spread = LossConfig(), LossConfig(regularizer=name, regularizer_weight=0.5)
     losses = [
         Objective(tiny_encoder.eval(), config).backward(ROWS, 1).total.item()
         for config in (plain, spread)
     ]
     anchors = torch.from_numpy(tiny_encoder.encode([row.anchor for row in ROWS]))
-    expected = 0.5 * spread_penalty(anchors, kind).item()
+    expected = 0.5 * regularizer(anchors).item()
     assert losses[1] - losses[0] == pytest.approx(expected, abs=1e-5)
 
 
@@ -78,10 +82,12 @@ def test_gradient_caching_is_exact_with_dropout_on(
 ):
     encoder, config = tiny_encoder.to(dtype), LossConfig(mlm_weight=0.5, mlm_rate=0.4)
     rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
-    assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, accuracy)
+    assert_the_same_in_micro_batches(encoder, rows, config, micro_batch_tokens, accuracy)
 
 
-def assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, accuracy, **options):
+def assert_the_same_in_micro_batches(
+    encoder, rows, config, micro_batch_tokens, accuracy, **options
+):
     whole, expected = gradients(encoder, rows, micro_batch_tokens=10**6, config=config, **options)
     parts, gradient = gradients(
         encoder, rows, micro_batch_tokens=micro_batch_tokens, config=config, **options
@@ -92,10 +98,10 @@ def assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, accurac
 
 VARIANTS = [
     LossConfig(
-        form="debiased",
+        type="debiased",
         matryoshka=(4, 16),
         dropout_free_negatives=True,
-        repetition=0.5,
+        word_repetition=0.5,
         dimension_weight=0.1,
     ),
     LossConfig(fixed_mask=True, similarity="dot", temperature=1.0),
@@ -109,7 +115,9 @@ VARIANTS = [
 def test_gradient_caching_is_exact_for_the_variants(
     tiny_encoder, config, micro_batch_tokens, dtype, accuracy
 ):
-    assert_the_same_in_pieces(tiny_encoder.to(dtype), ROWS, config, micro_batch_tokens, accuracy)
+    assert_the_same_in_micro_batches(
+        tiny_encoder.to(dtype), ROWS, config, micro_batch_tokens, accuracy
+    )
 
 
 def test_a_fixed_mask_is_the_sentence_twice_under_one_mask(tiny_encoder):
@@ -162,8 +170,8 @@ def test_matryoshka_is_the_sum_over_sizes_with_its_gradient(tiny_encoder):
     assert (gradient - expected).norm() <= 1e-5 * expected.norm()
 
 
-def other_tower(encoder):
-    """A second tower that is not the first: its weights are moved a little."""
+def other_encoder(encoder):
+    """A second encoder that is not the first: its weights are moved a little."""
     second = copy.deepcopy(encoder)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -174,16 +182,16 @@ def other_tower(encoder):
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 12])
-def test_gradient_caching_is_exact_for_two_towers(tiny_encoder, micro_batch_tokens):
+def test_gradient_caching_is_exact_for_two_encoders(tiny_encoder, micro_batch_tokens):
     rows = [*ROWS, Example("cat", "a dog", ("the man", "run"))]
     encoder, config = tiny_encoder.double(), LossConfig(mlm_weight=0.1, mlm_rate=0.4)
-    second = other_tower(encoder)
-    assert_the_same_in_pieces(encoder, rows, config, micro_batch_tokens, 1e-6, second=second)
+    second = other_encoder(encoder)
+    assert_the_same_in_micro_batches(encoder, rows, config, micro_batch_tokens, 1e-6, second=second)
 
 
-def test_the_second_tower_embeds_positives_and_hard_negatives(tiny_encoder):
+def test_the_second_encoder_embeds_positives_and_hard_negatives(tiny_encoder):
     """Against loops over what each of the two gives by itself, gradients of both included."""
-    first, second = tiny_encoder.double().eval(), other_tower(tiny_encoder).eval()
+    first, second = tiny_encoder.double().eval(), other_encoder(tiny_encoder).eval()
     rows = [Example("a", "b", ("c",)), Example("cat", "dog"), Example("man", "a", ("run", "eat"))]
     objective = Objective(first, LossConfig(temperature=0.1), second=second)
     objective.zero_grad()
@@ -215,8 +223,8 @@ def test_each_pass_draws_its_rate_from_seed_and_step(tiny_encoder):
     objective = Objective(tiny_encoder.train(), config, seed=3)
 
     def drawn(step):
-        with objective._noise(dropout_key(3, step)):
-            return tuple(way.rate for way in objective.passes)
+        with objective._dropout_keys(dropout_key(3, step)):
+            return tuple(each.rate for each in objective.passes)
 
     pairs = [drawn(step) for step in range(1, 200)]
     assert pairs == [drawn(step) for step in range(1, 200)]
@@ -260,12 +268,12 @@ LABELED = [
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 12])
 def test_gradient_caching_is_exact_for_the_classifier(tiny_encoder, micro_batch_tokens):
-    """Its own weights included, which are no part of what is embedded in pieces."""
-    config = LossConfig(form="classifier", mlm_weight=0.1, mlm_rate=0.4)
-    classifier = PairClassifier(32, ["yes", "no", "maybe"])
+    """Its own weights included, which are no part of what is embedded in micro-batches."""
+    config = LossConfig(type="classifier", mlm_weight=0.1, mlm_rate=0.4)
+    classifier = ClassifierLoss(32, ["yes", "no", "maybe"])
     encoder = tiny_encoder.double()
     for rows in (LABELED, LABELED[:1]):
-        assert_the_same_in_pieces(
+        assert_the_same_in_micro_batches(
             encoder, rows, config, micro_batch_tokens, 1e-6, classifier=classifier
         )
         assert classifier.dense.weight.grad.any()
@@ -275,9 +283,9 @@ def test_the_classifier_is_the_softmax_of_sbert(tiny_encoder):
     """softmax(W [u; v; |u - v|] + b) in loops over classes and dimensions."""
     encoder = tiny_encoder.double().eval()
     torch.manual_seed(2)
-    classifier = PairClassifier(32, [row.label for row in LABELED])
+    classifier = ClassifierLoss(32, [row.label for row in LABELED])
     assert classifier.classes == {"maybe": 0, "no": 1, "yes": 2}
-    config = LossConfig(form="classifier", contrastive_weight=2.0)
+    config = LossConfig(type="classifier", contrastive_weight=2.0)
     objective = Objective(encoder, config, classifier=classifier)
     objective.zero_grad()
     parts = objective.backward(LABELED, 1)
@@ -302,7 +310,7 @@ def test_the_classifier_is_the_softmax_of_sbert(tiny_encoder):
 
 
 def test_labels_stand_where_the_classifier_wants_them_and_nowhere_else():
-    config = LossConfig(form="classifier")
+    config = LossConfig(type="classifier")
     refuse_unfit(LABELED, config)
     for rows in (ROWS, LABELED[:1], [*LABELED, ROWS[0]], []):
         with pytest.raises(ConfigError, match="needs labeled rows, with two labels at least"):
@@ -314,7 +322,7 @@ def test_labels_stand_where_the_classifier_wants_them_and_nowhere_else():
 
 def test_a_classifier_without_its_weights_is_no_contrastive_loss(tiny_encoder):
     with pytest.raises(UsageError, match="needs a classifier"):
-        Objective(tiny_encoder, LossConfig(form="classifier")).backward(LABELED, 1)
+        Objective(tiny_encoder, LossConfig(type="classifier")).backward(LABELED, 1)
 
 
 def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny_encoder):
@@ -332,28 +340,30 @@ def test_negatives_without_dropout_are_what_the_model_gives_when_it_is_used(tiny
     total = objective.backward(ROWS, 2).total.item()
     assert tiny_encoder.backbone.training
     usual = tiny_encoder.eval().encode(SENTENCES)
-    np.testing.assert_allclose(seen["clean"].numpy(), usual, atol=1e-5)
+    np.testing.assert_allclose(seen["dropout_free"].numpy(), usual, atol=1e-5)
     unit = torch.nn.functional.normalize
     first, second = unit(seen["anchors"]), unit(seen["positives"])
-    clean = unit(seen["clean"])
+    dropout_free = unit(seen["dropout_free"])
     losses = []
     for i in range(5):
         p = math.exp(float(first[i] @ second[i]) / 0.1)
-        negatives = [math.exp(float(clean[i] @ clean[j]) / 0.1) for j in range(5) if j != i]
+        negatives = [
+            math.exp(float(dropout_free[i] @ dropout_free[j]) / 0.1) for j in range(5) if j != i
+        ]
         losses.append(-math.log(p / (p + sum(negatives))))
     assert total == pytest.approx(np.mean(losses), rel=1e-5)
     assert not torch.allclose(first, second)
 
 
 def test_positives_are_repeated_anchors_of_the_same_seed_and_step(tiny_encoder):
-    objective = Objective(tiny_encoder.train(), LossConfig(repetition=0.5), seed=3)
-    noise = tiny_encoder.backbone.dropout_rng
+    objective = Objective(tiny_encoder.train(), LossConfig(word_repetition=0.5), seed=3)
+    generator = tiny_encoder.backbone.dropout_rng
 
     def lengths(step):
-        noise.key = dropout_key(3, step)
+        generator.key = dropout_key(3, step)
         batch = objective._tokenize(ROWS)
-        noise.key = None
-        ((_, tokens),) = batch.whole
+        generator.key = None
+        ((_, tokens),) = batch.passes
         return tokens.unsort(torch.tensor(tokens.lengths)).tolist()
 
     own = [len(ids) for ids in tiny_encoder.tokenizer.ids(SENTENCES)]
@@ -365,7 +375,7 @@ def test_positives_are_repeated_anchors_of_the_same_seed_and_step(tiny_encoder):
     assert any(lengths(step) != found for step in (2, 3, 4))
 
 
-@pytest.mark.parametrize("name", ["fixed_mask", "dropout_free_negatives", "repetition"])
+@pytest.mark.parametrize("name", ["fixed_mask", "dropout_free_negatives", "word_repetition"])
 def test_what_is_for_sentences_alone_refuses_positives(name):
     config = LossConfig(**{name: 1})
     refuse_unfit(ROWS, config)

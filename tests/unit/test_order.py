@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simcse.errors import DataError
-from simcse.train.loop import count_steps
 from simcse.train.optim import OptimConfig
-from simcse.train.order import batch_order, epoch_batches
+from simcse.train.order import batch_order, count_steps, epoch_batches
 
 rows = st.integers(2, 60)
 batch_sizes = st.integers(2, 20)

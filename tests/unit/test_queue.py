@@ -8,14 +8,16 @@ import torch
 
 from simcse.errors import ConfigError
 from simcse.io.examples import Example
-from simcse.loss import LossConfig
+from simcse.losses.contrastive import duplicate_mask, text_keys
+from simcse.losses.settings import LossConfig
 from simcse.model.pooling import pool
 from simcse.model.settings import ModelSettings
-from simcse.train.loop import Stepper
 from simcse.train.objective import Objective
 from simcse.train.optim import OptimConfig
-from simcse.train.queue import MomentumQueue, text_keys
+from simcse.train.queue import MomentumQueue
 from simcse.train.settings import ModelConfig, TrainConfig
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import TrainingData
 
 FIRST = [Example("the man is eating"), Example("a dog runs"), Example("two cats")]
 SECOND = [Example("a dog runs"), Example("she plays", "the man is eating", ("a cat",))]
@@ -32,12 +34,12 @@ def test_the_queue_keeps_the_latest_and_marks_equal_texts(tiny_encoder):
     queue.push(rows[3:], ["d", "e", "f"])
     assert torch.equal(queue.embeddings, rows[2:])
     assert torch.equal(queue.keys, text_keys(["c", "d", "e", "f"]))
-    marked = queue.same_text(["d", "x"], ["f", "y"])
+    marked = duplicate_mask(["d", "x"], ["f", "y"], queued=queue.keys)[:, 2:]
     assert marked.tolist() == [[False, True, False, True], [False] * 4]
     assert len(set(text_keys([str(i) for i in range(1000)]).tolist())) == 1000
     queue.clear()
     assert queue.embeddings.shape == (0, 32)
-    assert queue.same_text(["d"], ["f"]).shape == (1, 0)
+    assert duplicate_mask(["d"], ["f"], queued=queue.keys).shape == (1, 1)
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 10**6])
@@ -49,7 +51,7 @@ def test_earlier_anchors_are_further_negatives(make_encoder, micro_batch_tokens)
     with torch.no_grad():
         for parameter in queue.encoder.parameters():
             parameter.mul_(1.05)  # it is not the encoder
-    config = LossConfig(temperature=0.2, queue=5)
+    config = LossConfig(temperature=0.2, queue_size=5)
     objective = Objective(
         encoder, config, seed=3, queue=queue, micro_batch_tokens=micro_batch_tokens
     ).train()
@@ -98,11 +100,12 @@ def test_the_copy_follows_the_encoder_in_fp32(make_encoder, precision):
     encoder = make_encoder(ModelSettings("mean", max_length=32))
     config = TrainConfig(
         precision=precision,
-        loss=LossConfig(queue=4, momentum=0.9),
+        loss=LossConfig(queue_size=4, momentum=0.9),
         optim=OptimConfig(lr=1e-3, batch_size=2, weight_decay=0.1),
     )
-    stepper = Stepper(encoder, config, 10, None)
-    queue, optimizer = stepper.objective.queue, stepper.optimizer
+    trainer = Trainer(encoder, TrainingData(FIRST), config)
+    trainer.setup()
+    queue, optimizer = trainer.objective.queue, trainer.optimizer
     masters = dict(zip(optimizer.weights, optimizer.masters, strict=True))
 
     def fp32(module):
@@ -110,7 +113,7 @@ def test_the_copy_follows_the_encoder_in_fp32(make_encoder, precision):
 
     expected = fp32(encoder)
     for step in range(1, 4):
-        stepper.update(step, FIRST)
+        trainer.training_step(step, FIRST)
         expected = [0.9 * old + 0.1 * new for old, new in zip(expected, fp32(encoder), strict=True)]
     for held, wanted in zip(fp32(queue.encoder), expected, strict=True):
         torch.testing.assert_close(held, wanted, rtol=1e-6, atol=1e-7)
@@ -124,9 +127,9 @@ def test_the_copy_follows_the_encoder_in_fp32(make_encoder, precision):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ({"queue": -1}, "loss.queue must be >= 0"),
-        ({"queue": 8, "momentum": 1.0}, "loss.momentum from 0 to below 1"),
-        ({"queue": 8, "form": "classifier"}, "loss.queue=8 cannot be part of it"),
+        ({"queue_size": -1}, "loss.queue_size must be >= 0"),
+        ({"queue_size": 8, "momentum": 1.0}, "loss.momentum from 0 to below 1"),
+        ({"queue_size": 8, "type": "classifier"}, "does not use loss.queue_size=8"),
     ],
 )
 def test_a_queue_out_of_range_is_refused(loss, message):
@@ -135,5 +138,5 @@ def test_a_queue_out_of_range_is_refused(loss, message):
 
 
 def test_a_queue_follows_one_encoder():
-    with pytest.raises(ConfigError, match="loss.queue is made for one encoder"):
-        TrainConfig(loss=LossConfig(queue=8), model=ModelConfig(num_encoders=2))
+    with pytest.raises(ConfigError, match="loss.queue_size is made for one encoder"):
+        TrainConfig(loss=LossConfig(queue_size=8), model=ModelConfig(num_encoders=2))

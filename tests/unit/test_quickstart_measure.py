@@ -5,14 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from simcse.quickstart.measure import (
-    Difference,
-    measure,
-    mrr_difference,
-    search,
-    verdict,
-)
+from simcse.evaluate.bootstrap import PairedDifference, compare_means
 from simcse.quickstart.prose import Pair, Sentence
+from simcse.quickstart.report import verdict
+from simcse.quickstart.run import evaluate_pairs, search
 
 PAIRS = [Pair(f"name{i}", f"summary {i}", f"body {i}") for i in range(30)]
 
@@ -41,7 +37,7 @@ def plain_cosine(first, second):
 @pytest.mark.parametrize("noise", [0.0, 0.5, 2.0])
 def test_measures_agree_with_plain_loops(noise):
     encode = encoder(noise)
-    found = measure(encode, PAIRS)
+    found = evaluate_pairs(encode, PAIRS)
     summaries = encode([pair.summary for pair in PAIRS])
     bodies = encode([pair.body for pair in PAIRS])
     reciprocal, among_ten = [], 0
@@ -57,44 +53,50 @@ def test_measures_agree_with_plain_loops(noise):
     assert found.positive_cosines == pytest.approx(own)
     assert found.alignment == pytest.approx(sum(2 - 2 * cosine for cosine in own) / len(PAIRS))
     assert found.random_cosines[0] == pytest.approx(plain_cosine(summaries[0], bodies[-1]))
-    assert found.numbers.keys() == {"mrr", "recall", "alignment", "uniformity"}
+    assert found.scores.keys() == {"mrr", "recall", "alignment", "uniformity"}
 
 
 def test_a_collapsed_model_finds_nothing():
-    found = measure(lambda texts: np.ones((len(texts), 4), np.float32), PAIRS)
+    found = evaluate_pairs(lambda texts: np.ones((len(texts), 4), np.float32), PAIRS)
     assert found.mrr == pytest.approx(1 / len(PAIRS))
     assert (found.recall, found.alignment) == (0, pytest.approx(0))
 
 
 def test_the_interval_covers_the_mean_is_seeded_and_is_of_the_same_queries():
-    before, after = measure(encoder(2.0), PAIRS), measure(encoder(0.5), PAIRS)
-    change = mrr_difference(before, after, seed=1)
-    assert change.mean == pytest.approx(after.mrr - before.mrr)
-    assert change.low < change.mean < change.high
-    assert change == mrr_difference(before, after, seed=1)
+    before, after = evaluate_pairs(encoder(2.0), PAIRS), evaluate_pairs(encoder(0.5), PAIRS)
+
+    def mrr_change(before, after):
+        return compare_means(before.reciprocal_ranks, after.reciprocal_ranks, seed=1)[0]
+
+    change = mrr_change(before, after)
+    assert change.difference == pytest.approx(100 * (after.mrr - before.mrr))
+    assert change.low < change.difference < change.high
+    assert change == mrr_change(before, after)
     error = np.std(after.reciprocal_ranks - before.reciprocal_ranks) / math.sqrt(len(PAIRS))
-    assert change.high - change.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert mrr_difference(before, before, seed=1) == Difference(0, 0, 0)
+    assert change.high - change.low == pytest.approx(100 * 2 * 1.96 * error, rel=0.1)
+    same = mrr_change(before, before)
+    assert (same.difference, same.low, same.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (Difference(0.03, 0.01, 0.05), "better, MRR +0.030 (95 % interval +0.010 to +0.050)."),
-        (Difference(-0.03, -0.05, -0.01), "worse, MRR -0.030 (95 % interval -0.050 to -0.010)."),
+        ((0.03, 0.01, 0.05), "better, MRR +0.030 (95 % interval +0.010 to +0.050)."),
+        ((-0.03, -0.05, -0.01), "worse, MRR -0.030 (95 % interval -0.050 to -0.010)."),
         (
-            Difference(0.01, -0.01, 0.03),
+            (0.01, -0.01, 0.03),
             "no clear difference, MRR +0.010 (95 % interval -0.010 to +0.030).",
         ),
         (
-            Difference(-0.01, -0.02, -0.0001),  # as printed, the interval reaches 0
+            (-0.01, -0.02, -0.0001),  # as printed, the interval reaches 0
             "no clear difference, MRR -0.010 (95 % interval -0.020 to +0.000).",
         ),
-        (Difference(0, 0, 0), "no clear difference, MRR +0.000 (95 % interval +0.000 to +0.000)."),
+        ((0, 0, 0), "no clear difference, MRR +0.000 (95 % interval +0.000 to +0.000)."),
     ],
 )
 def test_the_verdict_says_what_the_interval_allows(change, words):
-    assert verdict(change) == words
+    mean, low, high = (100 * each for each in change)
+    assert verdict(PairedDifference(50, 50 + mean, low, high, 0.5)) == words
 
 
 def test_search_gives_the_nearest_sentences_best_first():
@@ -104,6 +106,6 @@ def test_search_gives_the_nearest_sentences_best_first():
     question = encode(["summary 7"])[0]
     expected = sorted(((plain_cosine(question, v), i) for i, v in enumerate(vectors)), reverse=True)
     hits = search(encode, vectors, sentences, "summary 7", count=3)
-    assert [hit.sentence for hit in hits] == [sentences[i] for _, i in expected[:3]]
-    assert [hit.cosine for hit in hits] == pytest.approx([cosine for cosine, _ in expected[:3]])
-    assert str(hits[0].sentence) == "body 7 [name7]"
+    assert [sentence for sentence, _ in hits] == [sentences[i] for _, i in expected[:3]]
+    assert [cosine for _, cosine in hits] == pytest.approx([cosine for cosine, _ in expected[:3]])
+    assert str(hits[0][0]) == "body 7 [name7]"

@@ -7,15 +7,15 @@ import pytest
 
 from simcse.errors import DataError
 from simcse.quickstart.prose import (
-    LONGEST_BODY,
+    MAX_BODY,
     Document,
     build_corpus,
-    part_of,
     read_docstrings,
     read_topics,
+    split_document,
+    split_of,
     summary_and_body,
 )
-from simcse.quickstart.sentences import split_document
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -48,7 +48,7 @@ def corpus():
 
 def test_no_sentence_of_a_held_out_docstring_is_trained_on_wherever_it_stands(corpus):
     trained = {sentence.text.casefold() for sentence in corpus.sentences}
-    held_out = [document for document in DOCSTRINGS if part_of(document.name) != "train"]
+    held_out = [document for document in DOCSTRINGS if split_of(document.name) != "train"]
     assert len(held_out) > 100
     for document in held_out:
         assert trained.isdisjoint(text.casefold() for text in split_document(document.text))
@@ -56,12 +56,12 @@ def test_no_sentence_of_a_held_out_docstring_is_trained_on_wherever_it_stands(co
         assert pair.summary.casefold() not in trained
 
 
-def test_the_parts_share_no_docstring_and_depend_on_names_alone(corpus):
+def test_the_splits_share_no_docstring_and_depend_on_names_alone(corpus):
     dev, test = ({pair.name for pair in pairs} for pairs in (corpus.dev, corpus.test))
     assert dev.isdisjoint(test)
-    assert {part_of(name) for name in dev} == {"dev"}
-    assert {part_of(name) for name in test} == {"test"}
-    assert (part_of("json.loads"), part_of("json.dumps")) == ("train", "test")  # on any machine
+    assert {split_of(name) for name in dev} == {"dev"}
+    assert {split_of(name) for name in test} == {"test"}
+    assert (split_of("json.loads"), split_of("json.dumps")) == ("train", "test")  # on any machine
 
 
 def test_sentences_are_distinct_and_the_reference_comes_first(corpus):
@@ -113,7 +113,7 @@ def test_a_long_body_is_cut():
     text = "Return the thing that was asked for.\n\n" + "It goes on and on here. " * 40
     pair = summary_and_body(Document("thing", text))
     assert pair.summary == "Return the thing that was asked for."
-    assert len(pair.body.split()) == LONGEST_BODY
+    assert len(pair.body.split()) == MAX_BODY
 
 
 def test_docstrings_are_read_from_sources_and_nothing_is_imported(tmp_path):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse.quickstart.sentences import (
-    FEWEST_WORDS,
-    MOST_WORDS,
+from simcse.quickstart.prose import (
+    MAX_WORDS,
+    MIN_WORDS,
     blocks,
     is_prose,
     plain,
@@ -65,7 +65,7 @@ def test_markup_is_dropped(text, expected):
         "It takes a list of names, e.g.",
         "It goes on and on...",
         "Installs the corresponding shape. !!",
-        "Word " * (MOST_WORDS + 1) + ".",
+        "Word " * (MAX_WORDS + 1) + ".",
     ],
 )
 def test_what_is_no_sentence_of_prose_is_left_out(text):
@@ -120,4 +120,4 @@ def test_blocks_end_at_blank_lines_rules_bullets_and_changes_of_indentation():
 def test_whatever_the_text_every_sentence_is_prose_of_allowed_length(text):
     for sentence in split_document(text):
         assert is_prose(sentence)
-        assert FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS
+        assert MIN_WORDS <= len(sentence.split()) <= MAX_WORDS

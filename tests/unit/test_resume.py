@@ -9,19 +9,29 @@ import pytest
 import torch
 
 from simcse.config import to_dict
-from simcse.errors import ArtifactError, ConfigError, DataError, ResourceError, StoppedError
+from simcse.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    ResourceError,
+    StoppedError,
+    UsageError,
+)
 from simcse.io.examples import Example
 from simcse.io.locks import lock_folder
-from simcse.io.log import append_log, cut_log, sync_log
+from simcse.io.log import append_log, sync_log, truncate_log
 from simcse.io.manifests import MANIFEST, check_manifest, write_manifest
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.settings import ModelSettings
-from simcse.train.loop import fit
+from simcse.train.callbacks import Checkpoints
+from simcse.train.events import CheckpointReady
 from simcse.train.optim import OptimConfig
 from simcse.train.provenance import refuse_changes
+from simcse.train.runtime import stop_signals
 from simcse.train.settings import EvalConfig, GuardConfig, ModelConfig, RunConfig, TrainConfig
-from simcse.train.signals import stop_signals
 from simcse.train.state import CHECKPOINTS, TENSORS, TrainState, load_state, save_state
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import TrainingData
 from simcse.train.validation import Validation
 
 ROWS = [Example(f"the {a} {b}") for a in ("man", "dog", "cat", "woman") for b in ("runs", "eats")]
@@ -30,44 +40,58 @@ CONFIG = TrainConfig(
     loss=LossConfig(mlm_weight=0.1),
     optim=OptimConfig(lr=1e-3, batch_size=3, epochs=4),
     eval=EvalConfig(every=2, patience=4),
-    guard=GuardConfig(rollback=1),
+    guard=GuardConfig(max_rollbacks=1),
     train=RunConfig(checkpoint_every=1),
 )
 SCORES = {0: 1.0, 2: 3.0, 4: 2.0, 6: 4.0, 8: 1.0, 10: 5.0, 12: 2.0}
 
 
-class Recorded:
-    """A run with all it told, kept and saved."""
+class Memory(Checkpoints):
+    """Checkpoints in memory, by step."""
 
-    def __init__(self, make_encoder, *, state=None, scores=SCORES, config=CONFIG, stop=None):
-        self.events, self.states, self.kept = [], {}, []
-        self.looks = iter(list(scores.values())[0 if state is None else state.step // 2 + 1 :])
-        encoder = make_encoder(ModelSettings("mean", max_length=32))
-        self.report = fit(
+    def __init__(self, state=None):
+        self.start, self.states = state, {}
+
+    def __call__(self, event):
+        if isinstance(event, CheckpointReady):
+            state = event.state
+            tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
+            progress = json.loads(json.dumps(state.progress))  # as it is read from a file
+            self.states[state.step] = TrainState(state.step, tensors, progress)
+
+    def load(self):
+        return self.start
+
+
+class Recorded:
+    """A run with all its events and checkpoints."""
+
+    def __init__(self, make_encoder, *, state=None, scores=SCORES, config=CONFIG, callbacks=()):
+        self.events = []
+        self.scores = iter(list(scores.values())[0 if state is None else state.step // 2 + 1 :])
+        encoder, memory = make_encoder(ModelSettings("mean", max_length=32)), Memory(state)
+        rows = LABELED if config.loss.type == "classifier" else ROWS
+        trainer = Trainer(
             encoder,
-            LABELED if config.loss.form == "classifier" else ROWS,
+            TrainingData(rows, self.validate),
             config,
-            validate=self.validate,
-            observe=self.events.append,
-            keep=lambda encoder, best: self.kept.append(best),
-            state=state,
-            save=self.save,
-            stop=stop or (lambda: None),
+            callbacks=[self.record, memory, *callbacks],
         )
+        self.report = trainer.fit() if state is None else trainer.resume()
+        self.states = memory.states
         self.weights = torch.cat([p.flatten() for p in encoder.parameters()])
 
-    def validate(self, encoder):
-        torch.rand(7)  # a look may draw; training does not depend on it
-        return Validation(score := next(self.looks), {"dev": score})
+    def record(self, event):
+        if event.logged:
+            self.events.append(event.to_json())
 
-    def save(self, state):
-        tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-        progress = json.loads(json.dumps(state.progress))  # as it comes back from a file
-        self.states[state.step] = TrainState(state.step, tensors, progress)
+    def validate(self, encoder):
+        torch.rand(7)  # an evaluation may draw; training does not depend on it
+        return Validation(score := next(self.scores), {"dev": score})
 
     def log(self, *, after=0):
-        kept = [e for e in self.events if e["event"] != "resume" and e.get("step", 0) > after]
-        return [{key: value for key, value in e.items() if key != "seconds"} for e in kept]
+        later = [e for e in self.events if e["event"] == "finish" or e.get("step", 0) > after]
+        return [{key: value for key, value in e.items() if key != "seconds"} for e in later]
 
 
 def plain(report):
@@ -87,8 +111,9 @@ def test_a_run_goes_on_from_any_step_to_the_same_bits(make_encoder):
 
 VARIANTS = {
     "num_encoders": {"model": ModelConfig(num_encoders=2)},
-    "classifier": {"loss": LossConfig(form="classifier", mlm_weight=0.1)},
-    "queue": {"loss": LossConfig(queue=7, dropout_sampling=(0.05, 0.2))},
+    "classifier": {"loss": LossConfig(type="classifier", mlm_weight=0.1)},
+    "queue": {"loss": LossConfig(queue_size=7, dropout_sampling=(0.05, 0.2))},
+    "own loss": {"loss": LossConfig(type="faults.own_loss:LearnedTemperature")},
 }
 LABELED = [Example(row.anchor, "a man", label="yn"[i % 2]) for i, row in enumerate(ROWS)]
 
@@ -109,9 +134,8 @@ def test_a_rollback_is_part_of_what_is_resumed(make_encoder):
     scores = dict(zip(SCORES, (1.0, 3.0, 2.0, 1.0, 1.0, 0.5, 0.25), strict=True))
     config = TrainConfig(**{**vars(CONFIG), "eval": EvalConfig(every=2, patience=2)})
     whole = Recorded(make_encoder, scores=scores, config=config)
-    told = [event["text"] for event in whole.events if event["event"] == "guard"]
-    assert len(told) == 1
-    assert "step 6: 2 looks without a better score; back to the weights of step 2" in told[0]
+    (text,) = [event["text"] for event in whole.events if event["event"] == "guard"]
+    assert "step 6: 2 evaluations without a better score; the weights of step 2 are" in text
     assert whole.report.steps == 10
     for step in (5, 7):  # before and after it
         resumed = Recorded(make_encoder, scores=scores, config=config, state=whole.states[step])
@@ -122,7 +146,11 @@ def test_a_rollback_is_part_of_what_is_resumed(make_encoder):
 def test_a_rollback_empties_the_queue(make_encoder):
     scores = dict(zip(SCORES, (1.0, 3.0, 2.0, 1.0, 1.0, 0.5, 0.25), strict=True))
     config = TrainConfig(
-        **{**vars(CONFIG), "eval": EvalConfig(every=2, patience=2), "loss": LossConfig(queue=9)}
+        **{
+            **vars(CONFIG),
+            "eval": EvalConfig(every=2, patience=2),
+            "loss": LossConfig(queue_size=9),
+        }
     )
     whole = Recorded(make_encoder, scores=scores, config=config)
     queued = {step: len(state.tensors["queue.keys"]) for step, state in whole.states.items()}
@@ -132,16 +160,29 @@ def test_a_rollback_empties_the_queue(make_encoder):
 
 
 def test_a_signal_saves_a_checkpoint_and_names_itself(make_encoder):
-    asked = iter([None, None, signal.SIGTERM])
+    states = []
+
+    def terminate(event):
+        if event.name == "step" and event.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if event.name == "checkpoint":
+            states.append(event.state.step)
+
     with pytest.raises(StoppedError, match="SIGTERM after step 2 of 12") as stopped:
-        Recorded(make_encoder, stop=lambda: next(asked))
+        Recorded(make_encoder, callbacks=[terminate])
     assert stopped.value.exit_code == 143
+    assert states == [1, 2]
+
+
+def test_a_trainer_without_checkpoints_cannot_resume(tiny_encoder):
+    with pytest.raises(UsageError, match="Checkpoints callback"):
+        Trainer(tiny_encoder, TrainingData(ROWS), CONFIG).resume()
 
 
 def test_a_signal_is_received_once_and_the_second_interrupts():
     before = signal.getsignal(signal.SIGTERM)
     with stop_signals() as stop:
-        assert stop() is None
+        assert stop() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop() == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
@@ -159,11 +200,11 @@ def test_outside_the_main_thread_signals_stay_as_they_are():
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
-    assert asked == [None]
+    assert asked == [0]
 
 
 def state(step):
-    return TrainState(step, {"weight.0": torch.full((3,), float(step))}, {"watch": [step]})
+    return TrainState(step, {"weight.0": torch.full((3,), float(step))}, {"evaluator": [step]})
 
 
 def names(folder):
@@ -175,7 +216,7 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
         save_state(tmp_path, state(step))
     assert names(tmp_path) == ["step-00000010", "step-00000015"]
     loaded = load_state(tmp_path, pytest.fail)
-    assert (loaded.step, loaded.progress) == (15, {"watch": [15]})
+    assert (loaded.step, loaded.progress) == (15, {"evaluator": [15]})
     assert torch.equal(loaded.tensors["weight.0"], torch.full((3,), 15.0))
 
 
@@ -197,7 +238,7 @@ def damage(folder, name, how):
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "missing"])  # T5, T6
 @pytest.mark.parametrize("name", [TENSORS, "progress.json", MANIFEST])
-def test_a_damaged_checkpoint_is_passed_over_by_name(tmp_path, name, how):
+def test_a_damaged_checkpoint_is_skipped_and_named(tmp_path, name, how):
     save_state(tmp_path, state(5))
     save_state(tmp_path, state(10))
     damage(tmp_path, name, how)
@@ -215,9 +256,9 @@ def test_every_byte_of_a_checkpoint_is_covered(tmp_path):
     for name in (TENSORS, "progress.json"):
         path = tmp_path / CHECKPOINTS / "step-00000010" / name
         whole = path.read_bytes()
-        for place in range(len(whole)):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-            with pytest.raises(ArtifactError, match="none of 1 checkpoints is whole") as error:
+        for i in range(len(whole)):
+            path.write_bytes(whole[:i] + bytes([whole[i] ^ 16]) + whole[i + 1 :])
+            with pytest.raises(ArtifactError, match="all 1 checkpoints are damaged") as error:
                 load_state(tmp_path, lambda note: None)
             assert error.value.exit_code == 4
         path.write_bytes(whole)
@@ -259,10 +300,10 @@ def test_the_log_goes_back_to_where_the_checkpoint_was(tmp_path):
     append_log(log, {"step": 1})
     size, first = sync_log(log), log.read_bytes()
     append_log(log, {"step": 2})
-    cut_log(log, size)
+    truncate_log(log, size)
     assert log.read_bytes() == first
-    with pytest.raises(ArtifactError, match="lacks the lines"):
-        cut_log(log, size + 1)
+    with pytest.raises(ArtifactError, match="lacks lines"):
+        truncate_log(log, size + 1)
 
 
 BEFORE = {

@@ -1,6 +1,5 @@
 """``simcse adapt``."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,22 +9,21 @@ from simcse.cli.options import model_option, resume_option, run_folder_option
 
 if TYPE_CHECKING:
     from simcse.evaluate.retrieval import RetrievalSet
-    from simcse.report.tables import Table
     from simcse.train.adapt import Adaptation
 
 FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command("adapt")
 @click.argument("corpus", type=FILE)
 @run_folder_option
 @model_option
-@click.option("--pairs", type=FILE, help="Query and its document a row, to compare on.")
-@click.option("--groups", type=FILE, help="Two sentences of one meaning a row, to compare on.")
-@click.option("--columns", help="Where --pairs or --groups has them, such as 1,2.")
+@click.option("--pairs", type=FILE, help="File of queries and their documents, to compare on.")
+@click.option("--groups", type=FILE, help="File of sentence pairs with one meaning, to compare on.")
+@click.option("--columns", help="Columns of --pairs or --groups to read, such as 1,2.")
 @resume_option
 @click.argument("settings", nargs=-1, metavar="[section.key=value]...")
-def adapt(
+def adapt_command(
     corpus: Path,
     output: Path,
     model: str,
@@ -37,16 +35,17 @@ def adapt(
 ) -> None:
     """Adapt a model to your own text, without labels, in minutes.
 
-    CORPUS is text with one sentence a line, or what else `simcse train` takes. The first 20,000
-    rows train at a gentle rate (data.limit, optim.lr); every 25 steps the model is looked at by its
-    loss on rows that are held out, and training stops after 4 looks without a better one. Every
-    setting of `simcse train` may be given. Token weights, if the model has any, are first counted
-    anew on CORPUS, from 1,000 rows on.
+    CORPUS is a text file with one sentence a line, or any other file that `simcse train` reads.
+    The first 20,000 rows are trained on at a low learning rate (data.limit, optim.lr). Every 25
+    steps the model is evaluated by its loss on held-out rows, and training stops after 4
+    evaluations without a better one. Every setting of `simcse train` may be given. Token weights,
+    if the model has them, are first counted again on CORPUS, if it has 1,000 rows or more.
 
-    OUTPUT/best/ is the chosen model; where token weights alone rank your labeled --pairs or
-    --groups as well as the trained model does, it has those alone. If none is better than the
-    start model, or if it ranks them worse, it is not handed over: there is no best/ but a refused/,
-    and the exit code is 6. Choose by the held-out loss alone with care: it always likes the corpus.
+    OUTPUT/best/ is the chosen model. If token weights alone rank your labeled --pairs or --groups
+    as well as the trained model does, it has those alone. If no evaluation is better than that of
+    the start model, or if the model ranks the pairs worse, it is rejected: there is no best/ but a
+    rejected/, and the exit code is 6. The held-out loss alone is a weak proof: it always improves
+    on the corpus itself.
 
     \b
     Examples:
@@ -54,39 +53,37 @@ def adapt(
       simcse adapt tickets.txt --output runs/tickets --pairs questions_and_answers.tsv
       simcse adapt wiki.txt.gz --model runs/old/best --output runs/new data.limit=5000
     """
-    from simcse.cli.progress import TrainProgress
-    from simcse.cli.train import read_settings, stored_settings, write_report
+    from simcse.cli.train import command_line, read_settings, stored_settings
     from simcse.errors import NumericError
-    from simcse.train import adapt as adapting
+    from simcse.train.adapt import SETTINGS, adapt
     from simcse.train.processes import is_first_process
+    from simcse.train.progress import ProgressBar
 
     if pairs is not None and groups is not None:
         raise click.UsageError("give --pairs or --groups, not both")
-    asked = _labeled(pairs, groups, columns)
+    labeled = _read_labeled(pairs, groups, columns)
     stored = stored_settings(output) if resume else {}
-    config = read_settings(stored or adapting.SETTINGS, None, settings)
-    command = shlex.join(["simcse", *click.get_current_context().obj])
-    with TrainProgress("adapting") as progress:
-        found = adapting.adapt(
+    config = read_settings(stored or SETTINGS, None, settings)
+    with ProgressBar("adapting") as progress:
+        adaptation = adapt(
             model,
-            [corpus],
+            corpus,
             output,
             config,
-            pairs=asked,
+            pairs=labeled,
             resume=resume,
-            command=command,
-            observe=progress,
+            command=command_line(),
+            callbacks=[progress],
         )
-    if not is_first_process():
-        return
-    tables = [_table(found, asked.name)] if asked else []
-    write_report(output, *tables, title="Adaptation")
-    if found.refusal:
-        raise NumericError(f"the adapted model is not handed over: {found.refusal}")
-    _show(found, output, tables)
+    if is_first_process():
+        if adaptation.rejection:
+            raise NumericError(f"the adapted model is rejected: {adaptation.rejection}")
+        _show(adaptation, output)
 
 
-def _labeled(pairs: Path | None, groups: Path | None, columns: str | None) -> "RetrievalSet | None":
+def _read_labeled(
+    pairs: Path | None, groups: Path | None, columns: str | None
+) -> "RetrievalSet | None":
     from simcse.cli.evaluate.shared import read_pairs
     from simcse.evaluate.retrieval import groups_set, pairs_set
 
@@ -95,28 +92,14 @@ def _labeled(pairs: Path | None, groups: Path | None, columns: str | None) -> "R
     return None if groups is None else groups_set(groups.name, read_pairs(groups, columns))
 
 
-def _table(found: "Adaptation", name: str) -> "Table":
-    from simcse.report.tables import Column, Table
-
-    titles = ("Pairs", "Before", "After", "Difference", "From", "To", "p")
-    columns = tuple(Column(title, 3 if title == "p" else 2) for title in titles)
-    seen = found.pairs
-    rows = []
-    if seen is not None:
-        rows = [(name, seen.first, seen.second, seen.difference, seen.low, seen.high, seen.p)]
-    return Table("Mean reciprocal rank x100, with its 95 % interval", columns, tuple(rows))
-
-
-def _show(found: "Adaptation", output: Path, tables: "list[Table]") -> None:
+def _show(adaptation: "Adaptation", output: Path) -> None:
     from simcse.cli.output import show
 
-    for table in tables:
-        show(table, "table")
-    if not found.trained:
-        click.echo(
-            f"token weights alone rank {tables[0].rows[0][0]} no worse: training is left out"
-        )
-    run = found.training
+    if adaptation.table is not None:
+        show(adaptation.table, "table")
+    if not adaptation.trained:
+        click.echo("token weights alone rank the pairs as well: best/ has only these")
+    run = adaptation.training
     before, after = run.start.get("heldout_loss"), run.best.get("heldout_loss")
     if before is not None and after is not None:
         click.echo(f"held-out loss: {before:.4f} before, {after:.4f} at step {run.best_step}")

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 def prose(count: int) -> list[str]:
     """Return the first sentences of Python's language reference."""
-    from simcse.quickstart.prose import read_topics
-    from simcse.quickstart.sentences import split_document
+    from simcse.quickstart.prose import read_topics, split_document
 
     found = (text for document in read_topics() for text in split_document(document.text))
     return list(dict.fromkeys(found))[:count]

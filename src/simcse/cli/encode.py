@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,83 +9,77 @@ import click
 
 from simcse.cli.indexing import PLACE, load_with_stamp, open_index, say_cut
 from simcse.cli.options import (
+    bad_lines_option,
+    column_option,
     dimensions_option,
     load_encoder,
     loading_options,
     model_option,
     precision_option,
+    truncation_option,
 )
-from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
-    from simcse.index.uri import Place
+    from simcse.bulk import Reading
+    from simcse.index.protocol import VectorIndex
 
-CHUNK = 4096  # sentences encoded and written together
 ENDINGS = (".npy", ".safetensors", ".parquet")
-WRITING = "another process is filling {folder}: {holder}"
 
 
-@click.command()
-@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
+@click.command("encode")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @model_option
 @click.option(
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write, its ending names the format; or a folder for Parquet parts.",
+    help="File to write, in the format of its ending; or a folder for Parquet shards.",
 )
-@click.option(
-    "--bad-lines",
-    type=click.Choice(["error", "skip"]),
-    default="error",
-    show_default=True,
-    help="Stop at a line that is not UTF-8, or skip and count it.",
-)
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
-@click.option(
-    "--truncation",
-    type=click.Choice(["error", "warn", "truncate"]),
-    default="warn",
-    show_default=True,
-    help="What to do with sentences over the length limit.",
-)
+@bad_lines_option
+@column_option
+@truncation_option
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="To a folder: this process, or a Ray cluster (else as many processes here).",
+    help="Engine that fills a folder: this process, or a Ray cluster (if there is none, several "
+    "processes on this machine).",
 )
-@click.option("--workers", type=click.IntRange(1), help="Of Ray; default: one for each core.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Number of Ray workers. Default: one per processor core.",
+)
 @click.option(
     "--shard-rows",
     type=click.IntRange(1),
     default=50_000,
     show_default=True,
-    help="To a folder: rows of a part, which is what a crash may cost.",
+    help="Number of rows per shard of a folder, which a crash may cost.",
 )
-@click.option("--index", "place", type=PLACE, help="To a folder: then add the parts to this index.")
+@click.option("--index", "uri", type=PLACE, help="Index that receives the shards of a folder.")
 @dimensions_option
 @precision_option("auto")
 @loading_options
-def encode(
-    sources: tuple[str, ...],
+def encode_command(
+    inputs: tuple[str, ...],
     output: Path,
-    model: str,
     bad_lines: str,
     column: str,
-    truncation: str,
-    **rest: Any,  # noqa: ANN401 - passed on by name
+    engine: str,
+    uri: Any,  # noqa: ANN401 - a folder or an address
+    **options: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
-    """Encode sentences to .npy, .safetensors or .parquet, or to a folder of parts.
+    """Encode sentences to .npy, .safetensors or .parquet, or to a folder of Parquet shards.
 
-    INPUT is a .txt file with one sentence a line, .jsonl or .parquet (each with a text field),
-    also gzipped, or - for standard input. Row i of the output is sentence i; blank lines
-    are no sentences. Memory is constant.
+    INPUT is a .txt file with one sentence per line, a .jsonl or a .parquet file (each with a text
+    field), also gzipped, or - for standard input. Row i of the output is sentence i; blank lines
+    are skipped. Memory is constant.
 
-    A folder takes any number of inputs. Each part has the columns id, text, metadata and vector;
-    manifest.json says which rows make which part. Interrupted or killed, the same command goes on,
-    with either engine, behind the parts that are there.
+    Each shard of a folder has the columns id, text, metadata and vector, and manifest.json lists
+    the rows of each shard. If the command is interrupted or killed, repeat it, with either engine:
+    it continues after the shards that are done.
 
     \b
     Examples:
@@ -96,117 +87,106 @@ def encode(
       cat sentences.txt | simcse encode - --output vectors.parquet --model runs/mine/best
       simcse encode crawl-*.jsonl --output vectors/ --engine ray --index my-index
     """
-    sharded = {name: rest.pop(name) for name in ("engine", "workers", "shard_rows", "place")}
-    if output.suffix not in ENDINGS:
-        if output.suffix and not output.is_dir():
+    from simcse.bulk import Reading
+
+    reading = Reading(column, bad_lines)  # type: ignore[arg-type]  # click.Choice allows no other
+    if output.suffix in ENDINGS:
+        if engine != "local" or uri:
             raise click.UsageError(
-                f"vectors are {', '.join(ENDINGS)}, or a folder without an ending, got {output}"
+                "--engine ray and --index need a folder as --output, such as vectors/"
             )
-        if rest.pop("dimensions") is not None:
-            raise click.UsageError("--dimensions is for a file as --output, not for parts")
-        reading = {"text_column": column, "bad_lines": bad_lines}
-        _encode_shards(sources, output, model, reading, truncation, **sharded, **rest)
+        _encode_to_file(inputs, output, reading, **options)
         return
-    if len(sources) > 1 or sharded["engine"] != "local" or sharded["place"]:
+    if output.suffix and not output.is_dir():
         raise click.UsageError(
-            "several inputs, --engine ray and --index need a folder as --output, such as vectors/"
+            f"expected --output with the ending {', '.join(ENDINGS)}, or a folder without an "
+            f"ending, got {output}"
         )
-    _encode_file(sources[0], output, model, column, bad_lines, truncation, **rest)
+    _encode_to_folder(inputs, output, reading, engine, uri, **options)
 
 
-def _encode_file(
-    source: str,
+def _encode_to_file(
+    inputs: tuple[str, ...],
     output: Path,
+    reading: Reading,
+    *,
     model: str,
-    column: str,
-    bad_lines: str,
-    truncation: str,
+    truncation: Any,  # noqa: ANN401 - click.Choice allows no other
     dimensions: int | None,
+    workers: int | None,
+    shard_rows: int,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
+    from simcse.bulk import ModelSpec, encode_to_file
+    from simcse.cli.progress import counting_bar
     from simcse.io.files import ReadCounts
-    from simcse.io.sentences import count_lines, read_sentences
-    from simcse.io.vectors import vector_writer
+    from simcse.io.sentences import count_lines
 
     counts = ReadCounts()
-    # An unusable file fails here, before the model is loaded.
-    sentences = read_sentences(source, column=column, bad_lines=bad_lines, counts=counts)  # type: ignore[arg-type]
+    texts = reading.texts(inputs, counts)  # before the model is loaded: a file may be unusable
     encoder = load_encoder(model, **loading)
-    with warnings.catch_warnings(), vector_writer(output) as append:
-        warnings.simplefilter("ignore", TruncationWarning)  # summed up below
-        for chunk in _chunks(sentences, total=count_lines(source)):
-            append(
-                chunk,
-                encoder.encode(chunk, truncation=truncation, dimensions=dimensions),  # type: ignore[arg-type]
-            )
+    spec = ModelSpec.of(encoder, model, loading, truncation=truncation, dimensions=dimensions)
+    lines = [count_lines(path) for path in inputs]
+    total = None if None in lines else sum(filter(None, lines))
+    with counting_bar("encoding", total) as advance:
+        encode_to_file(texts, output, lambda chunk: spec.encode(encoder, chunk), advance)
     click.echo(f"{output}: {counts}", err=True)
     if truncation == "warn":
         say_cut(encoder, encoder.tokenizer.truncated)
 
 
-def _encode_shards(
-    sources: tuple[str, ...],
+def _encode_to_folder(
+    inputs: tuple[str, ...],
     folder: Path,
-    model: str,
-    reading: dict[str, str],
-    truncation: str,
+    reading: Reading,
+    engine: Any,  # noqa: ANN401 - click.Choice allows no other
+    uri: Any,  # noqa: ANN401
     *,
-    engine: str,
+    model: str,
+    truncation: Any,  # noqa: ANN401
+    dimensions: int | None,
     workers: int | None,
     shard_rows: int,
-    place: Place | None,
-    **loading: Any,  # noqa: ANN401 - passed on by name
+    **loading: Any,  # noqa: ANN401
 ) -> None:
+    from simcse.bulk import Job, ModelSpec, encode_to_folder, index_shards, plan_shards
     from simcse.cli.progress import counting_bar
-    from simcse.engine.run import Loading, encode_missing
-    from simcse.engine.shards import Manifest, load_parts, plan, take_up
     from simcse.io.files import ReadCounts
-    from simcse.io.locks import lock_folder
 
     counts = ReadCounts()
-    shards = plan(sources, rows=shard_rows, reading=reading, counts=counts)
-    index = None if place is None else open_index(place)
+    shards = plan_shards(inputs, rows=shard_rows, reading=reading, counts=counts)
+    index: VectorIndex | None = open_index(uri) if uri else None
     encoder, fingerprint = load_with_stamp(model, **loading)
     if index is not None:
         index.require_model(fingerprint)
-    told = Loading.of(encoder, model, loading)
-    manifest = Manifest(fingerprint, told.precision, truncation, reading, shards)
-    with lock_folder(folder, busy=WRITING), counting_bar("encoding", manifest.rows) as advance:
-        take_up(folder, manifest)
-        cut = encode_missing(
-            engine,  # type: ignore[arg-type]  # click.Choice allows no other
-            *(folder, manifest, told),
-            encoder=encoder,
-            workers=workers,
-            observe=advance,
+    spec = ModelSpec.of(encoder, model, loading, truncation=truncation, dimensions=dimensions)
+    job = Job(fingerprint, spec.precision, truncation, dimensions, reading, shards)
+    with counting_bar("encoding", job.rows) as advance:
+        truncated = encode_to_folder(
+            folder, job, spec, encoder, engine=engine, workers=workers, progress=advance
         )
-    click.echo(f"{folder}: {counts}, {len(shards):,} parts", err=True)
+    click.echo(f"{folder}: {counts}, {len(shards):,} shards", err=True)
     if truncation == "warn":
-        say_cut(encoder, cut)
+        say_cut(encoder, truncated)
     if index is not None:
-        with counting_bar("indexing", manifest.rows) as advance:
-            done = load_parts(index, folder, manifest, advance)
+        with counting_bar("indexing", job.rows) as advance:
+            done = index_shards(index, folder, job, advance)
         click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
 
 
-def _chunks(sentences: Iterator[str], *, total: int | None) -> Iterator[list[str]]:
-    """Yield lists of sentences, with a bar on stderr; without a total it has no ETA."""
-    from simcse.cli.progress import counting_bar
-
-    with counting_bar("encoding", total) as advance:
-        while chunk := list(itertools.islice(sentences, CHUNK)):
-            yield chunk
-            advance(len(chunk))
-
-
-@click.command()
+@click.command("similarity")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @model_option
 @precision_option("fp32")
 @loading_options
-def similarity(first: str, second: str, model: str, **loading: Any) -> None:  # noqa: ANN401
-    """Cosine of two sentences.
+def similarity_command(
+    first: str,
+    second: str,
+    model: str,
+    **loading: Any,  # noqa: ANN401 - passed on by name
+) -> None:
+    """Print the cosine of two sentences.
 
     \b
     Example:

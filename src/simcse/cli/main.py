@@ -1,4 +1,4 @@
-"""`simcse`: the command group and what every failure looks like to a user."""
+"""`simcse`: the command group, and how failures and warnings are printed."""
 
 import contextlib
 import sys
@@ -9,13 +9,12 @@ from typing import TextIO
 import click
 
 from simcse import __version__
-from simcse.cli.adapt import adapt
+from simcse.cli.adapt import adapt_command
 from simcse.cli.average import average
-from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare
 from simcse.cli.data import data
-from simcse.cli.encode import encode, similarity
+from simcse.cli.encode import encode_command, similarity_command
 from simcse.cli.evaluate import evaluate
 from simcse.cli.export import export
 from simcse.cli.index import index
@@ -24,11 +23,11 @@ from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
-from simcse.cli.pretrain import pretrain
-from simcse.cli.quickstart import quickstart
-from simcse.cli.reproduce import reproduce
+from simcse.cli.pretrain import pretrain_command
+from simcse.cli.quickstart import quickstart_command
+from simcse.cli.reproduce import reproduce_command
 from simcse.cli.serve import serve
-from simcse.cli.train import train
+from simcse.cli.train import train_command
 from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
 
@@ -49,18 +48,18 @@ def cli() -> None:
 
 COMMANDS = (
     *(
-        quickstart,
-        train,
-        adapt,
-        pretrain,
+        quickstart_command,
+        train_command,
+        adapt_command,
+        pretrain_command,
         average,
         weigh,
-        reproduce,
+        reproduce_command,
         evaluate,
         compare,
         postprocess,
     ),
-    *(export, encode, similarity, index, calibrate, serve, info, data, bench),
+    *(export, encode_command, similarity_command, index, calibrate, serve, info, data),
     *(paper, sweep),
 )
 for command in COMMANDS:
@@ -69,12 +68,13 @@ for command in (doctor, dedupe, split, sample, augment, neighbors, nli):
     data.add_command(command)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with the exit code of what happened."""
+def main(arguments: list[str] | None = None, *, command: click.Command = cli) -> None:
+    """Run a command and exit with the code of its failure, or 0."""
     try:
         typed = sys.argv[1:] if arguments is None else arguments
         with _warnings_as_lines():
-            code = cli.main(typed, prog_name="simcse", standalone_mode=False, obj=typed)
+            name = "simcse" if command is cli else command.name
+            code = command.main(typed, prog_name=name, standalone_mode=False, obj=typed)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has enough
+    except BrokenPipeError:  # the reader of stdout ended
         sys.stderr.close()
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Say each of the package's own warnings once, as a line on stderr."""
-    said: set[str] = set()
+    """Print each of the package's own warnings once, as a line on stderr."""
+    printed: set[str] = set()
 
     def show(
         message: Warning | str,
@@ -105,8 +105,8 @@ def _warnings_as_lines() -> Iterator[None]:
     ) -> None:
         if not issubclass(category, SimcseWarning):
             others(message, category, filename, lineno, file, line)
-        elif str(message) not in said:
-            said.add(str(message))
+        elif str(message) not in printed:
+            printed.add(str(message))
             click.echo(f"warning: {message}", err=True)
 
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from simcse.model.encoder import SentenceEncoder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-COMPARED = 100  # sentences, where int8 says by what it differs
+AGREEMENT_SENTENCES = 100  # on which int8 is compared with fp32
 POOLINGS = ("cls", "mean", "mean_last_two", "mean_first_last", "mean_embedding_last")
 
 model_option = click.option(
@@ -19,26 +19,54 @@ model_option = click.option(
     default="mini",
     show_default=True,
     metavar="NAME",
-    help="A model folder, a bundled name, a name in SIMCSE_MODELS or a hub id.",
+    help="Model folder, bundled name, name in SIMCSE_MODELS or hub id.",
 )
-
 run_folder_option = click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="The run folder."
+    "--output", required=True, type=click.Path(path_type=Path), help="Run folder to write."
 )
 resume_option = click.option(
-    "--resume", is_flag=True, help="Go on from the run folder's last checkpoint."
+    "--resume", is_flag=True, help="Continue from the last checkpoint of the run folder."
+)
+column_option = click.option(
+    "--column",
+    default="text",
+    show_default=True,
+    help="Field of .jsonl and .parquet that holds the text.",
+)
+bad_lines_option = click.option(
+    "--bad-lines",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="Treatment of lines that are not UTF-8 or otherwise unusable: stop, or skip and count.",
+)
+truncation_option = click.option(
+    "--truncation",
+    type=click.Choice(["error", "warn", "truncate"]),
+    default="warn",
+    show_default=True,
+    help="Treatment of sentences over the length limit: stop, truncate and warn, or truncate.",
+)
+dimensions_option = click.option(
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="Length of the embeddings, if the model was trained for it (loss.matryoshka).",
 )
 
 
 def loading_options(command: Command) -> Command:
     """Add the options that say how a model is loaded."""
     for option in (
-        click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best."),
-        click.option("--max-length", type=int, metavar="TOKENS", help="Limit of a sentence."),
+        click.option(
+            "--device", metavar="NAME", help="Device, such as cpu, cuda or cuda:1. Default: best."
+        ),
+        click.option(
+            "--max-length", type=int, metavar="TOKENS", help="Limit of a sentence in tokens."
+        ),
         click.option(
             "--pooling",
             type=click.Choice(POOLINGS),
-            help="Pooling of a plain Hugging Face folder, which does not say it.",
+            help="Pooling of a plain Hugging Face folder, which does not record one.",
         ),
     ):
         command = option(command)
@@ -52,15 +80,19 @@ def precision_option(default: str) -> Callable[[Command], Command]:
         type=click.Choice(["auto", "fp32", "bf16", "int8"]),
         default=default,
         show_default=True,
-        help="Number format; auto asks the processor, and never takes int8.",
+        help="Number format; auto chooses fp32 or bf16 by the processor, never int8.",
     )
 
 
-dimensions_option = click.option(
-    "--dimensions",
-    type=click.IntRange(min=1),
-    help="Keep so many, where the model was trained for it (loss.matryoshka).",
-)
+def seed_option(purpose: str) -> Callable[[Command], Command]:
+    """Add --seed; its help is a random seed for this purpose."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help=f"Random seed for {purpose}.",
+    )
 
 
 def load_encoder(
@@ -72,16 +104,15 @@ def load_encoder(
     precision: str = "auto",
     head: str | None = None,
 ) -> "SentenceEncoder":
-    """Load a model as the loading options say."""
+    """Load a model by the loading options."""
     from simcse.model.encoder import SentenceEncoder
 
-    asked = {"pooling": pooling, "max_length": max_length, "head": head}
-    changes = {key: value for key, value in asked.items() if value is not None}
+    changes = {"pooling": pooling, "max_length": max_length, "head": head}
     encoder = SentenceEncoder.load(
         name,
         device=device,
         precision="fp32" if precision == "int8" else precision,  # type: ignore[arg-type]  # click.Choice allows no other
-        changes=changes,
+        changes={key: value for key, value in changes.items() if value is not None},
     )
     if precision == "int8":
         _quantize(encoder)
@@ -89,27 +120,26 @@ def load_encoder(
 
 
 def read_corpus(corpus: str, column: str, limit: int | None) -> tuple[list[str], dict[str, Any]]:
-    """Read the corpus, before a model is loaded, and say which it was."""
+    """Read a corpus, before a model is loaded; return its sentences and its provenance."""
     from simcse.io.files import sha256_file
     from simcse.io.sentences import read_sentences
 
     sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
-    told: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
+    provenance: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
     if corpus != "-":
-        told["sha256"] = sha256_file(Path(corpus))
-    return sentences, told
+        provenance["sha256"] = sha256_file(Path(corpus))
+    return sentences, provenance
 
 
 def _quantize(encoder: "SentenceEncoder") -> None:
-    """Go from fp32 to int8, and say what that costs."""
+    """Convert an encoder from fp32 to int8, and print how far the embeddings agree."""
     from simcse.cli.agreement import prose, told
     from simcse.model.export import compare
     from simcse.text import Tokenizer
 
-    texts, own = prose(COMPARED), encoder.tokenizer
-    rows = Tokenizer(own.hf_tokenizer, max_length=own.max_length).ids(
-        texts
-    )  # which counts for nobody
+    texts, own = prose(AGREEMENT_SENTENCES), encoder.tokenizer
+    # A tokenizer of its own, so that the truncations are not counted as the user's.
+    rows = Tokenizer(own.hf_tokenizer, max_length=own.max_length).ids(texts)
     before = encoder.encode_ids(rows)
     encoder.set_precision("int8")
     found = compare(lambda _: before, lambda _: encoder.encode_ids(rows), texts)

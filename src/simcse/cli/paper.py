@@ -195,10 +195,10 @@ def _carry_out(
     sentences: int | None,
     **asked: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
-    from simcse.cli.progress import GridProgress
     from simcse.config import parse_overrides
     from simcse.errors import StoppedError
     from simcse.paper.plan import Options, shortened
+    from simcse.paper.progress import GridProgress
     from simcse.paper.runner import run_grid
 
     names = [row.name for row in grid.rows]  # which may have commas, too
@@ -213,7 +213,7 @@ def _carry_out(
     command = shlex.join(["simcse", *typed])
     try:
         with GridProgress(grid.slug) as progress:
-            run_grid(grid, output, options, command=command, observe=progress)
+            run_grid(grid, output, options, command=command, callback=progress)
     except StoppedError:
         _write_pages(output)
         raise

@@ -1,6 +1,5 @@
 """``simcse pretrain``."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,46 +9,47 @@ from simcse.cli.options import resume_option, run_folder_option
 
 if TYPE_CHECKING:
     from simcse.model.from_scratch import NewModel
-    from simcse.train.evaluator import TrainReport
 
 SIZES = ("tiny", "mini", "small", "medium", "base")
-SHAPE = ("layers", "width", "heads", "vocabulary", "subwords", "cased")
 
 
-@click.command()
+@click.command("pretrain")
 @click.option(
     "--train",
     "files",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Text, one sentence a line; may be given several times. Of a table the first column.",
+    help="Text file, one sentence a line, or a table whose first column is read; may be repeated.",
 )
 @run_folder_option
-@click.option("--model", metavar="NAME", help="Train this model further: folder or hub id.")
+@click.option("--model", metavar="NAME", help="Model to train further: a folder or hub id.")
 @click.option(
     "--size",
     type=click.Choice(SIZES),
     help="Size of a new model, layers x width: 2x128, 4x256 (the default), 4x512, 8x512, 12x768.",
 )
-@click.option("--layers", type=int, help="Transformer layers of a new model.")
-@click.option("--width", type=int, help="Size of its hidden states.")
-@click.option("--heads", type=int, help="Attention heads of a layer.")
-@click.option("--vocabulary", type=int, help="Most tokens of its tokenizer; 16,000 by default.")
+@click.option("--layers", type=int, help="Number of transformer layers of a new model.")
+@click.option("--width", type=int, help="Width of a new model's hidden states.")
+@click.option("--heads", type=int, help="Number of attention heads of a layer.")
+@click.option(
+    "--vocabulary", type=int, help="Largest number of tokens of a new model, by default 16,000."
+)
 @click.option(
     "--subwords",
     type=click.Choice(["wordpiece", "bpe"]),
-    help="How its tokenizer splits words: as BERT's (the default), or byte-level as RoBERTa's.",
+    help="Kind of tokenizer: WordPiece as in BERT (the default), or byte-level BPE as in RoBERTa.",
 )
+@click.option("--cased", is_flag=True, default=None, help="Distinguish capital from small letters.")
 @click.option(
-    "--cased", is_flag=True, default=None, help="Let it tell capitals from small letters."
-)
-@click.option(
-    "--config", "toml", type=click.Path(path_type=Path), help="Settings in TOML; overrides win."
+    "--config",
+    "toml",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings; overrides win over it.",
 )
 @resume_option
 @click.argument("settings", nargs=-1, metavar="[section.key=value]...")
-def pretrain(
+def pretrain_command(
     files: tuple[Path, ...],
     output: Path,
     model: str | None,
@@ -57,20 +57,20 @@ def pretrain(
     toml: Path | None,
     resume: bool,
     settings: tuple[str, ...],
-    **shape: Any,  # noqa: ANN401 - the options of `SHAPE`
+    **shape: Any,  # noqa: ANN401 - the options of a new model
 ) -> None:
     """Train a masked-language model on your own text: a new one, or --model further.
 
-    What there is no pretrained model for, a language or a domain, goes from raw text to sentence
-    embeddings by this command and then `simcse train`. A new model gets a tokenizer trained on
-    the text. 15 % of the tokens are masked anew in every pass; the checkpoint is chosen by the
-    loss on held-out rows, which also gives the perplexity.
+    For a language or a domain without a pretrained model, this command and then `simcse train`
+    lead from raw text to sentence embeddings. A new model gets a tokenizer trained on the text.
+    15 % of the tokens are masked, differently in every pass; the checkpoint is chosen by the loss
+    on held-out rows, which also gives the perplexity.
 
-    The run folder is that of `simcse train`, and so are the settings (`simcse train --help`),
-    --resume and what a kill or Ctrl-C leaves. Here they are loss.mlm_weight=1,
-    loss.contrastive_weight=0, eval.dev=heldout, optim.weight_decay=0.01, optim.warmup=0.06 and
-    optim.lr=1e-4, for a new model 5e-4. best/ keeps the masked-language-model head: transformers
-    opens it as such, and loss.mlm_weight, `data augment --how mlm` and another pretrain use it.
+    The run folder, the settings (`simcse train --help`) and --resume are those of `simcse train`.
+    Defaults that differ are loss.mlm_weight=1, loss.contrastive_weight=0, eval.dev=heldout,
+    optim.weight_decay=0.01, optim.warmup=0.06 and optim.lr=1e-4, or 5e-4 for a new model. best/
+    includes the masked-language-model head: transformers opens it as such, and loss.mlm_weight,
+    `data augment --how mlm` and another pretrain use it.
 
     \b
     Examples:
@@ -81,56 +81,51 @@ def pretrain(
       simcse pretrain --output runs/mlm --resume
       simcse train --model runs/mlm/best --train text.txt --output runs/mine
     """
-    from simcse.cli.train import read_settings, stored_settings, write_report
+    from simcse.cli.train import command_line, read_settings, stored_settings, summary
     from simcse.config import merge
-    from simcse.train import pretrain as pretraining
+    from simcse.train.pretrain import NEW_MODEL_SETTINGS, SETTINGS, pretrain
     from simcse.train.processes import is_first_process
+    from simcse.train.progress import ProgressBar
     from simcse.train.run import START
 
     stored = stored_settings(output) if resume else {}
     run = stored.get("run", {})
     if not files and not run:
         raise click.UsageError("Missing option '--train'.")
-    files = files or tuple(Path(file) for file in run["train"])
-    told = {name: value for name, value in shape.items() if value is not None}
+    given = {name: value for name, value in shape.items() if value is not None}
     if model is None and run and Path(run["model"]).name != START:
         model = run["model"]
-    if model is not None and (told or size):
-        raise click.UsageError(f"--model has its size: leave out {', '.join(told or ['size'])}")
-    start = model or (None if run and not told and not size else _shape(size, told))
-    base = pretraining.SETTINGS
-    if model is None:
-        base = merge(base, pretraining.NEW_SETTINGS)
-    config = read_settings(stored or base, toml, settings)
-    command = shlex.join(["simcse", *click.get_current_context().obj])
-    report = _run(start, files, output, config, resume=resume, command=command)
+    if model is not None and (given or size):
+        raise click.UsageError(f"--model has its size: leave out {', '.join(given or ['size'])}")
+    new = None if run and not given and not size else _new_model(size, given)
+    base = SETTINGS if model else merge(SETTINGS, NEW_MODEL_SETTINGS)
+    with ProgressBar("pretraining") as progress:
+        result = pretrain(
+            model or new,
+            list(files) or [Path(file) for file in run["train"]],
+            output,
+            read_settings(stored or base, toml, settings),
+            resume=resume,
+            command=command_line(),
+            callbacks=[progress],
+        )
     if is_first_process():
-        write_report(output, title="Pretraining")
-        click.echo(_summary(report, output))
+        click.echo(_speed(output))
+        click.echo(summary(result, output))
 
 
-def _shape(size: str | None, told: dict[str, Any]) -> "NewModel":
-    from simcse.model.from_scratch import SIZES as KNOWN
+def _new_model(size: str | None, given: dict[str, Any]) -> "NewModel":
+    from simcse.model.from_scratch import SIZES as SHAPES
     from simcse.model.from_scratch import NewModel
 
-    preset = dict(zip(("layers", "width", "heads"), KNOWN[size or "mini"], strict=True))
-    return NewModel(**{**preset, **told})
+    shape = dict(zip(("layers", "width", "heads"), SHAPES[size or "mini"], strict=True))
+    return NewModel(**{**shape, **given})
 
 
-def _run(start: Any, *arguments: Any, **options: Any) -> "TrainReport":  # noqa: ANN401 - passed on
-    from simcse.cli.progress import TrainProgress
-    from simcse.train.pretrain import pretrain as train
-
-    with TrainProgress("pretraining") as progress:
-        return train(start, *arguments, **options, observe=progress)
-
-
-def _summary(report: "TrainReport", output: Path) -> str:
-    from simcse.cli.train import summary
+def _speed(output: Path) -> str:
     from simcse.io.log import read_log
-    from simcse.train.run import LOG
+    from simcse.train.callbacks import LOG
 
     steps = [event for event in read_log(output / LOG) if event["event"] == "step"]
     tokens, seconds = (sum(event[name] for event in steps) for name in ("tokens", "seconds"))
-    rate = f"{tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} a second\n"
-    return rate + summary(report, output)
+    return f"{tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} a second"

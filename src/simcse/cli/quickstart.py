@@ -1,50 +1,44 @@
 """``simcse quickstart``: the first five minutes."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from simcse.cli.options import model_option
+from simcse.cli.options import model_option, seed_option
 
 if TYPE_CHECKING:
-    from simcse.quickstart.outcome import Outcome
+    from simcse.quickstart.run import Answers
+    from simcse.train.events import Event
 
 WIDTH = 96  # of the answers
 
 
-@click.command()
+@click.command("quickstart")
 @model_option
 @click.option(
     "--output",
     default="quickstart",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder to write; an earlier quickstart's is replaced.",
+    help="Folder to write, in place of that of an earlier quickstart.",
 )
 @click.option(
     "--sentences",
     default=4096,
     show_default=True,
     type=click.IntRange(2),
-    help="How many to train on and search in.",
+    help="Number of sentences to train on and to search in.",
 )
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, 2**32 - 1),
-    help="Of the batch order, the dropout and the interval.",
-)
-def quickstart(model: str, output: Path, sentences: int, seed: int) -> None:
-    """Train, measure and search, on the documentation that comes with Python.
+@seed_option("the batch order, the dropout and the interval")
+def quickstart_command(model: str, output: Path, sentences: int, seed: int) -> None:
+    """Train, evaluate and search, on the documentation that comes with Python.
 
-    Nothing is downloaded, and two cores need less than five minutes. Trains unsupervised SimCSE
-    from the bundled model, shows what that changed on docstrings held out from training, and
-    answers three questions. The output folder has the models best/ and last/, embeddings.npy of
-    sentences.txt, log.jsonl, settings.toml, results.json and report.html.
+    Nothing is downloaded, and two cores need less than five minutes. The command trains
+    unsupervised SimCSE from the bundled model, shows the change on docstrings held out from
+    training, and answers three questions. The output folder holds the models best/ and last/,
+    embeddings.npy of sentences.txt, log.jsonl, settings.toml, results.json and report.html.
 
     \b
     Examples:
@@ -52,41 +46,45 @@ def quickstart(model: str, output: Path, sentences: int, seed: int) -> None:
       simcse quickstart --sentences 1024 --output small
     """
     from simcse.cli.output import show
-    from simcse.quickstart.outcome import next_commands
-    from simcse.quickstart.run import quickstart as run
+    from simcse.quickstart.report import conclusions, metrics_table, next_commands
+    from simcse.quickstart.run import quickstart
 
-    with ExitStack() as shown:
-        outcome = run(output, model=model, sentences=sentences, seed=seed, observe=_Display(shown))
-    show(outcome.table(), "table")
-    click.echo("\n".join(["", *outcome.conclusions(), "", *_answers(outcome)]))
-    click.echo(f"{outcome.seconds:.0f} seconds in all. Open {output / 'report.html'}\n")
-    click.echo("\n  ".join(["What to type next:", *next_commands(output)]))
-
-
-class _Display:
-    """Headings of the stages on stderr, and the bar of `simcse train` while training."""
-
-    def __init__(self, shown: ExitStack) -> None:
-        self.shown = shown
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        from simcse.cli.progress import TrainProgress
-
-        if event["event"] == "stage":
-            self.shown.close()  # the bar, if it is there
-            click.secho(event["title"], err=True, bold=True)
-        elif event["event"] == "start":
-            self.progress = self.shown.enter_context(TrainProgress())
-        if event["event"] != "stage":
-            self.progress(event)
+    with ExitStack() as bars:
+        result = quickstart(
+            output, model=model, sentences=sentences, seed=seed, callback=_Progress(bars)
+        )
+    show(metrics_table(result), "table")
+    click.echo("\n".join(["", *conclusions(result), "", *_format_answers(result.answers)]))
+    click.echo(f"{result.seconds:.0f} seconds in total. Open {output / 'report.html'}\n")
+    click.echo("\n  ".join(["Commands to try next:", *next_commands(output)]))
 
 
-def _answers(outcome: "Outcome") -> list[str]:
+class _Progress:
+    """Headings of the stages on stderr, and the bar of `simcse train` during training."""
+
+    def __init__(self, bars: ExitStack) -> None:
+        self.bars = bars
+
+    def __call__(self, event: "Event") -> None:
+        from simcse.quickstart.run import StageStarted
+        from simcse.train.events import TrainingStarted
+        from simcse.train.progress import ProgressBar
+
+        if isinstance(event, StageStarted):
+            self.bars.close()
+            click.secho(event.title, err=True, bold=True)
+            return
+        if isinstance(event, TrainingStarted):
+            self.bar = self.bars.enter_context(ProgressBar())
+        self.bar(event)
+
+
+def _format_answers(answers: "Answers") -> list[str]:
     lines = []
-    for question, hits in outcome.answers.items():
+    for question, found in answers.items():
         lines.append(question)
-        for hit in hits:
-            start = f"  {hit.cosine:.3f}  "
-            lines.append(click.wrap_text(str(hit.sentence), WIDTH, start, " " * len(start)))
+        for sentence, score in found:
+            start = f"  {score:.3f}  "
+            lines.append(click.wrap_text(str(sentence), WIDTH, start, " " * len(start)))
         lines.append("")
     return lines

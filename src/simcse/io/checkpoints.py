@@ -1,8 +1,6 @@
-"""Stored weights and model folders: safetensors and JSON only, checked before they are believed."""
+"""Stored weights and model folders: safetensors and JSON only, checked before they are used."""
 
 import contextlib
-import errno
-import fcntl
 import glob
 import json
 import os
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from simcse.errors import ArtifactError, ResourceError
-from simcse.io.files import atomic_path, sha256_file
+from simcse.io.files import atomic_path, fsync, sha256_file
+from simcse.io.locks import lock_open_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +23,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 CONFIG = "config.json"
 MAX_HEADER_BYTES = 16 << 20  # about 100,000 tensors
-_FILLED: set[Path] = set()  # temporary folders of this process
+_OWN: set[Path] = set()  # temporary folders of this process
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -36,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     value = _parse_json(path)
     if not isinstance(value, dict):
-        raise ArtifactError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise ArtifactError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
 
 
@@ -52,11 +51,23 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return value
 
 
+def _parse_json(path: Path) -> object:
+    try:
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except OSError as error:
+        raise ResourceError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: not JSON ({error})") from error
+    return value
+
+
 def read_safetensors(path: Path, *, prefix: str = "") -> dict[str, "Tensor"]:
-    """Read the tensors of a safetensors file whose names begin so, by the rest of their names.
+    """Read the tensors whose names have a prefix, by the rest of their names.
 
     Raises:
-        ArtifactError: the file is missing, cut short or damaged.
+        ArtifactError: the file is missing, truncated or damaged.
     """
     from safetensors import safe_open
 
@@ -80,16 +91,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata={"format": "pt"})  # transformers asks for it
-        except SafetensorError as error:  # how a full disk shows
+            save_file(contiguous, temporary, metadata={"format": "pt"})  # needed by transformers
+        except SafetensorError as error:  # raised for a full disk
             raise ResourceError(f"cannot write {path}: {error}") from error
 
 
 def check_safetensors(path: Path) -> None:
-    """Check that a file's header fits the file, before anything is allocated for it.
+    """Compare the size that the header announces with that of the file, before allocating it.
 
     Raises:
-        ArtifactError: the file is missing, or the header is not this file's.
+        ArtifactError: the file is missing or has another size.
     """
     if not path.is_file():
         raise ArtifactError(f"{path} is missing")
@@ -101,13 +112,20 @@ def check_safetensors(path: Path) -> None:
                 f"{path} is damaged: a header of {length:,} bytes in a file of {size:,} bytes"
             )
         header = stream.read(length)
-    end = 8 + length + _data_bytes(path, header)
-    if end != size:
-        raise ArtifactError(f"{path} is damaged: expected {end:,} bytes, got {size:,}")
+    try:
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged: its header cannot be read ({error})") from error
+    if 8 + length + end != size:
+        raise ArtifactError(
+            f"{path} is damaged: expected {8 + length + end:,} bytes, found {size:,}"
+        )
 
 
 def refuse_unsafe(folder: Path) -> None:
-    """Refuse a model folder that would run code, or whose weights cannot be read safely.
+    """Refuse a model folder that names code, or whose weights cannot be read safely.
 
     Raises:
         ArtifactError: the configuration names code, weights are pickled, missing or damaged.
@@ -120,150 +138,8 @@ def refuse_unsafe(folder: Path) -> None:
         check_safetensors(path)
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below ``folder`` by its relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
-
-
-def check_checksums(folder: Path, expected: Mapping[str, str]) -> None:
-    """Compare files with the checksums noted when they were written.
-
-    Raises:
-        ArtifactError: a file is missing or has other bytes.
-    """
-    for name, checksum in expected.items():
-        path = folder / name
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing")
-        if sha256_file(path) != checksum:
-            raise ArtifactError(f"{path} is damaged: its checksum is not the one noted")
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder``; on success it takes its place.
-
-    What was there before steps aside first, under the name `current_folder` looks for, so a
-    complete folder is found at any moment, also after a kill between the two renames. On any
-    error the temporary folder is removed and ``folder`` is as it was. Of several writers at once
-    each has a temporary folder of its own, and the last one stays. Folders within the temporary
-    one may be written like this, too.
-
-    Raises:
-        ResourceError: the disk is full, read-only, or ``folder`` is a file.
-    """
-    previous, parent = _previous(folder), folder.parent
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
-    try:
-        with contextlib.ExitStack() as own:
-            parent.mkdir(parents=True, exist_ok=True)
-            with _alone_in(parent):
-                _clear_dead(parent, f".{glob.escape(folder.name)}.*.new")
-                own.callback(shutil.rmtree, temporary, ignore_errors=True)
-                temporary.mkdir()
-                own.enter_context(_locked(temporary))
-                own.enter_context(_filling(temporary))
-            yield temporary
-            _sync(temporary)
-            with _alone_in(parent):
-                if folder.exists():
-                    shutil.rmtree(previous, ignore_errors=True)
-                    folder.rename(previous)
-                temporary.rename(folder)
-                _sync(parent, deep=False)
-                shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
-        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
-
-
-def current_folder(folder: Path) -> Path:
-    """Return ``folder``, or what stepped aside for it if a kill left only that."""
-    return folder if folder.exists() or not _previous(folder).exists() else _previous(folder)
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder's lock, which leaves nothing behind and ends with its holder.
-
-    Raises:
-        BlockingIOError: another process holds it, and it is not to be waited for.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno != errno.EBADF:  # NFS cannot lock folders
-                raise
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _alone_in(parent: Path) -> contextlib.AbstractContextManager[None]:
-    """Keep others from replacing folders there; what this process is filling is its own."""
-    return contextlib.nullcontext() if parent in _FILLED else _locked(parent)
-
-
-@contextlib.contextmanager
-def _filling(temporary: Path) -> Iterator[None]:
-    _FILLED.add(temporary)
-    try:
-        yield
-    finally:
-        _FILLED.remove(temporary)
-
-
-def _clear_dead(parent: Path, pattern: str) -> None:
-    """Remove the temporary folders of writers that were killed: nobody holds their locks."""
-    for path in parent.glob(pattern):
-        with contextlib.suppress(BlockingIOError), _locked(path, wait=False):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(folder: Path, *, deep: bool = True) -> None:
-    """Bring a folder, and with ``deep`` all below it, to the disk."""
-    for path in (*(folder.rglob("*") if deep else ()), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _parse_json(path: Path) -> object:
-    try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing") from error
-    except OSError as error:
-        raise ResourceError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged: not JSON ({error})") from error
-    return value
-
-
-def _data_bytes(path: Path, header: bytes) -> int:
-    """Return how many bytes of tensors a safetensors header announces."""
-    try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        return max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-    except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged: its header cannot be read ({error})") from error
-
-
 def _weight_files(folder: Path) -> list[Path]:
-    """Name the files that hold the backbone's weights.
-
-    Raises:
-        ArtifactError: there are none in safetensors, or the index leads elsewhere.
-    """
+    """Return the files with the backbone's weights."""
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
     if (folder / INDEX).exists():
@@ -275,8 +151,105 @@ def _weight_files(folder: Path) -> list[Path]:
     if pickles:
         raise ArtifactError(
             f"{folder} has weights as pickle only ({', '.join(pickles)}), which can run code when "
-            "read. Convert them where you trust them: "
+            "read. Convert them on a machine where you trust them: "
             f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER); "
-            "docs/ecosystem.md has the lines for a checkpoint of the 2021 code, which has a head"
+            "docs/ecosystem.md shows this for a checkpoint of the original SimCSE code with a head"
         )
     raise ArtifactError(f"{folder} has no weights: expected {WEIGHTS} or {INDEX}")
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below ``folder`` by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def check_checksums(folder: Path, expected: Mapping[str, str]) -> None:
+    """Compare files with the checksums stored when they were written.
+
+    Raises:
+        ArtifactError: a file is missing or has other bytes.
+    """
+    for name, checksum in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing")
+        if sha256_file(path) != checksum:
+            raise ArtifactError(f"{path} is damaged: its checksum differs from the stored one")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``, and on success rename it to ``folder``.
+
+    An earlier folder is first renamed to a name that `current_folder` knows, so that a complete
+    folder can be found at any moment, also after a kill between the two renames. On an error the
+    temporary folder is removed and ``folder`` is unchanged. Several writers at once have
+    temporary folders of their own, and the last one wins. Within the temporary folder this
+    function can be used again.
+
+    Raises:
+        ResourceError: the disk is full, read-only, or ``folder`` is a file.
+    """
+    previous, parent = _previous(folder), folder.parent
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
+    try:
+        with contextlib.ExitStack() as cleanup:
+            parent.mkdir(parents=True, exist_ok=True)
+            with _only_writer(parent):
+                _clear_dead(parent, f".{glob.escape(folder.name)}.*.new")
+                cleanup.callback(shutil.rmtree, temporary, ignore_errors=True)
+                temporary.mkdir()
+                cleanup.enter_context(_locked(temporary))
+                _OWN.add(temporary)
+                cleanup.callback(_OWN.discard, temporary)
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                fsync(path)
+            with _only_writer(parent):
+                if folder.exists():
+                    shutil.rmtree(previous, ignore_errors=True)
+                    folder.rename(previous)
+                temporary.rename(folder)
+                fsync(parent)
+                shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def current_folder(folder: Path) -> Path:
+    """Return ``folder``, or the earlier one if a kill left only that."""
+    return folder if folder.exists() or not _previous(folder).exists() else _previous(folder)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lock a folder without a lock file; give whether this process holds the lock.
+
+    Windows and NFS cannot lock folders.
+    """
+    if os.name == "nt":
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield lock_open_file(descriptor, wait=wait)
+    finally:
+        os.close(descriptor)
+
+
+def _only_writer(parent: Path) -> contextlib.AbstractContextManager[bool | None]:
+    """Keep other processes from renaming folders there, unless it is our own temporary folder."""
+    return contextlib.nullcontext() if parent in _OWN else _locked(parent)
+
+
+def _clear_dead(parent: Path, pattern: str) -> None:
+    """Remove the temporary folders of killed writers: nobody holds their locks."""
+    for path in parent.glob(pattern):
+        with contextlib.suppress(FileNotFoundError), _locked(path, wait=False) as locked:
+            if locked:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""The one atomic writer, the one line reader, and the one treatment of control characters."""
+"""Atomic writing, reading by lines, and the treatment of control characters."""
 
 import contextlib
-import fcntl
 import glob
 import gzip
 import hashlib
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from simcse.errors import DataError, ResourceError, UsageError
+from simcse.io.locks import lock_open_file
 
-MAX_LINE_BYTES = 1 << 20  # one sentence; longer lines are almost surely not text
+MAX_LINE_BYTES = 1 << 20  # a longer line is most likely not text
 BadLines = Literal["error", "skip"]
 
 # Every control character (Unicode category Cc) but U+0085, which is a line separator and stays
@@ -29,10 +29,10 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x84\x86-\x9f]")
 
 
 def clean_text(text: str) -> str:
-    r"""Put a space for each control character (NUL, tab, CR, LF, ...) and strip the ends.
+    r"""Replace each control character (NUL, tab, CR, LF, ...) by a space and strip the ends.
 
-    Training, encoding, evaluation and serving all pass their sentences through this one function,
-    so the same text is the same input everywhere.
+    Training, encoding, evaluation and serving all call this function, so that the same text is the
+    same input everywhere.
 
     Example:
         >>> clean_text("two\x00words\n")
@@ -43,7 +43,7 @@ def clean_text(text: str) -> str:
 
 @dataclass
 class ReadCounts:
-    """What a reader met: rows given, blank lines passed over, bad lines skipped."""
+    """Number of rows read, of blank lines and of bad lines skipped."""
 
     rows: int = 0
     blank: int = 0
@@ -55,7 +55,7 @@ class ReadCounts:
 
 @dataclass(frozen=True)
 class Source:
-    """One file being read: where it is, what becomes of its bad lines, and the counts so far."""
+    """A file being read: its path, the treatment of bad lines, and the counts so far."""
 
     path: Path
     bad_lines: BadLines = "error"
@@ -80,7 +80,7 @@ class Source:
 
 
 def file_format(path: Path) -> str:
-    """Return the format a file's name claims: ``txt`` for ``a.txt``, ``a.TXT.gz`` and ``-``."""
+    """Return the format in a file's name: ``txt`` for ``a.txt``, ``a.TXT.gz`` and ``-``."""
     if str(path) == "-":
         return "txt"
     name = path.name.lower().removesuffix(".gz")
@@ -116,8 +116,8 @@ def _unpacked(path: Path, stored: BinaryIO) -> Iterator[BinaryIO]:
 def read_lines(source: Source) -> Iterator[tuple[int, str | None]]:
     r"""Yield every line's number and text; the text of a skipped bad line is ``None``.
 
-    A line ends at LF and nowhere else: U+2028, U+2029 and U+0085 belong to their sentence. A byte
-    order mark and CRLF are stripped, blank lines are given, and no more than one line is held.
+    A line ends only at LF: U+2028, U+2029 and U+0085 belong to their sentence. A byte order mark
+    and CRLF are stripped, blank lines are yielded, and one line at a time is in memory.
 
     Raises:
         DataError: a line is not UTF-8 (``file:line:byte``, counted from 1) or longer than
@@ -142,7 +142,7 @@ def read_json_lines(source: Source) -> Iterator[tuple[int, Any]]:
             continue
         try:
             value = json.loads(line)
-            if "\\u" in line:  # only an escape can smuggle in half a character
+            if "\\u" in line:  # only an escape can encode a lone surrogate
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             source.refuse(number, f"not JSON text: {error}")
@@ -167,7 +167,7 @@ def sha256_file(path: Path) -> str:
 
 
 def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield lines cut to one byte over the limit; the rest of a longer one is passed over."""
+    """Yield lines of at most one byte over the limit; the rest of a longer line is skipped."""
     limit = MAX_LINE_BYTES + 1
     for raw in iter(partial(stream.readline, limit), b""):
         yield raw
@@ -193,8 +193,8 @@ def _decode(raw: bytes, number: int, source: Source) -> str | None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success fsync it and rename it to ``path``.
 
-    On any error the temporary file is removed and ``path`` is as it was. What a writer of the same
-    ``path`` left that was killed is removed, too.
+    On an error the temporary file is removed and ``path`` is unchanged. Temporary files that
+    killed writers of the same ``path`` left are removed, too.
 
     Raises:
         ResourceError: the disk is full, read-only or the folder cannot be made.
@@ -202,20 +202,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_dead(path)
-        handle, temporary = _locked_file(path)
+        temporary, lock = _temporary_file(path)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if lock is not None:
+            os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -224,41 +225,45 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _locked_file(path: Path) -> tuple[int, Path]:
-    """Make a temporary file beside ``path``, which is locked until its descriptor is closed."""
+def fsync(path: Path) -> None:
+    """Bring a file or folder to the disk; not a folder on Windows, which cannot open one."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_file(path: Path) -> tuple[Path, int | None]:
+    """Make a file beside ``path``, locked until its descriptor, if there is one, is closed."""
     while True:
-        handle, name = tempfile.mkstemp(
+        descriptor, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=f".new{path.suffix}"
         )
-        with contextlib.suppress(OSError):  # a file system without locks: nobody clears there
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            return handle, Path(name)
-        os.close(handle)  # taken for a dead writer's before it was locked
+        locked = lock_open_file(descriptor)
+        if locked and os.fstat(descriptor).st_nlink:
+            return Path(name), descriptor
+        os.close(descriptor)
+        if not locked:  # nobody clears here, and Windows does not rename open files
+            return Path(name), None
 
 
 def _clear_dead(path: Path) -> None:
-    """Remove the temporary files of writers of ``path`` that were killed: nobody locks them."""
+    """Remove the temporary files of killed writers of ``path``: nobody holds their locks."""
     name, suffix = glob.escape(path.name), glob.escape(path.suffix)
     for left in path.parent.glob(f".{name}.????????.new{suffix}"):
         with contextlib.suppress(OSError):
-            handle = os.open(left, os.O_RDWR)
+            descriptor = os.open(left, os.O_RDWR)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
+                if lock_open_file(descriptor, wait=False):
+                    left.unlink()
             finally:
-                os.close(handle)
+                os.close(descriptor)
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,21 +10,21 @@ from simcse.errors import ArtifactError, ResourceError
 
 
 def append_log(path: Path, event: Mapping[str, Any]) -> None:
-    """Add one event to the log, in place of a last line that a crash cut short.
+    """Append one event, after removing a last line that a crash left incomplete.
 
     Raises:
         ResourceError: the file cannot be written.
     """
     try:
         with path.open("ab+") as log:
-            _drop_cut_line(log)
+            _drop_incomplete_line(log)
             log.write(json.dumps(event, allow_nan=False).encode() + b"\n")
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
 
 
-def cut_log(path: Path, size: int) -> None:
-    """Take the log back to its first ``size`` bytes, those a checkpoint knows of.
+def truncate_log(path: Path, size: int) -> None:
+    """Truncate the log to its first ``size`` bytes, which a checkpoint has stored.
 
     Raises:
         ArtifactError: it is shorter.
@@ -33,20 +33,20 @@ def cut_log(path: Path, size: int) -> None:
     try:
         with path.open("ab") as log:
             if log.tell() < size:
-                raise ArtifactError(f"{path} lacks the lines before the checkpoint")
+                raise ArtifactError(f"{path} lacks lines that were written before the checkpoint")
             log.truncate(size)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}") from error
 
 
 def sync_log(path: Path) -> int:
-    """Bring the log to the disk and return its size."""
+    """Flush the log to the disk and return its size."""
     with path.open("rb") as log:
         os.fsync(log.fileno())
         return log.seek(0, os.SEEK_END)
 
 
-def _drop_cut_line(log: BinaryIO) -> None:
+def _drop_incomplete_line(log: BinaryIO) -> None:
     end = log.seek(0, os.SEEK_END)
     log.seek(max(0, end - 1))
     if log.read(1) not in (b"", b"\n"):
@@ -55,7 +55,7 @@ def _drop_cut_line(log: BinaryIO) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the events of a run; a last line that was cut short by a crash is left out.
+    """Read the events of a run, without a last line that a crash left incomplete.
 
     Raises:
         ArtifactError: the log is missing or another line is not JSON.

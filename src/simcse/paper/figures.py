@@ -50,9 +50,11 @@ def grid_figure(grid: Grid, results: Results, *, quote: bool = False) -> Iterato
 
 def _paths(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
     paths = [
-        plots.Path(name, [(look["dev_alignment"], look["dev_uniformity"]) for look in row["looks"]])
+        plots.Path(
+            name, [(each["dev_alignment"], each["dev_uniformity"]) for each in row["evaluations"]]
+        )
         for name, row in rows.items()
-        if row.get("looks") and "dev_alignment" in row["looks"][0]
+        if row.get("evaluations") and "dev_alignment" in row["evaluations"][0]
     ]
     if not paths:
         return None

@@ -13,10 +13,10 @@ from simcse.paper.grid import Grid, Row, row_config
 from simcse.paper.materials import Materials, MissingError, Prepared, find_corpus
 from simcse.paper.measures import families
 from simcse.paper.results import Recipe
-from simcse.train.loop import count_steps
+from simcse.train.order import count_steps
 from simcse.train.provenance import dev_files, flat, model_sha256
-from simcse.train.run import read_rows
 from simcse.train.settings import TrainConfig
+from simcse.train.training_data import read_rows
 
 LOOKS = 4  # of a run that is shorter than the paper's interval between two looks would allow
 
@@ -171,7 +171,7 @@ class _Planner:
         return self.materials.prepare(row.data, corpus, self.options.sentences)
 
     def _steps(self, data: Prepared, config: TrainConfig) -> int:
-        known = (data.path, config.data, config.loss.form)
+        known = (data.path, config.data, config.loss.type)
         if known not in self._counts:
             examples: list[Example] = read_rows([data.path], config, ReadCounts())
             self._counts[known] = len(examples), any(each.negatives for each in examples)

@@ -28,22 +28,28 @@ from simcse.paper.grid import Grid
 from simcse.paper.materials import Materials, find_file
 from simcse.paper.measures import DEV, WATCHED, families
 from simcse.paper.plan import GridPlan, Options, Run, plan_grid, plan_values
+from simcse.paper.progress import (
+    EvaluationProgressed,
+    GridRunDone,
+    GridRunStarted,
+    GridStarted,
+)
 from simcse.paper.results import Store
 from simcse.report.versions import versions
-from simcse.train.evaluator import Event
+from simcse.train.callbacks import BEST, LAST, LOG
+from simcse.train.events import Callback, DevMetrics
 from simcse.train.provenance import code_sha256, hardware
-from simcse.train.run import BEST, LAST, LOG, find_validation, load_start, train_run
-from simcse.train.validation import Metrics
+from simcse.train.run import load_start, train
+from simcse.train.training_data import find_validation
 
 RESULTS, WORK, GRID = "results", ".work", ".grid.json"
 BUSY = "{folder} is locked: {holder} carries out a grid there"
-MOST_LOOKS = 200  # kept of a run: enough for a path
+MAX_EVALUATIONS = 200  # in the result of a run: enough for a path
 ENCODING = 6  # sentences are encoded in the time that one is trained on, as a rule of thumb
-Observe = Callable[[Event], None]
 
 
 def run_grid(
-    grid: Grid, output: Path, options: Options, *, command: str = "", observe: Observe
+    grid: Grid, output: Path, options: Options, *, command: str = "", callback: Callback
 ) -> None:
     """Carry out a grid in a folder, for `simcse.paper.outcome` to read.
 
@@ -55,8 +61,7 @@ def run_grid(
         output: a folder that several grids may share.
         options: what is asked.
         command: what was typed.
-        observe: is told of every event of a training, and of ``grid``, ``run``, ``measure`` and
-            ``done``.
+        callback: receives the events of every training, and those of `simcse.paper.progress`.
 
     Raises:
         UsageError: a row is asked for that is not there, or none can be run.
@@ -77,21 +82,20 @@ def run_grid(
         )
         store = Store(output / RESULTS)
         left = {run.key: run for run in plan.runs if not store.find(run.key, plan.tests)}
-        runner = _Runner(grid, plan, tests, search, output, options, command, observe)
-        sizes = [runner.size(run) for run in left.values()]
-        there = len({run.key for run in plan.runs}) - len(left)
-        observe({"event": "grid", "there": there, "sizes": sizes})
-        _run_all(list(left.values()), runner, store, observe)
+        runner = _Runner(grid, plan, tests, search, output, options, command, callback)
+        costs = [runner.cost(run) for run in left.values()]
+        callback(GridStarted(len({run.key for run in plan.runs}) - len(left), costs))
+        _run_all(list(left.values()), runner, store, callback)
 
 
-def _run_all(runs: list[Run], runner: "_Runner", store: Store, observe: Observe) -> None:
+def _run_all(runs: list[Run], runner: "_Runner", store: Store, callback: Callback) -> None:
     done = 0
     try:
         for run in runs:
-            observe({"event": "run", "row": run.row.name, "seed": run.config.seed})
+            callback(GridRunStarted(run.row.name, run.config.seed))
             store.write(run.key, runner.result(run))
             done += 1
-            observe({"event": "done"})
+            callback(GridRunDone())
     except (StoppedError, KeyboardInterrupt) as error:
         code = error.exit_code - 128 if isinstance(error, StoppedError) else signal.SIGINT
         raise StoppedError(
@@ -110,9 +114,9 @@ class _Runner:
     output: Path
     options: Options
     command: str
-    observe: Observe
+    callback: Callback
 
-    def size(self, run: Run) -> tuple[float, float]:
+    def cost(self, run: Run) -> tuple[float, float]:
         """Estimate how long training and measuring take, in sentences trained on."""
         tested = sum(1 for _ in self.tests.sentences()) / ENCODING
         return float(run.steps * run.config.optim.batch_size), tested
@@ -149,32 +153,33 @@ class _Runner:
         }
 
     def _trained(self, run: Run, folder: Path) -> dict[str, Any]:
-        report = train_run(
-            self.plan.model,
+        result = train(
             [run.data.path] if run.data else [],
-            folder,
-            run.config,
+            model=self.plan.model,
+            output=folder,
+            config=run.config,
             resume=True,
             command=self.command,
-            observe=self.observe,
+            callbacks=[self.callback],
+            report=None,
         )
-        # The untouched start is no row of the table: where no look was better, the last counts.
-        chosen = BEST if report.best_step else LAST
-        metrics = report.best if report.best_step else report.last
+        # The start model is no row of the table: without a better evaluation, the last one counts.
+        chosen = BEST if result.best_step else LAST
+        metrics = result.best if result.best_step else result.last
         found = self._measured(
             run, lambda: SentenceEncoder.load(folder / chosen, precision="fp32"), metrics
         )
-        found["seconds"]["training"] = report.seconds
+        found["seconds"]["training"] = result.seconds
         return {
             **found,
-            "start": named_scores(report.start),
-            "chosen_step": report.best_step or report.steps,
-            "steps": report.steps,
-            "looks": _looks(folder / LOG),
+            "start": named_scores(result.start),
+            "chosen_step": result.best_step or result.steps,
+            "steps": result.steps,
+            "evaluations": _evaluations(folder / LOG),
         }
 
     def _measured(
-        self, run: Run, model: Callable[[], SentenceEncoder], metrics: Metrics
+        self, run: Run, model: Callable[[], SentenceEncoder], metrics: DevMetrics
     ) -> dict[str, Any]:
         """Return all scores; ``metrics`` are those of the dev set, empty if they are not known."""
         started = time.perf_counter()
@@ -193,7 +198,7 @@ class _Runner:
         return {**found, "seconds": {"measuring": time.perf_counter() - started}}
 
     def _report(self, what: str, done: int, total: int) -> None:
-        self.observe({"event": "measure", "what": what, "done": done, "total": total})
+        self.callback(EvaluationProgressed(what, done, total))
 
 
 def _search(grid: Grid, options: Options) -> Search | None:
@@ -202,17 +207,17 @@ def _search(grid: Grid, options: Options) -> Search | None:
     return read_search(find_file(Path(grid.search)), grid.queries, options.sentences)
 
 
-def named_scores(metrics: Metrics) -> dict[str, float | None]:
-    """Return what a look measured under the names of a grid's measures."""
+def named_scores(metrics: DevMetrics) -> dict[str, float | None]:
+    """Return dev metrics under the names of a grid's measures."""
     deciding = next(iter(metrics), "")
     watched = {f"dev_{name}": metrics[name] for name in WATCHED if name in metrics}
     return {DEV: metrics[deciding], **watched} if metrics else {}
 
 
-def _looks(log: Path) -> list[Mapping[str, Any]]:
-    """Return step and dev scores of a run's looks; of very many an even choice."""
+def _evaluations(log: Path) -> list[Mapping[str, Any]]:
+    """Return step and dev scores of a run's evaluations, evenly thinned if there are many."""
     rows = [event for event in read_log(log) if event["event"] == "eval"]
-    stride = -(-len(rows) // MOST_LOOKS)
+    stride = -(-len(rows) // MAX_EVALUATIONS)
     hidden = ("event", "step", "best", "loss", "gradient_norm")
     return [
         {

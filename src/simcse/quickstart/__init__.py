@@ -1,1 +1,1 @@
-"""The first five minutes: the prose that comes with Python, one training, what it changed."""
+"""The first five minutes: train on the documentation of Python, evaluate and search."""

@@ -1,6 +1,6 @@
 """Adapting a model to a user's own text: train briefly, choose without labels, keep what helps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,23 @@ from typing import Any
 from simcse.evaluate import Encode
 from simcse.evaluate.bootstrap import PairedDifference, compare_means
 from simcse.evaluate.retrieval import RetrievalSet, query_scores
-from simcse.io.files import ReadCounts
 from simcse.io.locks import lock_folder
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.token_weights import SMOOTHING, fit_token_weights
-from simcse.train.evaluator import Event, TrainReport
+from simcse.report.tables import Column, Table
+from simcse.train.callbacks import BEST, write_report
+from simcse.train.callbacks import SETTINGS as RUN_SETTINGS
+from simcse.train.events import Callback, Noted, TrainResult
 from simcse.train.processes import join_processes
-from simcse.train.run import BEST, START, read_rows, refuse_used, train_run
-from simcse.train.run import SETTINGS as RUN_SETTINGS
+from simcse.train.run import START, refuse_used, train
 from simcse.train.settings import TrainConfig
+from simcse.train.training_data import DataSource, TrainingData, load_training_data
 
-REFUSED = "refused"  # the folder of a model that is not handed over
-COUNTED = 1_000  # rows; fewer do not say how frequent a token is
+REJECTED = "rejected"  # folder of a model that is worse than before
+MIN_COUNTED = 1_000  # rows; fewer are not enough to count token frequencies
+TITLE = "Adaptation"
 
-# A few minutes on two cores. A gentle rate: the model is good already, the text is narrow.
+# A few minutes on two cores. A low learning rate: the model is good already, the text is narrow.
 SETTINGS: dict[str, Any] = {
     "data": {"limit": 20_000},
     "optim": {"lr": 2e-5, "warmup": 0.1},
@@ -31,60 +34,71 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What adapting a model came to.
+    """Outcome of an adaptation.
 
     Attributes:
-        training: the run.
+        training: result of the run.
         pairs: mean reciprocal rank x100 on the user's pairs, before and after; ``None`` without.
-        refusal: why the model is not handed over; ``None`` if it is.
-        trained: whether training had a part in it, and not the token weights alone.
+        rejection: why the model is in ``rejected/``; ``None`` if it is in ``best/``.
+        trained: whether the model was trained, or only its token weights were counted.
+        table: ``pairs`` as a table; ``None`` without.
     """
 
-    training: TrainReport
+    training: TrainResult
     pairs: PairedDifference | None
-    refusal: str | None
+    rejection: str | None
     trained: bool
+    table: Table | None = None
 
 
 def adapt(
     model: str,
-    files: Sequence[Path],
+    data: DataSource,
     output: Path,
     config: TrainConfig,
     *,
     pairs: RetrievalSet | None = None,
     resume: bool = False,
     command: str = "",
-    observe: Callable[[Event], None] = lambda event: None,
+    callbacks: Sequence[Callback] = (),
 ) -> Adaptation:
     """Train ``model`` on a user's text and leave ``best/`` only if it is no worse than before.
 
-    Token weights, where the model has them, are counted anew on the text before; if ``pairs`` are
-    ranked no worse by them alone than by the trained model, they alone are handed over.
+    Token weights, if the model has them, are first counted again on the text. If they alone rank
+    ``pairs`` as well as the trained model does, ``best/`` has them alone.
 
-    The checkpoint is chosen by the loss on held-out rows; one that collapsed is never chosen. With
-    ``pairs``, which have no part in training or in that choice, the chosen model and the start
-    model are compared. A model that is not handed over is moved from ``best/`` to ``refused/``.
+    The checkpoint is chosen by the loss on held-out rows; a collapsed one is never chosen. The
+    chosen model and the start model are then compared on ``pairs``, which take no part in
+    training or in that choice. A model that is worse is moved from ``best/`` to ``rejected/``.
 
     Args:
         model: the start model, a folder, bundled name or hub id.
-        files: training files; see `train_run`, which raises the same errors.
+        data: see `simcse.train.run.train`, which raises the same errors.
         output: the run folder.
         config: all settings; see `SETTINGS`.
         pairs: queries and their documents.
-        resume: go on from the last checkpoint.
-        command: what was typed, for the model's provenance.
-        observe: is told of every event.
+        resume: continue from the last checkpoint.
+        command: the command line, for the provenance of the model.
+        callbacks: functions that are called with every event.
     """
     with join_processes(config.train.timeout) as processes:
-        start = processes.from_first(
-            lambda: _begin(model, files, output, config, resume=resume, observe=observe)
+        if processes.is_first:
+            refuse_used(output, resume=resume)
+        rows = load_training_data(data, config)
+        start, note = processes.from_first(lambda: _make_start(model, rows, output, config))
+        for callback in callbacks if note and processes.is_first else ():
+            callback(Noted(note))
+        result = train(
+            rows,
+            model=start,
+            output=output,
+            config=config,
+            resume=resume,
+            command=command,
+            callbacks=callbacks,
+            report=TITLE,
         )
-    report = train_run(
-        start, files, output, config, resume=resume, command=command, observe=observe
-    )
-    with join_processes(config.train.timeout) as processes:
-        return processes.from_first(lambda: _judge(model, start, output, config, report, pairs))
+        return processes.from_first(lambda: _judge(model, start, output, config, result, pairs))
 
 
 def _judge(
@@ -92,82 +106,85 @@ def _judge(
     start: str,
     output: Path,
     config: TrainConfig,
-    report: TrainReport,
+    result: TrainResult,
     pairs: RetrievalSet | None,
 ) -> Adaptation:
-    """Rank the labeled pairs, put the better model into ``best/``, refuse it if it is worse."""
-    adapted = output / (REFUSED if (output / REFUSED).exists() else BEST)
-    found, trained = None, True
+    """Rank the labeled pairs, move the better model to ``best/``, reject it if it is worse."""
+    adapted = output / (REJECTED if (output / REJECTED).exists() else BEST)
+    difference, trained, table = None, True, None
     if pairs is not None:
-        before = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
+        before = SentenceEncoder.load(model, precision="fp32", changes=_start_changes(config))
         after = SentenceEncoder.load(adapted, precision="fp32")
         ranks = [reciprocal_ranks(each.encode, pairs) for each in (before, after)]
         if start != model:
             counted = SentenceEncoder.load(start, precision="fp32")
-            alone = reciprocal_ranks(counted.encode, pairs)
-            if sum(alone) >= sum(ranks[1]):
-                ranks[1], trained = alone, False
+            counted_ranks = reciprocal_ranks(counted.encode, pairs)
+            if sum(counted_ranks) >= sum(ranks[1]):
+                ranks[1], trained = counted_ranks, False
                 counted.save(adapted)
-        found = compare_means(*ranks)[0]
-    refusal = _refusal(report, found, trained=trained)
-    if refusal is not None and adapted.name == BEST:
-        adapted.rename(output / REFUSED)
-    return Adaptation(report, found, refusal, trained)
+        difference = compare_means(*ranks)[0]
+        table = _table(pairs.name, difference)
+        write_report(output, table, title=TITLE)
+    rejection = _find_rejection(result, difference, trained=trained)
+    if rejection is not None and adapted.name == BEST:
+        adapted.rename(output / REJECTED)
+    return Adaptation(result, difference, rejection, trained, table)
 
 
-def _begin(
-    model: str,
-    files: Sequence[Path],
-    output: Path,
-    config: TrainConfig,
-    *,
-    resume: bool,
-    observe: Callable[[Event], None],
-) -> str:
-    """Return what to train from: the start model, or one made of it with token weights anew."""
-    refuse_used(output, resume=resume)
+def _make_start(
+    model: str, data: TrainingData, output: Path, config: TrainConfig
+) -> tuple[str, str]:
+    """Return the start model, or a copy of it with new token weights, and a note."""
     start = output / START
     if (output / RUN_SETTINGS).exists():
-        return str(start) if start.exists() else model
-    rows = read_rows(files, config, ReadCounts())
-    encoder = SentenceEncoder.load(model, precision="fp32", changes=_told(config))
-    if encoder.token_weights is None or len(rows) < COUNTED:
-        return model
+        return (str(start) if start.exists() else model), ""
+    rows = data.all_rows
+    encoder = SentenceEncoder.load(model, precision="fp32", changes=_start_changes(config))
+    if encoder.token_weights is None or len(rows) < MIN_COUNTED:
+        return model, ""
     texts = [text for row in rows for text in (row.anchor, row.positive, *row.negatives) if text]
     vocabulary = encoder.backbone.model.config.vocab_size
     weights = fit_token_weights(encoder.tokenizer.ids(texts), vocabulary)
-    told = {
-        "corpus": [path.name for path in files],
+    provenance = {
+        "corpus": [path.name for path in data.files],
         "sentences": len(texts),
         "smoothing": SMOOTHING,
     }
     with lock_folder(output):
-        encoder.with_token_weights(weights, told).save(start)
-    observe({"event": "note", "text": f"token weights counted anew on {len(texts):,} sentences"})
-    return str(start)
+        encoder.with_token_weights(weights, provenance).save(start)
+    return str(start), f"token weights are counted again on {len(texts):,} sentences"
 
 
-def reciprocal_ranks(encode: Encode, asked: RetrievalSet) -> Sequence[float]:
+def reciprocal_ranks(encode: Encode, pairs: RetrievalSet) -> Sequence[float]:
     """Return 1 / rank of each query's best relevant document."""
-    documents, queries = encode(asked.documents), encode(asked.queries)
-    scores = query_scores(queries, documents, asked.relevant, own=asked.own)
+    documents, queries = encode(pairs.documents), encode(pairs.queries)
+    scores = query_scores(queries, documents, pairs.relevant, own=pairs.own)
     ranks: list[float] = scores[:, 0].tolist()
     return ranks
 
 
-def _told(config: TrainConfig) -> dict[str, Any]:
-    """Return what the start model was told: it is compared as it was before training."""
+def _start_changes(config: TrainConfig) -> dict[str, Any]:
+    """Return the changes with which the start model is loaded for comparison: pooling alone."""
     pooling = config.model.pooling
     return {} if pooling is None else {"pooling": pooling}
 
 
-def _refusal(report: TrainReport, found: PairedDifference | None, *, trained: bool) -> str | None:
-    if trained and report.start and report.best_step == 0:
-        return "no look at the model was better than the start model on the held-out rows"
-    if found is not None and found.difference < 0:
+def _table(name: str, pairs: PairedDifference) -> Table:
+    titles = ("Pairs", "Before", "After", "Difference", "From", "To", "p")
+    columns = tuple(Column(title, 3 if title == "p" else 2) for title in titles)
+    row = (name, pairs.first, pairs.second, pairs.difference, pairs.low, pairs.high, pairs.p)
+    return Table("Mean reciprocal rank x100, with its 95 % interval", columns, (row,))
+
+
+def _find_rejection(
+    result: TrainResult, difference: PairedDifference | None, *, trained: bool
+) -> str | None:
+    if trained and result.start and result.best_step == 0:
+        return "no evaluation was better than that of the start model on the held-out rows"
+    if difference is not None and difference.difference < 0:
         return (
-            f"on the labeled pairs it is worse: mean reciprocal rank {found.first:.1f} before, "
-            f"{found.second:.1f} after (95 % interval of the difference {found.low:+.1f} to "
-            f"{found.high:+.1f})"
+            f"it is worse on the labeled pairs: mean reciprocal rank {difference.first:.1f} "
+            f"before, {difference.second:.1f} after (95 % interval of the difference "
+            f"{difference.low:+.1f} to {difference.high:+.1f})"
         )
     return None

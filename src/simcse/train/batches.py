@@ -1,11 +1,11 @@
-"""How the sentences of a batch are embedded: which of them together, and in which way.
+"""How the sentences of a batch are encoded: which of them together, and with which dropout.
 
 A batch has up to four *columns* of sentences: ``anchors``, ``positives``, ``negatives`` (the hard
-ones) and ``clean``, the anchors once more where they are wanted without dropout.
+ones) and ``dropout_free``, the anchors once more where they are needed without dropout.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,15 +16,13 @@ from simcse.model.encoder import SentenceEncoder
 from simcse.text import TokenBatch, Tokenizer, pack
 from simcse.train.processes import Processes
 
+DROPOUT_FREE = "dropout_free"
 Columns = dict[str, list[str]]
 Ids = list[int]
 
 
 def columns(rows: Sequence[Example]) -> Columns:
-    """Return anchors, positives and hard negatives of rows; an anchor alone is its own positive.
-
-    ``clean`` is not among them: its texts are the anchors'.
-    """
+    """Return anchors, positives and hard negatives of rows; an anchor alone is its own positive."""
     return {
         "anchors": [row.anchor for row in rows],
         "positives": [row.anchor if row.positive is None else row.positive for row in rows],
@@ -33,14 +31,14 @@ def columns(rows: Sequence[Example]) -> Columns:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Columns that are embedded together.
+class EncoderPass:
+    """Columns that are encoded together.
 
     Attributes:
-        columns: which.
-        encoder: by which encoder.
-        dropout: whether with the backbone's dropout, while training.
-        rate: that of every dropout; ``None`` leaves each its own.
+        columns: their names.
+        encoder: the encoder they pass through.
+        dropout: whether the backbone's dropout applies while training.
+        rate: of every dropout; ``None`` leaves each its own.
     """
 
     columns: tuple[str, ...]
@@ -59,81 +57,106 @@ class Pass:
         return embedded
 
 
-Piece = list[tuple[Pass, TokenBatch]]
+MicroBatch = list[tuple[EncoderPass, TokenBatch]]
 
 
-def embed(piece: Piece) -> Tensor:
-    """Embed a piece of a batch: (n, D), pass after pass, each in its batch's own order."""
-    return torch.cat([way.embed(batch) for way, batch in piece])
+def embed(micro_batch: MicroBatch) -> Tensor:
+    """Embed a micro-batch: (n, D), pass after pass, each in its batch's own order."""
+    return torch.cat([encoder_pass.embed(batch) for encoder_pass, batch in micro_batch])
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """One process's share of a batch, tokenized for each pass.
 
     Attributes:
-        whole: all of it.
-        sizes: sentences of each column.
+        passes: each encoder pass with its tokens.
+        counts: number of sentences of each column.
     """
 
-    whole: Piece
-    sizes: dict[str, int]
+    passes: MicroBatch
+    counts: dict[str, int]
 
-    def pieces(self, tokens: int) -> list[Piece]:
-        """Cut into pieces of at most so many tokens, or of one sentence that has more."""
-        if sum(len(batch.input_ids) for _, batch in self.whole) <= tokens:
-            return [self.whole]
-        return [[(way, part)] for way, batch in self.whole for part in batch.split(tokens)]
+    def micro_batches(self, tokens: int) -> list[MicroBatch]:
+        """Split into micro-batches of at most ``tokens`` tokens, or of one longer sentence."""
+        if sum(len(batch.input_ids) for _, batch in self.passes) <= tokens:
+            return [self.passes]
+        return [[(each, piece)] for each, batch in self.passes for piece in batch.split(tokens)]
 
     def unsort(self, embedded: Tensor) -> dict[str, Tensor]:
-        """Bring the embeddings of all pieces, one after another, to columns in the rows' order."""
+        """Split the embeddings of all micro-batches (B, D) by column, in the order of the rows."""
         found: dict[str, Tensor] = {}
-        parts = torch.split(embedded, [len(batch.lengths) for _, batch in self.whole])
-        for (way, batch), part in zip(self.whole, parts, strict=True):
-            sizes = [self.sizes[name] for name in way.columns]
-            found |= zip(way.columns, torch.split(batch.unsort(part), sizes), strict=True)
+        passes = torch.split(embedded, [len(batch.lengths) for _, batch in self.passes])
+        for (each, batch), rows in zip(self.passes, passes, strict=True):
+            counts = [self.counts[name] for name in each.columns]
+            found |= zip(each.columns, torch.split(batch.unsort(rows), counts), strict=True)
         return found
 
 
 def tokenize(
-    passes: Sequence[Pass],
+    passes: Sequence[EncoderPass],
     rows: Sequence[Example],
     tokenizer: Tokenizer,
     processes: Processes,
     *,
     change: Callable[[Ids, int], Ids] | None = None,
-) -> Batch:
-    """Tokenize this process's share, at least one row: each sentence has its number in the batch.
+) -> TrainingBatch:
+    """Tokenize this process's share of a batch, at least one row.
 
-    So it meets the same dropout masks, however many processes share the batch.
+    Each sentence is numbered in the whole batch, so that it gets the same dropout masks whatever
+    the number of processes.
 
     Args:
-        passes: who embeds which columns; a column that no pass names is left out.
+        passes: the columns to encode, by pass; a column that no pass names is left out.
         rows: those of all processes.
         tokenizer: makes the ids.
         processes: those that share the rows.
-        change: what becomes of a positive's ids, given its number.
+        change: changes the ids of a positive, given its number.
     """
     own, before, every = (
         columns(part) for part in (processes.share(rows), processes.before(rows), rows)
     )
-    given = iter(tokenizer.ids(list(itertools.chain.from_iterable(own.values()))))
-    tokens: dict[str, list[Ids]] = {}
+    ids: dict[str, list[Ids]] = {}
     numbers: dict[str, range] = {}
     done = 0
     for name, texts in own.items():
-        tokens[name] = list(itertools.islice(given, len(texts)))
-        numbers[name] = range(done + len(before[name]), done + len(before[name]) + len(texts))
+        ids[name] = tokenizer.ids(texts) if texts else []
+        first = done + len(before[name])
+        numbers[name] = range(first, first + len(texts))
         done += len(every[name])
     if change is not None:
-        paired = zip(tokens["positives"], numbers["positives"], strict=True)
-        tokens["positives"] = [change(*pair) for pair in paired]
-    tokens["clean"], numbers["clean"] = tokens["anchors"], numbers["anchors"]
-    whole = [(way, _pack(way, tokens, numbers)) for way in passes]
-    return Batch(whole, {name: len(ids) for name, ids in tokens.items()})
+        pairs = zip(ids["positives"], numbers["positives"], strict=True)
+        ids["positives"] = [change(*pair) for pair in pairs]
+    ids[DROPOUT_FREE], numbers[DROPOUT_FREE] = ids["anchors"], numbers["anchors"]
+    packed = []
+    for each in passes:
+        batch = pack([sentence for name in each.columns for sentence in ids[name]])
+        order = torch.tensor([number for name in each.columns for number in numbers[name]])
+        batch = replace(batch, original_index=order[batch.original_index])
+        packed.append((each, batch.to(each.encoder.device)))
+    return TrainingBatch(packed, {name: len(sentences) for name, sentences in ids.items()})
 
 
-def _pack(way: Pass, tokens: dict[str, list[Ids]], numbers: dict[str, range]) -> TokenBatch:
-    batch = pack([ids for name in way.columns for ids in tokens[name]])
-    order = torch.tensor([number for name in way.columns for number in numbers[name]])
-    return replace(batch, original_index=order[batch.original_index]).to(way.encoder.device)
+def repeat_tokens(
+    ids: Sequence[int], rate: float, *, special_ids: Collection[int], seed: int
+) -> list[int]:
+    """Repeat some tokens in place, so that length no longer separates positives from negatives.
+
+    Of n tokens a number drawn from 0 to max(2, int(rate * n)) is repeated, each once: Wu et al.
+    2022, ESimCSE, on sub-words.
+
+    Args:
+        ids: token ids, special tokens included.
+        rate: the largest fraction.
+        special_ids: ids that are never repeated.
+        seed: decides how many and which.
+
+    Example:
+        >>> repeat_tokens([0, 7, 8, 9, 1], 0.4, special_ids=(0, 1), seed=5)
+        [0, 7, 8, 8, 9, 9, 1]
+    """
+    generator = random.Random(seed)
+    words = [i for i, token in enumerate(ids) if token not in special_ids]
+    count = generator.randint(0, max(2, int(rate * len(words))))
+    chosen = set(generator.sample(words, min(count, len(words))))
+    return [token for i, token in enumerate(ids) for _ in range(1 + (i in chosen))]

@@ -1,43 +1,42 @@
-"""From a batch of examples to the loss that one step minimizes."""
+"""From a batch of examples to the loss that one step minimizes, and its gradient."""
 
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from simcse.data.augment import repeat_tokens
 from simcse.data.nli import LABELS
 from simcse.errors import ConfigError, UsageError
 from simcse.io.examples import Example
-from simcse.loss import (
-    LossConfig,
-    backward_in_pieces,
-    contrastive_loss,
-    dimension_loss,
-    duplicate_mask,
-    spread_penalty,
-)
+from simcse.losses import CLASSIFIER, build_loss, scalar
+from simcse.losses.classifier import ClassifierLoss
+from simcse.losses.contrastive import at_least_fp32, duplicate_mask
+from simcse.losses.dimension import DimensionLoss
+from simcse.losses.gradcache import gradcache_backward
+from simcse.losses.settings import REGULARIZERS, LossConfig
 from simcse.model.dropout import dropout_key
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, mask_tokens
 from simcse.text import TokenBatch, Tokenizer
-from simcse.train.batches import Batch, Pass, columns, embed, tokenize
-from simcse.train.classifier import PairClassifier
+from simcse.train import batches
+from simcse.train.batches import DROPOUT_FREE, EncoderPass, TrainingBatch
 from simcse.train.optim import CHUNK_TOKENS
 from simcse.train.processes import ALONE, Processes
 from simcse.train.queue import MomentumQueue
 
-LOOKED_AT = 100  # rows, for labels where sentences should stand
+LABEL_CHECK_ROWS = 100  # rows in which labels are searched where sentences are expected
+Masked = tuple[TokenBatch, Tensor, Tensor]  # T tokens; (T,) which to predict; (T,) what they were
 
 
 @dataclass(frozen=True)
-class LossParts:
+class LossTerms:
     """A step's loss and its two terms, before their weights; 0 where a term is left out.
 
-    With ``loss.form=classifier`` its cross-entropy stands for the contrastive term.
+    With ``loss.type=classifier`` its cross-entropy takes the place of the contrastive term.
     """
 
     total: Tensor
@@ -45,26 +44,11 @@ class LossParts:
     mlm: Tensor
 
 
-@dataclass(frozen=True)
-class _Masked:
-    """A piece of a batch, T tokens, some of them masked.
-
-    Attributes:
-        batch: what the model sees.
-        chosen: (T,) bool, the tokens to guess.
-        truth: (T,) the tokens as they were.
-    """
-
-    batch: TokenBatch
-    chosen: Tensor
-    truth: Tensor
-
-
 class Objective(nn.Module):
-    """The contrastive loss of a batch, plus the MLM term where it is asked for.
+    """The contrastive loss of a batch, plus the MLM term if one is configured.
 
-    Dropout and masking are functions of seed and step, whatever the pieces of a batch. With a
-    ``second`` encoder that one embeds the positives and hard negatives, ``encoder`` the anchors.
+    Dropout and masking are functions of seed and step, whatever the micro-batches. A ``second``
+    encoder embeds the positives and hard negatives, and ``encoder`` the anchors alone.
     """
 
     def __init__(
@@ -76,105 +60,129 @@ class Objective(nn.Module):
         micro_batch_tokens: int = CHUNK_TOKENS,
         mlm_head: MlmHead | None = None,
         second: SentenceEncoder | None = None,
-        classifier: PairClassifier | None = None,
+        classifier: ClassifierLoss | None = None,
         queue: MomentumQueue | None = None,
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
-        self.processes = processes
-        self.encoder = encoder
-        self.config = config
-        self.seed = seed
-        self.micro_batch_tokens = micro_batch_tokens
-        self.mlm_head = mlm_head
-        self.second = second
-        self.classifier = classifier
-        self.queue = queue
-        self.tokenizer = Tokenizer(
-            encoder.tokenizer.hf_tokenizer, max_length=encoder.tokenizer.max_length
-        )
-        if mlm_head is not None and encoder.tokenizer.hf_tokenizer.mask_token_id is None:
+        self.encoder, self.config, self.seed, self.processes = encoder, config, seed, processes
+        self.micro_batch_tokens, self.mlm_head, self.second = micro_batch_tokens, mlm_head, second
+        self.classifier, self.queue = classifier, queue
+        classifies = config.type == CLASSIFIER
+        self.loss = None if classifies else build_loss(config.type, config.arguments)
+        for weight in self.loss_parameters:  # every process computes the loss of all rows
+            register: Any = weight.register_hook  # torch gives no type
+            register(lambda gradient: gradient / processes.world)
+        hf_tokenizer = encoder.tokenizer.hf_tokenizer
+        self.tokenizer = Tokenizer(hf_tokenizer, max_length=encoder.tokenizer.max_length)
+        if mlm_head is not None and hf_tokenizer.mask_token_id is None:
             raise UsageError("loss.mlm_weight needs a tokenizer with a mask token")
-        self._check_matryoshka()
-
-    def _check_matryoshka(self) -> None:
-        sizes, width = self.config.matryoshka, self.encoder.dimensions
-        if sizes and max(sizes) >= width:
-            raise ConfigError(f"loss.matryoshka must be below the model's {width}, got {sizes}")
-        if sizes and self.encoder.settings.head == "train_only":
+        dims, width = config.matryoshka, encoder.dimensions
+        if dims and max(dims) >= width:
+            raise ConfigError(f"loss.matryoshka must be below the model's {width}, got {dims}")
+        if dims and encoder.settings.head == "train_only":
             raise ConfigError(
-                "loss.matryoshka shapes what the head gives, which with head=train_only is not "
+                "loss.matryoshka trains the output of the head, which with head=train_only is not "
                 "the embedding; set model.head=none or always"
             )
 
     def backward(
         self, rows: Sequence[Example], step: int, *, collect: Callable[[], None] = lambda: None
-    ) -> LossParts:
+    ) -> LossTerms:
         """Compute the loss of a batch and add its gradient to the parameters'.
 
         Args:
-            rows: the examples of step ``step``.
+            rows: the examples of step ``step``, those of all processes.
             step: with the seed it decides dropout and masking.
-            collect: called whenever a piece of the batch has added its gradient.
+            collect: called whenever a micro-batch has added its gradient.
         """
         contrastive = mlm = torch.zeros((), device=self.encoder.device)
         if self.config.contrastive_weight > 0:
             with self._dropout_keys(dropout_key(self.seed, step)):
                 if self.classifier is None:
-                    contrastive = self.contrastive_term(rows, collect)
+                    contrastive = self._contrastive_term(rows, collect)
                 else:
-                    contrastive = self.classifier_term(rows, self.classifier, collect)
+                    contrastive = self._classifier_term(rows, self.classifier, collect)
         if self.mlm_head is not None:
             key = dropout_key(self.seed, step, 1)
             with self._dropout_keys(key):
-                mlm = self.mlm_term(rows, self.mlm_head, key=key, collect=collect)
+                mlm = self._mlm_term(rows, self.mlm_head, key=key, collect=collect)
         total = self.config.contrastive_weight * contrastive + self.config.mlm_weight * mlm
-        return LossParts(total, contrastive, mlm)
+        return LossTerms(total, contrastive, mlm)
 
     @torch.no_grad()
-    def measure(self, rows: Sequence[Example], step: int) -> float:
-        """Compute the contrastive loss of rows, as `backward` would, without a gradient."""
+    def heldout_loss(self, rows: Sequence[Example], step: int) -> float:
+        """Return the contrastive loss of rows, as `backward` computes it, without a gradient."""
+        if self.loss_parameters:
+            loss = f"loss.type={self.config.type}, which has parameters of its own"
+            raise ConfigError(f"eval.dev=heldout cannot evaluate {loss}; set eval.dev=none")
         with self._dropout_keys(dropout_key(self.seed, step)):
             batch = self._tokenize(rows)
-            embedded = torch.cat([embed(piece) for piece in batch.pieces(self.micro_batch_tokens)])
+            micro_batches = batch.micro_batches(self.micro_batch_tokens)
+            embedded = torch.cat([batches.embed(each) for each in micro_batches])
         return float(self._loss(batch.unsort(embedded), rows))
 
-    def contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
+    @torch.no_grad()
+    def heldout_mlm_loss(
+        self, rows: Sequence[Example], head: MlmHead, step: int
+    ) -> tuple[float, int]:
+        """Sum the cross-entropy of the tokens that step ``step`` masks, and count them."""
+        masked = self._mask(rows, dropout_key(self.seed, step, 1))
+        return sum(float(self._predict(each, head)) for each in masked), _count(masked)
+
+    def _contrastive_term(self, rows: Sequence[Example], collect: Callable[[], None]) -> Tensor:
         """Encode this process's anchors, positives and hard negatives and compare with all.
 
-        A row without a positive is its own positive: the same sentence stands twice in the
-        pass and meets two independent dropout masks. A queue takes the anchors after that.
+        A row without a positive is its own positive: the same sentence is encoded twice, under
+        two independent dropout masks. The anchors then enter the queue, if there is one.
         """
-        if self.processes.share(rows):
+        own_rows = self.processes.share(rows)
+        if own_rows:
             loss = self._backward(rows, lambda own: self._loss(own, rows), collect)
         else:  # a last batch with fewer rows than processes
-            nothing = torch.zeros(0, self.encoder.dimensions).to(self.encoder.device)
-            loss = self._loss({name: nothing for way in self.passes for name in way.columns}, rows)
+            empty = torch.zeros(0, self.encoder.dimensions).to(self.encoder.device)
+            loss = self._loss({name: empty for each in self.passes for name in each.columns}, rows)
+            if loss.requires_grad:  # by parameters of the loss itself
+                torch.autograd.backward(self.config.contrastive_weight * loss)
         if self.queue is not None:
-            texts = [row.anchor for row in self.processes.share(rows)]
-            own = {"anchors": self.queue.embed(texts, micro_batch_tokens=self.micro_batch_tokens)}
-            found = self._gather(own, rows)
-            self.queue.push(found["anchors"], [row.anchor for row in rows])
-        return loss
+            texts = [row.anchor for row in own_rows]
+            embedded = self.queue.embed(texts, micro_batch_tokens=self.micro_batch_tokens)
+            gathered = self._gather({"anchors": embedded}, rows)
+            self.queue.push(gathered["anchors"], [row.anchor for row in rows])
+        return loss.detach()
 
-    def classifier_term(
-        self,
-        rows: Sequence[Example],
-        classifier: PairClassifier,
-        collect: Callable[[], None],
+    def _classifier_term(
+        self, rows: Sequence[Example], classifier: ClassifierLoss, collect: Callable[[], None]
     ) -> Tensor:
         """Cross-entropy of the rows' labels given anchors and positives (SBERT).
 
         A row's loss depends on nothing but the row: each process adds that of its own.
         """
         labels = [row.label for row in self.processes.share(rows)]
-        total = classifier.dense.weight.new_zeros(())
-        if labels:
-            total = self._backward(
-                rows,
-                lambda own: classifier.loss(own["anchors"], own["positives"], labels) / len(rows),
-                collect,
-            )
+
+        def loss(own: Mapping[str, Tensor]) -> Tensor:
+            total: Tensor = classifier(own["anchors"], own["positives"], labels)
+            return total / len(rows)
+
+        nothing = classifier.dense.weight.new_zeros(())
+        return self.processes.sum_values(self._backward(rows, loss, collect) if labels else nothing)
+
+    def _mlm_term(
+        self, rows: Sequence[Example], head: MlmHead, *, key: int, collect: Callable[[], None]
+    ) -> Tensor:
+        """Cross-entropy of the masked tokens of the anchors; 0 where none was masked."""
+        rate = self._rate(0)
+        if rate is not None:
+            self.encoder.backbone.set_dropout(rate)
+        masked = self._mask(rows, key) if self.processes.share(rows) else []
+        count = max(1, self.processes.total(_count(masked)))
+        total = torch.zeros((), device=self.encoder.device)
+        for micro_batch in masked:
+            # The mean of the batch, as a sum: it can be differentiated where nothing was masked.
+            loss = self._predict(micro_batch, head) / count
+            torch.autograd.backward(self.config.mlm_weight * loss)
+            collect()
+            total += loss.detach()
         return self.processes.sum_values(total)
 
     def _backward(
@@ -185,69 +193,13 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Embed this process's share of rows and add the gradient of a loss of the embeddings."""
         batch = self._tokenize(rows)
-        return backward_in_pieces(
-            embed,
-            batch.pieces(self.micro_batch_tokens),
+        return gradcache_backward(
+            batches.embed,
+            batch.micro_batches(self.micro_batch_tokens),
             lambda embedded: loss(batch.unsort(embedded)),
             weight=self.config.contrastive_weight,
             collect=collect,
         )
-
-    @property
-    def encoders(self) -> list[SentenceEncoder]:
-        """All that embed."""
-        queue = None if self.queue is None else self.queue.encoder
-        return [each for each in (self.encoder, self.second, queue) if each is not None]
-
-    @property
-    def passes(self) -> list[Pass]:
-        """How a batch is embedded."""
-        anchors, others = ("anchors",), ("positives", "negatives")
-        if self.config.fixed_mask:
-            passes = [Pass(anchors, self.encoder)]
-        elif self.second is not None or self.config.dropout_sampling:
-            passes = [
-                Pass(anchors, self.encoder, rate=self._rate(0)),
-                Pass(others, self.second or self.encoder, rate=self._rate(1)),
-            ]
-        else:
-            passes = [Pass((*anchors, *others), self.encoder)]
-        if self.config.dropout_free_negatives:
-            passes.append(Pass(("clean",), self.encoder, dropout=False))
-        return passes
-
-    def _rate(self, number: int) -> float | None:
-        """Draw the dropout rate of a pass, where rates are drawn (Zhang and Lan 2021, S-SimCSE).
-
-        As the masks it is a function of seed and step.
-        """
-        rates, key = self.config.dropout_sampling, self.encoder.backbone.dropout_rng.key
-        return None if rates is None else random.Random(f"{key} {number}").choice(rates)
-
-    @contextlib.contextmanager
-    def _dropout_keys(self, key: int) -> Iterator[None]:
-        """Let all encoders draw the dropout masks that ``key`` names."""
-        for encoder in self.encoders:
-            encoder.backbone.dropout_rng.key = key
-        try:
-            yield
-        finally:
-            for encoder in self.encoders:
-                encoder.backbone.dropout_rng.key = None
-
-    def _tokenize(self, rows: Sequence[Example]) -> Batch:
-        change = self._repeated if self.config.repetition else None
-        return tokenize(self.passes, rows, self.tokenizer, self.processes, change=change)
-
-    def _repeated(self, ids: list[int], number: int) -> list[int]:
-        """Repeat some tokens of a positive: the same ones, however many processes there are."""
-        repeated = repeat_tokens(
-            ids,
-            self.config.repetition,
-            keep=self.tokenizer.hf_tokenizer.all_special_ids,
-            seed=(self.encoder.backbone.dropout_rng.key or 0) + number,
-        )
-        return repeated if len(repeated) <= self.tokenizer.max_length else ids
 
     def _loss(self, own: Mapping[str, Tensor], rows: Sequence[Example]) -> Tensor:
         """Compare the embeddings of all processes.
@@ -256,97 +208,110 @@ class Objective(nn.Module):
             own: this process's embeddings (n, D) of each column.
             rows: those of all processes.
         """
-        config = self.config
-        if config.form == "classifier":
-            raise UsageError("loss.form=classifier needs a classifier, it has no contrastive loss")
-        found = self._gather(own, rows)
+        config, queue = self.config, self.queue
+        if self.loss is None:
+            raise UsageError("loss.type=classifier needs a classifier, it has no contrastive loss")
+        found = {name: at_least_fp32(each) for name, each in self._gather(own, rows).items()}
         anchors = found["anchors"]  # (N, D)
         positives = found.get("positives", anchors)  # left out, they are the very same
-        earlier = anchors[:0] if self.queue is None else self.queue.embeddings  # (Q, D)
-        negatives = torch.cat([found.get("negatives", anchors[:0]), earlier])
-        candidates = torch.cat([positives, negatives])  # (N + M + Q, D)
-        clean = found.get("clean")
-        ignore = self._own_texts(rows) if config.mask_duplicates else None
-        owners = [i for i, row in enumerate(rows) for _ in row.negatives]
-        loss = config.regularizer_weight * spread_penalty(anchors, config.regularizer)
+        queued = anchors[:0] if queue is None else queue.embeddings  # (Q, D)
+        negatives = torch.cat([found.get("negatives", anchors[:0]), queued])  # (M + Q, D)
+        owners = [i for i, row in enumerate(rows) for _ in row.negatives] + [-1] * len(queued)
+        same_text = duplicate_mask(
+            *batches.columns(rows).values(), queued=None if queue is None else queue.keys
+        )  # (N, N + M + Q)
+        where = {
+            "negative_owners": torch.tensor(owners, dtype=torch.int64, device=anchors.device),
+            "ignore": (same_text & config.mask_duplicates).to(anchors.device),
+        }
+        total = anchors.new_zeros(())
+        if config.regularizer != "none":
+            total = total + config.regularizer_weight * REGULARIZERS[config.regularizer](anchors)
         if config.dimension_weight:
-            temperature = config.dimension_temperature
-            told = dimension_loss(anchors, positives, temperature=temperature)
-            loss = loss + config.dimension_weight * told
-        # Each size counts once: Kusupati et al. 2022, Matryoshka Representation Learning.
-        for size in (*(config.matryoshka or ()), anchors.shape[1]):
-            loss = loss + contrastive_loss(
-                anchors[:, :size],
-                candidates[:, :size],
-                temperature=config.temperature,
-                similarity=config.similarity,
-                owners=torch.tensor(owners, dtype=torch.int64, device=anchors.device),
-                hard_negative_weight=config.hard_negative_weight,
-                ignore=ignore,
-                clean=None if clean is None else clean[:, :size],
-                form=config.form,
-                debias=config.debias,
-                focal_margin=config.focal_margin,
-            )
-        return loss
-
-    def _own_texts(self, rows: Sequence[Example]) -> Tensor:
-        """Mark the candidates that are no negatives by their text: (N, N + M + Q) bool."""
-        texts = columns(rows)
-        same = duplicate_mask(*texts.values()).to(self.encoder.device)
-        if self.queue is None:
-            return same
-        queued = self.queue.same_text(texts["anchors"], texts["positives"])
-        return torch.cat([same, queued], dim=1)
+            dimension_loss = DimensionLoss(config.dimension_temperature)(anchors, positives)
+            total = total + config.dimension_weight * dimension_loss
+        # Each number of dimensions counts once: Kusupati et al. 2022, Matryoshka.
+        for width in (*(config.matryoshka or ()), anchors.shape[1]):
+            if DROPOUT_FREE in found:
+                where[DROPOUT_FREE] = found[DROPOUT_FREE][:, :width]
+            first, second, third = (each[:, :width] for each in (anchors, positives, negatives))
+            total = total + scalar(self.loss(first, second, third, **where), config.type)
+        return total
 
     def _gather(self, own: Mapping[str, Tensor], rows: Sequence[Example]) -> dict[str, Tensor]:
         """Return the embeddings of all processes' rows, (N, D) or (M, D) of each column."""
         ranks = range(self.processes.world)
-        shares = [columns(self.processes.share(rows, rank)) for rank in ranks]
-        shares = [{**share, "clean": share["anchors"]} for share in shares]
+        shares = [batches.columns(self.processes.share(rows, rank)) for rank in ranks]
+        shares = [{**share, DROPOUT_FREE: share["anchors"]} for share in shares]
         return {
-            name: self.processes.gather(part, [len(share[name]) for share in shares])
-            for name, part in own.items()
+            name: self.processes.gather(embedded, [len(share[name]) for share in shares])
+            for name, embedded in own.items()
         }
 
-    def mlm_term(
-        self, rows: Sequence[Example], head: MlmHead, *, key: int, collect: Callable[[], None]
-    ) -> Tensor:
-        """Cross-entropy of the masked tokens of the anchors; 0 where none was masked.
+    @property
+    def loss_parameters(self) -> list[nn.Parameter]:
+        """Parameters of a user's own loss."""
+        return [*self.loss.parameters()] if isinstance(self.loss, nn.Module) else []
 
-        As in the contrastive term each sentence has its number in the whole batch.
+    @property
+    def encoders(self) -> list[SentenceEncoder]:
+        """All encoders: the trained one, the second one and that of the queue."""
+        queue = None if self.queue is None else self.queue.encoder
+        return [each for each in (self.encoder, self.second, queue) if each is not None]
+
+    @property
+    def passes(self) -> list[EncoderPass]:
+        """How a batch is encoded."""
+        anchors, others = ("anchors",), ("positives", "negatives")
+        if self.config.fixed_mask:
+            passes = [EncoderPass(anchors, self.encoder)]
+        elif self.second is not None or self.config.dropout_sampling:
+            passes = [
+                EncoderPass(anchors, self.encoder, rate=self._rate(0)),
+                EncoderPass(others, self.second or self.encoder, rate=self._rate(1)),
+            ]
+        else:
+            passes = [EncoderPass((*anchors, *others), self.encoder)]
+        if self.config.dropout_free_negatives:
+            passes.append(EncoderPass((DROPOUT_FREE,), self.encoder, dropout=False))
+        return passes
+
+    def _rate(self, number: int) -> float | None:
+        """Draw the dropout rate of a pass, where rates are drawn (Zhang and Lan 2021, S-SimCSE).
+
+        Like the masks it is a function of seed and step.
         """
-        rate = self._rate(0)
-        if rate is not None:
-            self.encoder.backbone.set_dropout(rate)
-        if not self.processes.share(rows):  # the others wait for what this one adds: nothing
-            return self.processes.sum_values(torch.zeros(()) * self.processes.total(0))
-        pieces = self._mask(rows, key)
-        guesses = max(1, self.processes.total(sum(int(piece.chosen.sum()) for piece in pieces)))
-        total = torch.zeros((), device=self.encoder.device)
-        for piece in pieces:
-            # The mean of the batch, as a sum: it can be differentiated where nothing was masked.
-            loss = self._guess(piece, head) / guesses
-            torch.autograd.backward(self.config.mlm_weight * loss)
-            collect()
-            total += loss.detach()
-        return self.processes.sum_values(total)
+        rates, key = self.config.dropout_sampling, self.encoder.backbone.dropout_rng.key
+        return None if rates is None else random.Random(f"{key} {number}").choice(rates)
 
-    @torch.no_grad()
-    def measure_mlm(self, rows: Sequence[Example], head: MlmHead, step: int) -> tuple[float, int]:
-        """Sum the cross-entropy of the tokens that step ``step`` masks, and count them."""
-        pieces = self._mask(rows, dropout_key(self.seed, step, 1))
-        loss = sum(float(self._guess(piece, head)) for piece in pieces)
-        return loss, sum(int(piece.chosen.sum()) for piece in pieces)
+    @contextlib.contextmanager
+    def _dropout_keys(self, key: int) -> Iterator[None]:
+        """Let all encoders draw the dropout masks of ``key``."""
+        for encoder in self.encoders:
+            encoder.backbone.dropout_rng.key = key
+        try:
+            yield
+        finally:
+            for encoder in self.encoders:
+                encoder.backbone.dropout_rng.key = None
 
-    def _mask(self, rows: Sequence[Example], key: int) -> list[_Masked]:
-        """Tokenize and mask this process's anchors, in pieces to encode."""
-        tokenizer = self.tokenizer.hf_tokenizer
+    def _tokenize(self, rows: Sequence[Example]) -> TrainingBatch:
+        change = self._repeat_tokens if self.config.word_repetition else None
+        return batches.tokenize(self.passes, rows, self.tokenizer, self.processes, change=change)
+
+    def _repeat_tokens(self, ids: list[int], number: int) -> list[int]:
+        """Repeat some tokens of a positive: the same ones, however many processes there are."""
+        special, rate = self.tokenizer.hf_tokenizer.all_special_ids, self.config.word_repetition
+        seed = (self.encoder.backbone.dropout_rng.key or 0) + number
+        repeated = batches.repeat_tokens(ids, rate, special_ids=special, seed=seed)
+        return repeated if len(repeated) <= self.tokenizer.max_length else ids
+
+    def _mask(self, rows: Sequence[Example], key: int) -> list[Masked]:
+        """Tokenize, mask and split this process's anchors; each is numbered in the whole batch."""
+        tokenizer, before = self.tokenizer.hf_tokenizer, len(self.processes.before(rows))
         batch = self.tokenizer([row.anchor for row in self.processes.share(rows)])
         batch = batch.to(self.encoder.device)
-        batch = replace(
-            batch, original_index=batch.original_index + len(self.processes.before(rows))
-        )
+        batch = replace(batch, original_index=batch.original_index + before)
         masked, chosen = mask_tokens(
             batch,
             rate=self.config.mlm_rate,
@@ -355,17 +320,23 @@ class Objective(nn.Module):
             vocabulary=self.encoder.backbone.model.get_input_embeddings().num_embeddings,
             key=key,
         )
-        pieces = masked.split(self.micro_batch_tokens)
-        sizes = [len(piece.input_ids) for piece in pieces]
-        parts = (torch.split(each, sizes) for each in (chosen, batch.input_ids))
-        return [_Masked(*piece) for piece in zip(pieces, *parts, strict=True)]
+        micro_batches = masked.split(self.micro_batch_tokens)
+        lengths = [len(each.input_ids) for each in micro_batches]
+        truth = (torch.split(each, lengths) for each in (chosen, batch.input_ids))
+        return list(zip(micro_batches, *truth, strict=True))
 
-    def _guess(self, piece: _Masked, head: MlmHead) -> Tensor:
-        """Sum the cross-entropy of a piece's masked tokens; no other is scored."""
-        hidden = self.encoder.backbone(piece.batch)[0][piece.chosen]  # (M, D)
+    def _predict(self, masked: Masked, head: MlmHead) -> Tensor:
+        """Sum the cross-entropy of the masked tokens; no other is scored."""
+        batch, chosen, labels = masked
+        hidden = self.encoder.backbone(batch)[0][chosen]  # (M, D)
         table = self.encoder.backbone.model.get_input_embeddings().weight  # (V, E)
         logits = head(hidden, table.to(hidden.dtype)).float()  # (M, V)
-        return nn.functional.cross_entropy(logits, piece.truth[piece.chosen], reduction="sum")
+        return nn.functional.cross_entropy(logits, labels[chosen], reduction="sum")
+
+
+def _count(masked: Sequence[Masked]) -> int:
+    """Count the tokens to predict."""
+    return sum(int(chosen.sum()) for _, chosen, _ in masked)
 
 
 def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:
@@ -375,15 +346,15 @@ def refuse_unfit(rows: Sequence[Example], config: LossConfig) -> None:
         ConfigError: a row has a positive or hard negatives, and sentences alone are expected; or
             labels are missing where they are needed, or stand where sentences should.
     """
-    alone = ("fixed_mask", "dropout_free_negatives", "repetition")
+    alone = ("fixed_mask", "dropout_free_negatives", "word_repetition")
     single = [name for name in alone if getattr(config, name)]
     if single and any(row.positive is not None or row.negatives for row in rows):
         raise ConfigError(f"loss.{single[0]} is for sentences alone, these rows have positives")
-    labels, anchors = {row.label for row in rows}, {row.anchor for row in rows[:LOOKED_AT]}
-    if config.form == "classifier" and ("" in labels or len(labels) < 2):
-        raise ConfigError("loss.form=classifier needs labeled rows, with two labels at least")
-    if config.form != "classifier" and anchors and anchors <= {*LABELS}:
+    labels, anchors = {row.label for row in rows}, {row.anchor for row in rows[:LABEL_CHECK_ROWS]}
+    if config.type == CLASSIFIER and ("" in labels or len(labels) < 2):
+        raise ConfigError("loss.type=classifier needs labeled rows, with two labels at least")
+    if config.type != CLASSIFIER and anchors and anchors <= {*LABELS}:
         raise ConfigError(
-            f"the rows begin with a label ({rows[0].anchor}): loss.form=classifier trains on it, "
+            f"the rows begin with a label ({rows[0].anchor}): loss.type=classifier trains on it, "
             "`simcse data nli` makes pairs or triplets of such rows"
         )

@@ -18,19 +18,19 @@ CHUNK_TOKENS = 8192
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move.
+    """Settings of the optimizer and the schedule.
 
     Attributes:
         lr: peak learning rate.
-        batch_size: anchors a step.
+        batch_size: number of anchors in a step.
         micro_batch_tokens: tokens of a batch computed at once; a larger batch is computed twice,
             with the same result in less memory (gradient caching).
-        epochs: passes over the data, whole or not.
-        max_steps: stop after so many steps, if that is earlier.
-        weight_decay: AdamW's decoupled decay, on matrices only.
-        clip_norm: gradients are scaled down to this norm; 0 leaves them.
-        warmup: share of the steps over which the rate rises from 0.
-        schedule: what the rate does after that.
+        epochs: number of passes over the data; may be a fraction.
+        max_steps: upper limit of the number of steps.
+        weight_decay: AdamW's decoupled weight decay, on matrices only.
+        clip_norm: upper limit of the gradient norm; 0 disables clipping.
+        warmup: fraction of the steps in which the learning rate rises from 0.
+        schedule: course of the learning rate after the warm-up.
     """
 
     lr: float = 5e-5
@@ -63,7 +63,7 @@ class OptimConfig:
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Rate of step ``step`` (from 0) out of ``steps``: linear warm-up, then the schedule."""
+    """Return the rate of step ``step``, from 0: linear warm-up, then the schedule."""
     warmup = round(config.warmup * steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -78,8 +78,8 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 class Optimizer:
     """AdamW, on fp32 master weights where the model's own are held in a smaller format.
 
-    Frozen parameters have masters too, so that they come back as they were; gradients from
-    before are forgotten.
+    Frozen parameters have masters too, so that they are restored exactly; earlier gradients are
+    dropped.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Optimizer:
         self.adam = torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
     def collect(self) -> None:
-        """Add the gradients to those of the fp32 masters: pieces of a batch add up in fp32."""
+        """Add the gradients to those of the fp32 masters: micro-batches add up in fp32."""
         for weight, master in self._pairs():
             if weight.grad is None:
                 continue
@@ -146,40 +146,40 @@ class Optimizer:
             masters[behind].lerp_(masters[ahead], 1 - momentum)
         self.copy_masters()
 
-    def forget(self) -> None:
-        """Drop the gradients; no weight moves."""
+    def drop_gradients(self) -> None:
+        """Drop the gradients without changing a weight."""
         self.adam.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the fp32 weights and AdamW's moments, named ``kind.place``; not copied."""
+        """Return the fp32 weights and AdamW's moments, named ``weight.INDEX``; not copied."""
         tensors: dict[str, Tensor] = {}
-        for place, master in enumerate(self.masters):
+        for index, master in enumerate(self.masters):
             held = {"weight": master.detach(), **self.adam.state.get(master, {})}
-            tensors |= {f"{kind}.{place}": tensor for kind, tensor in held.items()}
+            tensors |= {f"{name}.{index}": tensor for name, tensor in held.items()}
         return tensors
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave; moments that are not in it start anew."""
+        """Restore what `state` returned; moments that are missing start from zero."""
         self.adam.state.clear()
-        for name, tensor in tensors.items():
-            kind, _, place = name.partition(".")
-            master = self.masters[int(place)]
-            if kind == "weight":
+        for key, tensor in tensors.items():
+            name, _, index = key.partition(".")
+            master = self.masters[int(index)]
+            if name == "weight":
                 master.copy_(tensor)
             else:
-                self.adam.state[master][kind] = tensor.to(master.device, copy=True)
+                self.adam.state[master][name] = tensor.to(master.device, copy=True)
         self.copy_masters()
 
     @torch.no_grad()
     def copy_masters(self) -> None:
-        """Set the model's weights to the masters, rounded to the model's format."""
+        """Set the model's weights to the masters, rounded to the model's number format."""
         for weight, master in self._pairs():
             weight.copy_(master)
 
     @contextlib.contextmanager
     def masters_in_place(self) -> Iterator[None]:
-        """Let the model hold the masters themselves, to be saved; not to be run."""
+        """Let the model hold the masters themselves, so that it can be saved, but not run."""
         held = [weight.data for weight, _ in self._pairs()]
         for weight, master in self._pairs():
             weight.data = master.data

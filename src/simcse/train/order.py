@@ -5,11 +5,28 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from simcse.errors import DataError
+from simcse.train.optim import OptimConfig
+
+
+def count_steps(rows: int, config: OptimConfig, *, keep_single: bool = False) -> int:
+    """Return the number of steps of a run over ``rows`` examples.
+
+    Raises:
+        DataError: there are too few rows for one step.
+    """
+    per_epoch, remainder = divmod(rows, config.batch_size)
+    per_epoch += remainder > 1 or (remainder == 1 and keep_single)
+    if per_epoch == 0:
+        raise DataError(f"training needs at least 2 rows, got {rows}")
+    steps = max(1, round(per_epoch * config.epochs))
+    return min(steps, config.max_steps or steps)
+
 
 def epoch_batches(
     rows: int, batch_size: int, *, seed: int, epoch: int, keep_single: bool = False
 ) -> list[list[int]]:
-    """Shuffle row numbers and cut them into batches; the last may be smaller.
+    """Shuffle row numbers and split them into batches; the last may be smaller.
 
     A last batch of one row is dropped unless ``keep_single``: without hard negatives its loss
     is zero.

@@ -8,10 +8,10 @@ from simcse.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """A published recipe: the backbone it starts from and its settings.
+    """A published recipe.
 
     Attributes:
-        backbone: hub id, used where no model is named.
+        backbone: hub id of the start model, if no other is given.
         settings: nested values for `TrainConfig`.
     """
 
@@ -23,7 +23,7 @@ def find_preset(name: str) -> Preset:
     """Return the named recipe.
 
     Raises:
-        ConfigError: there is none; the message lists them.
+        ConfigError: the name is unknown; the message lists the known ones.
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")

@@ -1,97 +1,101 @@
-"""Masked-language-model training of a new backbone, or of one that is there, on a user's text."""
+"""Masked-language-model training of a new backbone, or of an existing one, on a user's text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from simcse.errors import ConfigError
 from simcse.io.checkpoints import read_json
-from simcse.io.files import ReadCounts
 from simcse.io.locks import lock_folder
 from simcse.model.folder import OWN
 from simcse.model.from_scratch import NewModel, new_model
-from simcse.train.evaluator import Event, TrainReport
+from simcse.train.callbacks import SETTINGS as RUN_SETTINGS
+from simcse.train.events import Callback, Noted, TrainResult
 from simcse.train.processes import join_processes
-from simcse.train.run import SETTINGS as RUN_SETTINGS
-from simcse.train.run import START, read_rows, refuse_used, train_run
+from simcse.train.run import START, refuse_used, train
 from simcse.train.settings import TrainConfig
+from simcse.train.training_data import DataSource, TrainingData, load_training_data
 
-# The loop of `simcse train`, with the MLM term alone.
+# The settings of `train` with the MLM term alone.
 SETTINGS: dict[str, Any] = {
     "loss": {"contrastive_weight": 0.0, "mlm_weight": 1.0},
     "optim": {"lr": 1e-4, "weight_decay": 0.01, "warmup": 0.06},  # Liu et al. 2019, RoBERTa
     "eval": {"dev": "heldout"},
 }
-NEW_SETTINGS: dict[str, Any] = {"optim": {"lr": 5e-4}}  # random weights bear more
+NEW_MODEL_SETTINGS: dict[str, Any] = {"optim": {"lr": 5e-4}}  # random weights allow more
 
 
 def pretrain(
     model: str | NewModel | None,
-    files: Sequence[Path],
+    data: DataSource,
     output: Path,
     config: TrainConfig,
     *,
     resume: bool = False,
     command: str = "",
-    observe: Callable[[Event], None] = lambda event: None,
-) -> TrainReport:
-    """Train a masked-language model on ``files`` and leave a run folder in ``output``.
+    callbacks: Sequence[Callback] = (),
+) -> TrainResult:
+    """Train a masked-language model and leave a run folder in ``output``.
 
-    It is `train_run` with the MLM term alone: rows, checkpoints, log, guard and resume are its.
-    The checkpoint is chosen by the loss on held-out rows. ``best/`` keeps the MLM head.
+    It is `simcse.train.run.train` with the MLM term alone. The checkpoint is chosen by the loss
+    on held-out rows. ``best/`` includes the MLM head.
 
     Args:
         model: the start model; the shape of a new one, which is made in ``output/start``; or
-            with ``resume`` ``None`` for the new one that is there.
-        files: training files; of a table the anchors are trained on.
+            with ``resume`` ``None`` for the new one of the run.
+        data: see `simcse.train.run.train`; of rows with positives the anchors are trained on.
         output: the run folder.
-        config: all settings; see `SETTINGS` and `NEW_SETTINGS`.
-        resume: go on from the last checkpoint.
-        command: what was typed, for the model's provenance.
-        observe: is told of every event.
+        config: all settings; see `SETTINGS` and `NEW_MODEL_SETTINGS`.
+        resume: continue from the last checkpoint.
+        command: the command line, for the provenance of the model.
+        callbacks: functions that are called with every event.
 
     Raises:
         ConfigError: another loss than the MLM term is set, or the new model to resume has
-            another shape. Besides, what `train_run` raises.
+            another shape. `simcse.train.run.train` lists further errors.
     """
     if config.loss.contrastive_weight != 0:
-        raise ConfigError("pretraining has no contrastive loss; simcse train has it")
-    if not isinstance(model, str):
-        with join_processes(config.train.timeout) as processes:
-            shape = model
-            processes.from_first(
-                lambda: _make_start(shape, files, output, config, resume=resume, observe=observe)
-            )
-        model = str(output / START)
-    return train_run(model, files, output, config, resume=resume, command=command, observe=observe)
+        raise ConfigError("pretraining has no contrastive loss; use simcse train for that")
+    with join_processes(config.train.timeout) as processes:
+        if not isinstance(model, str):
+            if processes.is_first:
+                refuse_used(output, resume=resume)
+            data = load_training_data(data, config)
+            shape, rows = model, data
+            text = processes.from_first(lambda: _make_start(shape, rows, output, config))
+            for callback in callbacks if text and processes.is_first else ():
+                callback(Noted(text))
+            model = str(output / START)
+        return train(
+            data,
+            model=model,
+            output=output,
+            config=config,
+            resume=resume,
+            command=command,
+            callbacks=callbacks,
+            report="Pretraining",
+        )
 
 
 def _make_start(
-    shape: NewModel | None,
-    files: Sequence[Path],
-    output: Path,
-    config: TrainConfig,
-    *,
-    resume: bool,
-    observe: Callable[[Event], None],
-) -> None:
-    """Make the new model, unless the run to resume has begun with it."""
-    refuse_used(output, resume=resume)
+    shape: NewModel | None, data: TrainingData, output: Path, config: TrainConfig
+) -> str:
+    """Make the new model, unless the run to resume began with it; return a note."""
     if (output / RUN_SETTINGS).exists():
         begun = read_json(output / START / OWN)["provenance"].get("new")
         if shape is not None and begun != asdict(shape):
             raise ConfigError(f"the run began with a new model of {begun}, not {asdict(shape)}")
-        return
+        return ""
     if shape is None:
-        raise ConfigError(f"no run in {output} to resume with its new model; say its size")
-    rows = read_rows(files, config, ReadCounts())
+        raise ConfigError(f"{output} holds no run to resume with its new model; pass its size")
     with lock_folder(output):
-        encoder = new_model(shape, (row.anchor for row in rows), seed=config.seed)
+        encoder = new_model(shape, (row.anchor for row in data.all_rows), seed=config.seed)
         encoder.save(output / START)
     tokens = len(encoder.tokenizer.hf_tokenizer)
-    text = (
-        f"new model: {tokens:,} tokens, {shape.layers} layers of width "
-        f"{shape.width}, {sum(p.numel() for p in encoder.parameters()):,} weights"
+    weights = sum(p.numel() for p in encoder.parameters())
+    return (
+        f"new model: {tokens:,} tokens, {shape.layers} layers of width {shape.width}, "
+        f"{weights:,} weights"
     )
-    observe({"event": "note", "text": text})

@@ -1,9 +1,9 @@
-"""Several processes that train one model: the batch is shared out, the loss and step are not.
+"""Several processes that train one model: each encodes a share of the batch.
 
-Every process encodes its share of a batch, receives the embeddings of all others and computes
-the loss of the whole batch. Of that loss it differentiates its own embeddings only, so that the
-*sum* of the processes' gradients is exactly the gradient of one process with the whole batch.
-(Averaging it, or a loss of the own anchors only, as the reference code has, divides it.)
+Every process encodes its share, receives the embeddings of the others and computes the loss of
+the whole batch. It differentiates its own embeddings only, so that the *sum* of the processes'
+gradients is exactly the gradient of one process with the whole batch. (An average, or a loss of
+the own anchors only, as in the reference code, divides it by the number of processes.)
 """
 
 import contextlib
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """One of the processes that train together; by default it is alone.
+    """One of the processes that train together; by default the only one.
 
     Attributes:
-        rank: its number.
-        world: how many there are.
+        rank: number of this process.
+        world: number of processes.
     """
 
     rank: int = 0
@@ -38,45 +38,45 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process looks, writes and speaks for all."""
+        """Whether this process evaluates, writes and reports for all."""
         return self.rank == 0
 
     def share(self, rows: Sequence[T], rank: int | None = None) -> Sequence[T]:
-        """Return the part of a batch that a process encodes; without ``rank`` this one."""
+        """Return the rows of a batch that a process encodes, by default this one."""
         rank = self.rank if rank is None else rank
         return rows[len(rows) * rank // self.world : len(rows) * (rank + 1) // self.world]
 
     def before(self, rows: Sequence[T]) -> Sequence[T]:
-        """Return the part of a batch that the processes before this one encode."""
+        """Return the rows of a batch that the processes before this one encode."""
         return rows[: len(rows) * self.rank // self.world]
 
-    def gather(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+    def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
         """Join the rows of all processes in order: own (n, D) -> (N, D), differentiable in ``own``.
 
         Args:
-            own: this process's rows.
-            sizes: rows of each process.
+            own: rows of this process.
+            counts: number of rows of each process.
         """
         if self.world == 1:
             return own
-        padded = own.new_zeros(max(sizes), own.shape[1])  # gloo exchanges equal shapes only
+        padded = own.new_zeros(max(counts), own.shape[1])  # gloo exchanges equal shapes only
         padded[: len(own)] = own.detach()
-        received = [torch.empty_like(padded) for _ in sizes]
-        with _naming_the_loss():
+        received = [torch.empty_like(padded) for _ in counts]
+        with _lost_process_errors():
             dist.all_gather(received, padded)
-        parts = [rows[:size] for rows, size in zip(received, sizes, strict=True)]
-        parts[self.rank] = own
-        return torch.cat(parts)
+        shares = [rows[:count] for rows, count in zip(received, counts, strict=True)]
+        shares[self.rank] = own
+        return torch.cat(shares)
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Put the sum over all processes in place of each gradient; ``None`` where none has one."""
+        """Replace each gradient by its sum over all processes; ``None`` if no process has one."""
         if self.world == 1:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
         present = gradients[0].new_tensor([p.grad is not None for p in trained])
         joint = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
-        with _naming_the_loss():
+        with _lost_process_errors():
             dist.all_reduce(joint)
         holders, sums = torch.split(joint, [len(trained), len(joint) - len(trained)])
         totals = torch.split(sums, [p.numel() for p in trained])
@@ -87,7 +87,7 @@ class Processes:
         """Return the sum of all processes' values; it has no gradient."""
         total = own.detach().clone()
         if self.world > 1:
-            with _naming_the_loss():
+            with _lost_process_errors():
                 dist.all_reduce(total)
         return total
 
@@ -100,52 +100,56 @@ class Processes:
         return self._reduce(number, dist.ReduceOp.MAX)
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Let the first process make a value and give it to all."""
+        """Compute a value in the first process and send it to all."""
         if self.world == 1:
             return make()
-        box: list[Any] = [make() if self.is_first else None]
-        with _naming_the_loss():
-            dist.broadcast_object_list(box)
-        value: T = box[0]
+        values: list[Any] = [make() if self.is_first else None]
+        with _lost_process_errors():
+            dist.broadcast_object_list(values)
+        value: T = values[0]
         return value
 
     def _reduce(self, number: int, operation: Any) -> int:  # noqa: ANN401 - torch gives no type
         if self.world == 1:
             return number
-        box = torch.tensor(number)
-        with _naming_the_loss():
-            dist.all_reduce(box, operation)
-        return int(box)
+        reduced = torch.tensor(number)
+        with _lost_process_errors():
+            dist.all_reduce(reduced, operation)
+        return int(reduced)
 
 
 ALONE = Processes()
-_MEETINGS = itertools.count()  # the same in every process
+_GROUPS = itertools.count()  # the same in every process
 
 
 @contextlib.contextmanager
 def join_processes(timeout: float) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, if it did, until the block ends.
 
-    They may part and meet again: each meeting has names of its own in the store that they share,
-    or the second would find the addresses of the first.
+    Within another such block nothing is joined again. After the block the processes can form
+    another group: each group uses a prefix of its own in the store that they share, because it
+    would otherwise find the addresses of the group before.
 
     Args:
         timeout: seconds after which a process that does not answer counts as lost.
 
     Raises:
-        ResourceError: the others cannot be reached.
+        ResourceError: the other processes cannot be reached.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE
         return
+    if dist.is_initialized():
+        yield Processes(dist.get_rank(), world)
+        return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend, limit = "cpu:gloo,cuda:nccl" if cuda else "gloo", timedelta(seconds=timeout)
-    with _naming_the_loss():
+    with _lost_process_errors():
         store, rank, _ = next(rendezvous("env://", timeout=limit))
-        own = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)  # type: ignore[attr-defined]
+        own = dist.PrefixStore(f"group {next(_GROUPS)}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)
     try:
         yield Processes(rank, world)
@@ -154,14 +158,14 @@ def join_processes(timeout: float) -> Iterator[Processes]:
 
 
 def is_first_process() -> bool:
-    """Say whether this is the process that writes and speaks, also before they have joined."""
+    """Return whether this process writes and reports, also before the processes have joined."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
-def _naming_the_loss() -> Iterator[None]:
+def _lost_process_errors() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch has no narrower one for a peer that is gone
+    except RuntimeError as error:  # torch raises no narrower one for a lost peer
         reason = str(error).splitlines()[0]
         raise ResourceError(f"another training process is lost: {reason}") from error

@@ -1,9 +1,9 @@
-"""How a model came about: command, code, data, hardware, versions and time."""
+"""Provenance of a model: command, code, data, hardware, versions and time."""
 
 import hashlib
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib import resources
 from importlib.metadata import version
@@ -18,26 +18,28 @@ from simcse.io.checkpoints import checksums
 from simcse.io.datasets import data_folder
 from simcse.io.files import sha256_file
 from simcse.io.machine import processor
+from simcse.losses import loss_provenance
 from simcse.model.names import locate
 from simcse.train.settings import TrainConfig
+from simcse.train.training_data import TrainingData
 
 PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy")
 DATA = ("run.train_sha256", "run.dev_sha256", "run.rows")
-SAME = ("run.model_sha256", "run.world_size", *DATA)  # of [run]; the rest may differ on resume
-FREE = ("train.checkpoint_every", "train.timeout")  # settings that may
+LOSS = ("run.loss.class", "run.loss.sha256")
+FIXED = ("run.model_sha256", "run.world_size", *LOSS, *DATA)  # of [run]; the rest may change
+FREE = ("train.checkpoint_every", "train.timeout")  # settings that may change
 
 
 def describe(
     model: str,
-    files: Sequence[Path],
-    rows: int,
+    data: TrainingData,
     config: TrainConfig,
     *,
     command: str,
     world: int,
     precision: str,
 ) -> dict[str, Any]:
-    """Return everything a run depends on: its settings, and under ``run`` the rest.
+    """Return everything a run depends on: its settings, and the rest under ``run``.
 
     Raises:
         DataError: a file cannot be read.
@@ -47,9 +49,9 @@ def describe(
         "command": command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": os.path.abspath(model) if Path(model).is_dir() else model,
-        "train": [os.path.abspath(file) for file in files],
-        **_inputs(model, files, config),
-        "rows": rows,
+        "train": [os.path.abspath(file) for file in data.files],
+        **_inputs(model, data, config),
+        "rows": len(data.all_rows or data.rows),
         "world_size": world,
         "threads": torch.get_num_threads(),
         "precision": precision,
@@ -63,21 +65,21 @@ def describe(
     return {**to_dict(config), "run": run}
 
 
-def same_run(
-    before: Mapping[str, Any], model: str, files: Sequence[Path], config: TrainConfig
+def refuse_other_run(
+    before: Mapping[str, Any], model: str, data: TrainingData, config: TrainConfig
 ) -> None:
-    """Refuse a setting, start model, training file or dev set other than a run's description names.
+    """Refuse settings, start model, training data or dev set that differ from a run's description.
 
     Raises:
-        DataError: a file is another.
-        ConfigError: a setting or the start model is.
+        DataError: the data or the dev set differs.
+        ConfigError: a setting or the start model differs.
     """
-    run = {**before["run"], **_inputs(model, files, config)}
+    run = {**before["run"], **_inputs(model, data, config)}
     refuse_changes(before, {**to_dict(config), "run": run})
 
 
 def for_model(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a model folder says of its run: without the paths of this machine."""
+    """Return a run's description for a model folder, without the paths of this machine."""
     run = described["run"]
     return {
         **run,
@@ -88,7 +90,7 @@ def for_model(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return by dotted name what two descriptions say differently."""
+    """Return the values that differ between two descriptions, by dotted name."""
     left, right = flat(before), flat(now)
     names = [*left, *(name for name in right if name not in left)]
     return {
@@ -99,29 +101,31 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Refuse to go on under other settings or with other data than the run began with.
+    """Refuse to resume a run with other settings or data than it began with.
 
-    A setting that a description does not have, as it was not there yet, is at its default.
+    A setting that a description lacks has its default.
 
     Returns:
-        What differs in the surroundings, such as versions or threads, which may change the
-        last bits of the result.
+        Differences of versions, code, threads and hardware, which may change the last bits of
+        the result.
 
     Raises:
-        DataError: the training data or the dev set is another; the message shows the hashes.
-        ConfigError: a setting, the start model or the number of processes is another.
+        DataError: the training data or the dev set differs; the message shows the hashes.
+        ConfigError: a setting, the start model or the number of processes differs.
     """
     defaults = flat(to_dict(TrainConfig()))
     found = changes({**defaults, **flat(before)}, {**defaults, **flat(now)})
     refused = {
         name: values
         for name, values in found.items()
-        if name in SAME or not (name.startswith("run.") or name in FREE)
+        if name in FIXED or not (name.startswith("run.") or name in FREE)
     }
     if refused:
         lines = [f"  {name}: {old} at its start, {new} now" for name, (old, new) in refused.items()]
         error = DataError if any(name in DATA for name in refused) else ConfigError
-        raise error("\n".join(["the run cannot be resumed, it would become another:", *lines]))
+        raise error(
+            "\n".join(["the run cannot be resumed, because it would be a different one:", *lines])
+        )
     machine = ("run.threads", "run.code_sha256", "run.versions.", "run.hardware.")
     return [
         f"{name.removeprefix('run.')} was {old} and is {new}"
@@ -140,7 +144,7 @@ def code_sha256() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return what the numbers are computed on."""
+    """Return the hardware that computes the numbers."""
     return {
         "processor": processor(),
         "cores": os.cpu_count() or 1,
@@ -148,10 +152,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _inputs(model: str, files: Sequence[Path], config: TrainConfig) -> dict[str, Any]:
+def _inputs(model: str, data: TrainingData, config: TrainConfig) -> dict[str, Any]:
     return {
         "model_sha256": model_sha256(model),
-        "train_sha256": [sha256_file(file) for file in files],
+        "loss": loss_provenance(config.loss.type),
+        "train_sha256": data.sha256(),
         "dev_sha256": [sha256_file(file) for file in dev_files(config.eval.sets)],
     }
 

@@ -1,6 +1,6 @@
-"""Running a run again from what its folder says, and comparing what comes out."""
+"""Repeating a run from its folder, and comparing the weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,58 +11,60 @@ from simcse.config import build
 from simcse.errors import UsageError
 from simcse.io.checkpoints import WEIGHTS, read_safetensors
 from simcse.io.settings import read_toml
-from simcse.train.evaluator import Event, TrainReport
-from simcse.train.provenance import refuse_changes, same_run
-from simcse.train.run import BEST, LAST, LOG, SETTINGS, finished_report, train_run
+from simcse.train.callbacks import BEST, LAST, LOG, SETTINGS
+from simcse.train.events import Callback, TrainResult
+from simcse.train.provenance import refuse_changes, refuse_other_run
+from simcse.train.run import read_result, train
 from simcse.train.settings import TrainConfig
+from simcse.train.training_data import load_training_data
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out again.
+    """A run and its repetition.
 
     Attributes:
-        before: what the run came to.
-        again: what its repetition came to.
+        before: result of the run.
+        again: result of its repetition.
         differences: largest difference of a weight, by model folder; 0 is bit for bit.
-        surroundings: what is different now, such as versions and threads.
+        surroundings: differences of versions, code, threads and hardware.
     """
 
-    before: TrainReport
-    again: TrainReport
+    before: TrainResult
+    again: TrainResult
     differences: Mapping[str, float]
     surroundings: tuple[str, ...]
 
 
-def reproduce(
-    folder: Path, output: Path, *, observe: Callable[[Event], None] = lambda event: None
-) -> Reproduction:
+def reproduce(folder: Path, output: Path, *, callbacks: Sequence[Callback] = ()) -> Reproduction:
     """Train the run in ``folder`` once more, into ``output``, and compare.
 
     Raises:
-        UsageError: ``folder`` holds no finished run.
-        DataError: a training file or the dev set is no longer the one it was.
-        ConfigError: the start model is another.
+        UsageError: ``folder`` holds no finished run, or one that was trained on rows in memory.
+        DataError: a training file or the dev set has changed.
+        ConfigError: the start model has changed.
     """
     folder = folder.parent if folder.name in (BEST, LAST) else folder
     if not (folder / SETTINGS).exists():
-        raise UsageError(f"{folder} is no run folder: it has no {SETTINGS}")
-    before = finished_report(folder / LOG)
+        raise UsageError(f"{folder} is not a run folder: it has no {SETTINGS}")
+    before = read_result(folder / LOG)
     if before is None:
-        raise UsageError(f"the run in {folder} is not finished; simcse train --resume goes on")
+        raise UsageError(f"the run in {folder} is not finished; continue it with train --resume")
     stored = read_toml(folder / SETTINGS)
     run: dict[str, Any] = stored["run"]
+    if not run["train"]:
+        raise UsageError(f"the run in {folder} was trained on rows in memory, not on files")
     config = build(TrainConfig, {name: value for name, value in stored.items() if name != "run"})
-    files = [Path(file) for file in run["train"]]
-    same_run(stored, run["model"], files, config)
-    again = train_run(
-        run["model"],
-        files,
-        output,
-        config,
+    data = load_training_data([Path(file) for file in run["train"]], config)
+    refuse_other_run(stored, run["model"], data, config)
+    again = train(
+        data,
+        model=run["model"],
+        output=output,
+        config=config,
         command=run["command"],
         precision=run["precision"],
-        observe=observe,
+        callbacks=callbacks,
     )
     surroundings = refuse_changes(stored, read_toml(output / SETTINGS))
     differences = {name: _difference(folder / name, output / name) for name in (BEST, LAST)}

@@ -1,278 +1,237 @@
-"""A training run from files to a run folder with settings, log, best and last model."""
+"""`train`: from files or rows to a run folder with settings, log, best and last model."""
 
 import contextlib
 import dataclasses
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
 
-from simcse.errors import ArtifactError, DataError, UsageError
-from simcse.io.datasets import load_sts_task
-from simcse.io.examples import Example, read_examples
-from simcse.io.files import ReadCounts, write_text
+from simcse.config import build, nest
+from simcse.errors import ArtifactError, UsageError
+from simcse.io.files import write_text
 from simcse.io.locks import LOCK, lock_folder
-from simcse.io.log import append_log, cut_log, read_log, sync_log
+from simcse.io.log import read_log
 from simcse.io.settings import read_toml
-from simcse.io.sts import read_sts
+from simcse.losses import check_loss
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.mlm import MlmHead, read_mlm_head
+from simcse.model.mlm import read_mlm_head
 from simcse.model.names import locate
 from simcse.model.precision import Chosen, Precision, choose_precision
-from simcse.train.evaluator import Event, TrainReport
-from simcse.train.heldout import heldout_validation, hold_out
-from simcse.train.loop import count_steps, fit
-from simcse.train.objective import refuse_unfit
+from simcse.train.callbacks import (
+    LOG,
+    SETTINGS,
+    Checkpoints,
+    LogFile,
+    ModelSaver,
+    ReportPage,
+    TensorBoard,
+)
+from simcse.train.events import Callback, Noted, TrainResult
 from simcse.train.processes import is_first_process, join_processes
-from simcse.train.provenance import describe, for_model, refuse_changes, same_run
-from simcse.train.settings import RunConfig, TrainConfig
-from simcse.train.signals import stop_signals
-from simcse.train.state import TrainState, load_state, save_state
-from simcse.train.tensorboard import tensorboard
-from simcse.train.validation import Validate, first_of, sts_validation
+from simcse.train.provenance import describe, for_model, refuse_changes, refuse_other_run
+from simcse.train.runtime import torch_runtime
+from simcse.train.settings import TrainConfig
+from simcse.train.trainer import Trainer
+from simcse.train.training_data import DataSource, TrainingData, load_training_data
 
-LOG, SETTINGS = "log.jsonl", "settings.toml"
-BEST, LAST, LOOKS = "best", "last", "looks"
-START = "start"  # a model made for this run
+START = "start"  # folder of a start model that was made for the run
 
 
-def _ignore(event: Event) -> None:
-    """Tell nobody."""
-
-
-def train_run(
-    model: str,
-    files: Sequence[Path],
-    output: Path,
-    config: TrainConfig,
+def train(
+    data: DataSource,
     *,
+    model: str = "mini",
+    output: str | Path,
+    config: TrainConfig | None = None,
     resume: bool = False,
-    command: str = "",
+    callbacks: Sequence[Callback] = (),
     precision: Precision = "auto",
-    observe: Callable[[Event], None] = _ignore,
-) -> TrainReport:
-    """Train ``model`` on ``files`` and leave a run folder in ``output``.
+    command: str = "",
+    report: str | None = "Training run",
+    **settings: Any,  # noqa: ANN401 - sections of settings, or single ones
+) -> TrainResult:
+    """Train ``model`` and leave a run folder in ``output``.
 
-    Everything that can be refused is refused before the first step: settings, rows, the dev
-    set, the output folder, the model.
+    The run folder holds ``best/`` and ``last/``, each a complete model folder, ``checkpoints/``,
+    ``log.jsonl``, ``settings.toml`` and ``report.html``. Everything that can be refused is refused
+    before the first step: settings, rows, the dev set, the output folder, the model.
 
     Args:
+        data: a file (string or `pathlib.Path`), a list of `pathlib.Path`, or rows in memory: a
+            list of sentences, of tuples (anchor, positive, hard negatives ...; with
+            ``loss.type="classifier"`` label, premise, hypothesis), or of `Example`.
         model: the start model, a folder, bundled name or hub id.
-        files: training files, read in order.
-        output: a folder that does not exist yet or is empty, or with ``resume`` holds this run.
-        config: all settings.
-        resume: go on from the last checkpoint; without one start anew, after the end do nothing.
-        command: what was typed, for the model's provenance.
-        precision: what ``precision=auto`` is to be; by default it is chosen, and a resumed run
-            stays with what was.
-        observe: is told of every event that goes into the log, and of what a resumed run does.
+        output: a folder that does not exist yet or is empty; with ``resume``, that of the run.
+        config: complete settings, instead of ``settings``.
+        resume: continue from the last checkpoint; start if there is none; do nothing if the run
+            is finished.
+        callbacks: functions that are called with every `Event`.
+        precision: number format for ``precision="auto"``; a resumed run keeps its own.
+        command: the command line, for the provenance of the model.
+        report: title of ``report.html``; ``None`` writes no page.
+        **settings: sections as dictionaries (``optim={"lr": 2e-5}``), single settings (``seed=1``)
+            or dotted names (``**{"loss.temperature": 0.1}``).
 
     Raises:
-        UsageError: ``output`` holds something already.
-        ConfigError: the run to resume has other settings.
+        UsageError: ``output`` holds something else.
+        ConfigError: a setting is wrong, or the run to resume has other settings.
         DataError: a row is wrong, there are too few, or they are not those of the run to resume.
-        ArtifactError: no checkpoint of the run to resume is whole.
+        ArtifactError: all checkpoints of the run to resume are damaged.
         ResourceError: ``output`` cannot be written, or another process trains there.
-        NumericError: the loss left the finite numbers, or the embeddings collapsed.
-        StoppedError: SIGTERM or Ctrl-C was received; a checkpoint was saved.
+        NumericError: the loss was not finite, or the embeddings collapsed.
+        StoppedError: SIGTERM or SIGINT was received; a checkpoint was saved.
+
+    Example:
+        >>> result = train(["A man eats.", "A dog runs."], output="run", eval={"dev": "none"})
+        ... # doctest: +SKIP
+        >>> SentenceEncoder.load("run/best").encode(["A cat sleeps."])  # doctest: +SKIP
     """
+    output, config = Path(output), _make_config(config, settings)
     if is_first_process():
         refuse_used(output, resume=resume)
-    counts = ReadCounts()
-    examples = read_rows(files, config, counts)
-    rows, held = len(examples), list[Example]()
-    if "heldout" in config.eval.sets:
-        examples, held = hold_out(examples, config.eval.heldout, seed=config.seed)
-    keep_single = any(example.negatives for example in examples)
-    count_steps(len(examples), config.optim, keep_single=keep_single)
-    refuse_unfit(examples, config.loss)
-    validate = find_validation(config, held)
+    data = load_training_data(data, config)
     with (
         join_processes(config.train.timeout) as processes,
         lock_folder(output) if processes.is_first else contextlib.nullcontext(),
-        engine(config.train),
-        stop_signals() as stop,
+        torch_runtime(config.train),
     ):
-        folder = _RunFolder(output, observe, save_all=config.eval.save_all)
-        at_its_end = partial(folder.finished, model, files, config)
-        if resume and (finished := processes.from_first(at_its_end)) is not None:
+        run = _Run(output, model, data, config, callbacks)
+        if resume and (finished := processes.from_first(run.finished_result)) is not None:
             return finished
         encoder = load_start(model, config)
-
-        def open_folder() -> tuple[TrainState | None, Chosen]:
-            refuse_used(output, resume=resume)
-            asked = precision if config.precision == "auto" else config.precision
-            chosen = choose_precision(asked, encoder.device, width=encoder.backbone.width)
-            described = describe(
-                model,
-                files,
-                rows,
-                config,
-                command=command,
-                world=processes.world,
-                precision=chosen,
-            )
-            return folder.open(described, resume=resume)
-
-        state, chosen = processes.from_first(open_folder)
-        first = processes.is_first
-        head = find_mlm_head(encoder, model, config, folder.tell_once if first else _ignore)
-        told = {"observe": folder.tell, "keep": folder.keep, "save": folder.save}
-        writes: dict[str, Any] = told if first else {}
-        report = fit(
-            encoder,
-            examples,
-            dataclasses.replace(config, precision=chosen),
-            validate=validate,
-            mlm_head=head,
-            state=state,
-            stop=stop,
-            processes=processes,
-            **writes,
+        world = processes.world
+        chosen = processes.from_first(
+            lambda: run.open(encoder, precision, resume=resume, command=command, world=world)
         )
-        if first:
-            folder.finish(report, counts)
-    return report
+        if config.loss.mlm_weight > 0:
+            run.add_mlm_head(encoder)
+        trainer = Trainer(
+            encoder,
+            data,
+            dataclasses.replace(config, precision=chosen),
+            callbacks=run.callbacks(report) if processes.is_first else (run.checkpoints,),
+        )
+        return trainer.resume() if resume else trainer.fit()
+
+
+def _make_config(config: TrainConfig | None, settings: Mapping[str, Any]) -> TrainConfig:
+    if config is None:
+        return build(TrainConfig, nest(settings))
+    if settings:
+        raise UsageError(f"pass either config or settings, found both: {', '.join(settings)}")
+    return config
 
 
 def refuse_used(output: Path, *, resume: bool) -> None:
-    """Refuse a folder that holds something else than the run to resume.
+    """Refuse a folder that holds something other than the run to resume.
 
     Raises:
         UsageError: it does.
-        ResourceError: a run is going on there.
+        ResourceError: a run is in progress there.
     """
     names = [path.name for path in output.iterdir()] if output.is_dir() else []
-    # the last is what a kill while the start was written leaves behind
+    # A hidden start folder remains if a process is killed while it is written.
     used = any(not (name in (LOCK, START) or name.startswith(f".{START}.")) for name in names)
     known = (output / SETTINGS).exists()
     if used and known and not resume:
         with lock_folder(output):
-            raise UsageError(f"{output} holds a run; give another --output, or --resume it")
+            raise UsageError(f"{output} holds a run; pass another --output, or --resume")
     if used and not known:
-        raise UsageError(f"{output} is not empty; give another --output or remove it")
+        raise UsageError(f"{output} is not empty; pass another --output or remove it")
 
 
-@contextlib.contextmanager
-def engine(config: RunConfig) -> Iterator[None]:
-    """Run torch with the threads and the determinism asked for, and leave it as it was."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(config.threads or threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on CUDA
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-
-
-class _RunFolder:
-    """The files of one run: settings, log, checkpoints, best and last model.
-
-    Attributes:
-        state: the checkpoint the run goes on from; ``None`` where it starts anew.
-        look: the step of a look whose model is still to be kept.
-    """
+class _Run:
+    """The run folder of one call of `train`."""
 
     def __init__(
-        self, folder: Path, observe: Callable[[Event], None], *, save_all: bool = False
+        self,
+        folder: Path,
+        model: str,
+        data: TrainingData,
+        config: TrainConfig,
+        callbacks: Sequence[Callback],
     ) -> None:
-        self.folder, self.observe, self.save_all = folder, observe, save_all
-        self.state: TrainState | None = None
-        self.look: int | None = None
-        self.boards: Callable[[Event], None] = _ignore
+        self.folder, self.model, self.data, self.config = folder, model, data, config
+        self.user_callbacks = tuple(callbacks) if is_first_process() else ()
+        self.checkpoints = Checkpoints(folder, callbacks=self.user_callbacks)
+        self.provenance: dict[str, Any] = {}
 
-    def finished(
-        self, model: str, files: Sequence[Path], config: TrainConfig
-    ) -> TrainReport | None:
-        """Return what the run here came to, if it is at its end and the one asked for."""
+    def finished_result(self) -> TrainResult | None:
+        """Return the result of the run if it is finished and has these settings and data."""
         log = self.folder / LOG
-        report = finished_report(log) if log.exists() else None
-        if report is not None:
-            same_run(read_toml(self.folder / SETTINGS), model, files, config)
+        result = read_result(log) if log.exists() else None
+        if result is not None:
+            stored = read_toml(self.folder / SETTINGS)
+            refuse_other_run(stored, self.model, self.data, self.config)
             self._note(f"{self.folder} is finished, nothing is left to do")
-        return report
+        return result
 
     def open(
-        self, described: Mapping[str, Any], *, resume: bool
-    ) -> tuple[TrainState | None, Chosen]:
-        """Make the folder ready for a run, or take it up.
+        self,
+        encoder: SentenceEncoder,
+        precision: Precision,
+        *,
+        resume: bool,
+        command: str,
+        world: int,
+    ) -> Chosen:
+        """Write the settings of a new run, or compare those of a run to resume.
 
         Returns:
-            The checkpoint to go on from, and the precision.
+            The number format of the run.
         """
-        log, settings = self.folder / LOG, self.folder / SETTINGS
-        if resume:
-            self.state = load_state(self.folder, self._note)
-        if self.state is None:
-            if resume:
-                self._note(f"no checkpoint in {self.folder}: training starts anew")
-            log.unlink(missing_ok=True)
-            write_text(settings, tomli_w.dumps(described))
-        else:
+        refuse_used(self.folder, resume=resume)
+        asked = precision if self.config.precision == "auto" else self.config.precision
+        chosen = choose_precision(asked, encoder.device, width=encoder.backbone.width)
+        described = describe(
+            self.model, self.data, self.config, command=command, world=world, precision=chosen
+        )
+        settings = self.folder / SETTINGS
+        if resume and self.checkpoints.find() is not None:
             stored = read_toml(settings)
             for difference in refuse_changes(stored, described):
                 self._note(f"{difference}: the last bits of the result may differ")
             described = stored
-            cut_log(log, self.state.progress["log_bytes"])
+        else:
+            if resume:
+                self._note(f"no checkpoint in {self.folder}: training starts from the beginning")
+            (self.folder / LOG).unlink(missing_ok=True)
+            write_text(settings, tomli_w.dumps(described))
         self.provenance = for_model(described)
-        after = (self.state.step if self.state else 0) if resume else None
-        self.boards = tensorboard(self.folder, after=after)
-        return self.state, described["run"]["precision"]
+        found: Chosen = described["run"]["precision"]
+        return found
 
-    def tell(self, event: Event) -> None:
-        """Log an event and pass it on; that the run was resumed is no event of the run."""
-        if event["event"] == "eval":
-            self.look = event["step"]
-        if event["event"] != "resume":
-            append_log(self.folder / LOG, event)
-            self.boards(event)
-        self.observe(event)
-
-    def tell_once(self, event: Event) -> None:
-        """Log an event from before the first step, unless a resumed run's log has it."""
-        (self.observe if self.state else self.tell)(event)
-
-    def keep(self, encoder: SentenceEncoder, best: bool) -> None:
-        """Save the model."""
-        encoder.provenance = self.provenance
-        encoder.save(self.folder / LAST)
-        if best:
-            encoder.save(self.folder / BEST)
-        if self.save_all and self.look is not None:  # and not what a signal leaves behind it
-            encoder.save(self.folder / LOOKS / f"step-{self.look:08}")
-        self.look = None
-
-    def save(self, state: TrainState) -> None:
-        """Save a checkpoint, which knows how long the log is."""
-        progress = {**state.progress, "log_bytes": sync_log(self.folder / LOG)}
-        save_state(self.folder, TrainState(state.step, state.tensors, progress))
-
-    def finish(self, report: TrainReport, counts: ReadCounts) -> None:
-        """Log the end, which says that nothing is left to resume."""
-        if report.worse:
-            name = next(iter(report.start))
-            text = (
-                f"training made the model worse: {name} was {report.start[name]:.4g} before and is "
-                f"{report.last[name]:.4g} now; {BEST}/ holds step {report.best_step}, the best one"
+    def add_mlm_head(self, encoder: SentenceEncoder) -> None:
+        """Give the encoder the stored MLM head, or a new one with a note."""
+        encoder.mlm_head, stored = read_mlm_head(encoder.backbone, locate(self.model))
+        if not stored:
+            self._note(
+                f"{self.model} has no MLM head; a new one is made, tied to the input embeddings"
             )
-            self.tell({"event": "warning", "text": text})
-        found = {"skipped": counts.skipped, "blank": counts.blank}
-        self.tell({"event": "finish", **found, **asdict(report)})
+
+    def callbacks(self, report: str | None) -> list[Callback]:
+        """Return the callbacks that write the run folder, then the user's."""
+        save_all = self.config.eval.save_all
+        pages = [] if report is None else [ReportPage(self.folder, title=report)]
+        return [
+            LogFile(self.folder / LOG),
+            TensorBoard(self.folder),
+            *self.user_callbacks,
+            ModelSaver(self.folder, provenance=self.provenance, save_all=save_all),
+            self.checkpoints,
+            *pages,
+        ]
 
     def _note(self, text: str) -> None:
-        self.observe({"event": "note", "text": text})
+        for callback in self.user_callbacks:
+            callback(Noted(text))
 
 
-def finished_report(log: Path) -> TrainReport | None:
-    """Return what a finished run came to; ``None`` if its log does not end with the end.
+def read_result(log: Path) -> TrainResult | None:
+    """Return the result of a finished run from its log; ``None`` if the run is not finished.
 
     Raises:
         ArtifactError: the log is damaged, or of another version.
@@ -280,81 +239,34 @@ def finished_report(log: Path) -> TrainReport | None:
     events = read_log(log)
     if not events or events[-1]["event"] != "finish":
         return None
+    names = [field.name for field in dataclasses.fields(TrainResult)]
     try:
-        return TrainReport(**{field.name: events[-1][field.name] for field in fields(TrainReport)})
+        return TrainResult(**{name: events[-1][name] for name in names})
     except KeyError as error:
-        raise ArtifactError(f"{log}: its last line says nothing of {error}") from error
-
-
-def find_mlm_head(
-    encoder: SentenceEncoder, model: str, config: TrainConfig, observe: Callable[[Event], None]
-) -> MlmHead | None:
-    """Give the encoder the MLM head the run needs, saying so where none was stored; return it."""
-    if config.loss.mlm_weight == 0:
-        return None
-    head, stored = read_mlm_head(encoder.backbone, locate(model))
-    encoder.mlm_head = head
-    if not stored:
-        text = f"{model} has no MLM head; a new one starts, tied to its input embeddings"
-        observe({"event": "note", "text": text})
-    return head
-
-
-def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) -> list[Example]:
-    """Read the training rows of all files."""
-    data = config.data
-    return read_examples(
-        files,
-        columns=data.columns.split(",") if data.columns else (),
-        labeled=config.loss.form == "classifier",
-        bad_lines=data.bad_lines,
-        counts=counts,
-        limit=data.limit,
-    )
-
-
-def find_validation(config: TrainConfig, held: Sequence[Example]) -> Validate | None:
-    """Return what watches the run: STS-B dev, a file in its format, held-out rows, or none.
-
-    Raises:
-        DataError: a set is not there; the message names the way out.
-    """
-    found = [_validation(dev, config, held) for dev in config.eval.sets]
-    return first_of(found) if found else None
-
-
-def _validation(dev: str, config: TrainConfig, held: Sequence[Example]) -> Validate:
-    if dev == "heldout":
-        return heldout_validation(held, config.loss, batch_size=config.optim.batch_size)
-    try:
-        if dev == "stsb":
-            return sts_validation(load_sts_task("stsb-dev"))
-        return sts_validation(read_sts(dev), name=Path(dev).stem)
-    except DataError as error:
-        ways = "eval.dev=heldout holds out training rows instead, eval.dev=none does without"
-        raise DataError(f"{error}. {ways}") from error
+        raise ArtifactError(f"{log}: the last line has no value for {error}") from error
 
 
 def load_start(model: str, config: TrainConfig) -> SentenceEncoder:
     """Load the start model in fp32 with the changes of ``config.model`` applied.
 
     Raises:
-        UsageError: the folder does not say its pooling and ``model.pooling`` is not set.
+        UsageError: the folder does not name its pooling and ``model.pooling`` is not set, or the
+            model ends in a post-processing layer.
+        ConfigError: a loss of the user's own cannot be used.
     """
-    changes = config.model
-    told = {
-        name: value
-        for name in ("pooling", "head", "max_length", "normalize")
-        if (value := getattr(changes, name)) is not None
-    }
-    told["matryoshka"] = config.loss.matryoshka or ()  # other sizes do not survive this training
+    names = ("pooling", "head", "max_length", "normalize")
+    changes = {name: getattr(config.model, name) for name in names}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    # Dimensions of an earlier training are dropped: they do not survive this one.
+    changes["matryoshka"] = config.loss.matryoshka or ()
     torch.manual_seed(config.seed)  # a new projection head is drawn here
-    encoder = SentenceEncoder.load(model, precision="fp32", changes=told)
+    encoder = SentenceEncoder.load(model, precision="fp32", changes=changes)
     if encoder.postprocess is not None:
         raise UsageError(
-            f"{model} ends in post-processing fitted to its present weights; train from what "
-            f"`simcse postprocess {model} --remove --output FOLDER` gives"
+            f"{model} ends in post-processing that was fitted to its present weights; train from "
+            f"the output of `simcse postprocess {model} --remove --output FOLDER`"
         )
-    if changes.layers is not None:
-        encoder.backbone.keep_layers(changes.layers)
+    if config.model.layers is not None:
+        encoder.backbone.keep_layers(config.model.layers)
+    check_loss(config.loss.type, config.loss.arguments, dimensions=encoder.dimensions)
     return encoder

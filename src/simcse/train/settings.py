@@ -1,10 +1,10 @@
-"""`TrainConfig`: every setting of a training run, nested by what it is about."""
+"""`TrainConfig`: every setting of a training run, in sections."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from simcse.errors import ConfigError
-from simcse.loss import LossConfig
+from simcse.losses.settings import LossConfig
 from simcse.model.head import HeadPolicy
 from simcse.model.pooling import Pooling
 from simcse.model.precision import Precision
@@ -13,17 +13,17 @@ from simcse.train.optim import OptimConfig
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Changes to the start model; what is ``None`` stays as its folder says.
+    """Changes to the start model; ``None`` keeps the value of its folder.
 
     Attributes:
-        pooling: see `simcse.model.pooling.POOLINGS`.
-        head: when the projection head applies.
-        max_length: token limit of a sentence.
-        normalize: whether embeddings are scaled to unit length.
-        layers: keep only so many of the backbone's first layers.
-        dropout: rate of every dropout in the backbone.
-        num_encoders: with 2, positives and hard negatives pass through a second encoder that
-            starts from the same weights and is dropped after training.
+        pooling: reduction of the token states to one vector, by default the start model's.
+        head: use of the projection head, by default the start model's.
+        max_length: token limit of a sentence, by default the start model's.
+        normalize: whether embeddings are scaled to unit length, by default as in the start model.
+        layers: number of the backbone's first layers to keep, by default all.
+        dropout: rate of every dropout in the backbone, by default the start model's.
+        num_encoders: number of encoders; with 2, positives and hard negatives pass through a
+            second one that starts from the same weights and is dropped after training.
     """
 
     pooling: Pooling | None = None
@@ -47,12 +47,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How training files are read.
+    """Settings for reading training files.
 
     Attributes:
-        columns: the header's names of anchor, positive and hard negatives, comma-separated.
-        bad_lines: stop at a bad row, or skip and count it.
-        limit: read only so many rows, the first ones.
+        columns: names or numbers of the columns with anchor, positive and hard negatives,
+            separated by commas; by default all columns in the order of the file.
+        bad_lines: treatment of a bad row: stop, or skip and count it.
+        limit: number of rows to read, the first ones; by default all.
     """
 
     columns: str | None = None
@@ -66,16 +67,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How the run is watched and its best checkpoint chosen.
+    """Settings of the dev evaluation, which chooses the best checkpoint.
 
     Attributes:
-        every: steps between evaluations; the last step is always evaluated.
-        dev: ``stsb`` (STS-B dev), a file of subset, score, sentence1, sentence2, ``heldout``
-            (the loss on training rows that are held out, where there is no rated set) or ``none``;
-            of several, comma-separated, the first chooses and the others are watched.
-        heldout: how many rows are held out for that, at most a tenth.
-        patience: stop after so many evaluations without a better score.
-        save_all: keep the model of every evaluation, not the best and the last one only.
+        every: number of steps between evaluations; the last step is always evaluated.
+        dev: name of the set: ``stsb`` (STS-B dev), a file, ``heldout`` (the
+            loss on held-out training rows) or ``none``; of several, separated by commas, the
+            first chooses and the others are recorded.
+        heldout: number of rows to hold out, at most a tenth.
+        patience: number of evaluations without a better score after which training stops; by
+            default it does not.
+        save_all: save the model of every evaluation, in addition to the best and the last one.
     """
 
     every: int = 250  # Gao et al. 2021, appendix A
@@ -86,7 +88,7 @@ class EvalConfig:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """What ``dev`` names, the one that chooses first; empty for ``none``."""
+        """Names of the dev sets, the one that chooses first; empty for ``none``."""
         return () if self.dev == "none" else tuple(self.dev.split(","))
 
     def __post_init__(self) -> None:
@@ -102,34 +104,39 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """When a run is stopped or set back because something went wrong.
+    """Settings of the guard against runs that go wrong.
 
     Attributes:
-        explosion: a gradient norm so many times the usual one is not applied; 0 allows any.
-        skip: bad updates (not finite, or an explosion) left out before the run stops.
-        rollback: times the run may go back to its best look and on at half the rate, where the
-            embeddings collapse or ``eval.patience`` runs out, before it stops.
+        max_grad_ratio: largest ratio of a gradient norm to the usual one; a larger update is
+            refused. 0 allows any.
+        max_skipped: number of refused updates (not finite, or too large) that are skipped before
+            the run stops.
+        max_rollbacks: number of times the run returns to its best weights and halves the learning
+            rate, after a collapse or when ``eval.patience`` runs out, before it stops.
     """
 
-    explosion: float = 1000.0
-    skip: int = 0
-    rollback: int = 0
+    max_grad_ratio: float = 1000.0
+    max_skipped: int = 0
+    max_rollbacks: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.explosion == 0 or self.explosion > 1):
-            raise ConfigError(f"guard.explosion must be 0 or above 1, got {self.explosion}")
-        if self.skip < 0 or self.rollback < 0:
-            raise ConfigError("guard.skip and guard.rollback must be >= 0")
+        if not (self.max_grad_ratio == 0 or self.max_grad_ratio > 1):
+            raise ConfigError(
+                f"guard.max_grad_ratio must be 0 or above 1, got {self.max_grad_ratio}"
+            )
+        if self.max_skipped < 0 or self.max_rollbacks < 0:
+            raise ConfigError("guard.max_skipped and guard.max_rollbacks must be >= 0")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How the run is carried out; nothing here changes what one machine computes.
+    """Settings for how the run is carried out, which do not change its recipe.
 
     Attributes:
-        checkpoint_every: steps between checkpoints, from which ``--resume`` goes on.
-        threads: of the processor; ``None`` leaves it to torch. The last bits of sums depend on it.
-        timeout: seconds after which another process that does not answer counts as lost.
+        checkpoint_every: number of steps between checkpoints, from which ``--resume`` continues.
+        threads: number of processor threads, by default torch's own. The last bits of sums depend
+            on it.
+        timeout: seconds after which a process of ``torchrun`` that does not answer counts as lost.
         deterministic: allow only operations that give the same bits on every repetition.
     """
 
@@ -151,7 +158,19 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All settings of a run; `simcse.config.build` makes it from TOML and overrides."""
+    """All settings of a run; `simcse.config.build` makes it from TOML and overrides.
+
+    Attributes:
+        seed: seed of batch order, dropout, masking and new weights.
+        precision: number format of the model; ``auto`` chooses by the processor.
+        model: changes to the start model.
+        data: reading of training files.
+        loss: the loss.
+        optim: optimizer and schedule.
+        eval: dev evaluation.
+        guard: the guard against runs that go wrong.
+        train: how the run is carried out.
+    """
 
     seed: int = 0
     precision: Precision = "auto"
@@ -166,15 +185,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
-        classifies = self.loss.form == "classifier"
-        names = ("fixed_mask", "dropout_free_negatives", "queue")
+        classifies = self.loss.type == "classifier"
+        names = ("fixed_mask", "dropout_free_negatives", "queue_size")
         single = [name for name in names if getattr(self.loss, name)]
-        single += ["form=classifier"] if classifies else []
+        single += ["type=classifier"] if classifies else []
         if single and self.model.num_encoders == 2:
             raise ConfigError(f"loss.{single[0]} is made for one encoder; model.num_encoders is 2")
         if classifies and "heldout" in self.eval.sets:
             raise ConfigError(
-                "eval.dev=heldout needs the contrastive loss; loss.form is classifier"
+                "eval.dev=heldout needs the contrastive loss; loss.type is classifier"
             )
         if self.loss.dropout_sampling and self.model.dropout is not None:
             raise ConfigError("loss.dropout_sampling draws the rate; leave model.dropout out")

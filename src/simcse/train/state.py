@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what they hold, and how they survive kills, full disks and damage."""
+"""Checkpoints of a run, stored so that kills, full disks and damage are survived."""
 
 import json
 import re
@@ -16,20 +16,20 @@ from simcse.io.files import write_text
 from simcse.io.manifests import check_manifest, write_manifest
 
 CHECKPOINTS = "checkpoints"
-KEPT = 2
+KEPT_CHECKPOINTS = 2
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """A run between two steps: everything the rest of it depends on.
+    """A run between two steps: everything that the following steps depend on.
 
     Randomness is not part of it: batch order, dropout and masking are functions of seed and step.
 
     Attributes:
-        step: updates done.
+        step: number of steps taken.
         tensors: fp32 weights and the optimizer's moments.
-        progress: looks, counters and averages so far, in plain values.
+        progress: evaluations, counters and averages so far, in plain values.
     """
 
     step: int
@@ -40,10 +40,10 @@ class TrainState:
 def save_state(folder: Path, state: TrainState) -> None:
     """Write a checkpoint below the run folder ``folder`` and remove all but the last two.
 
-    It appears under its name when all of it is on the disk, or not at all.
+    The checkpoint is renamed to its final name when it is complete on the disk.
 
     Raises:
-        ResourceError: the disk is full or read-only; the checkpoints before are as they were.
+        ResourceError: the disk is full or read-only; earlier checkpoints are unchanged.
     """
     home = folder / CHECKPOINTS
     with atomic_folder(home / f"step-{state.step:08}") as new:
@@ -51,8 +51,10 @@ def save_state(folder: Path, state: TrainState) -> None:
         progress = {"step": state.step, **state.progress}
         write_text(new / PROGRESS, json.dumps(progress, indent=1) + "\n")
         write_manifest(new)
-    kept = [path.name for path in _steps(home, until=state.step)[:KEPT]]
-    for path in home.glob("*step-*"):  # older ones, damaged newer ones, a killed writer's
+    kept = [path.name for path in _steps(home, until=state.step)[:KEPT_CHECKPOINTS]]
+    for path in home.glob(
+        "*step-*"
+    ):  # older ones, damaged newer ones, and those of a killed writer
         if path.name not in kept and re.fullmatch(r"\.?step-\d+(\.\w+)*", path.name):
             shutil.rmtree(path)
 
@@ -60,7 +62,7 @@ def save_state(folder: Path, state: TrainState) -> None:
 def load_state(folder: Path, note: Callable[[str], None]) -> TrainState | None:
     """Read the last whole checkpoint below the run folder ``folder``; ``None`` if there is none.
 
-    Each one that is damaged or incomplete is named in a note and passed over.
+    A damaged or incomplete one is skipped, and ``note`` is called with a message.
 
     Raises:
         ArtifactError: there are checkpoints, and all of them are damaged.
@@ -70,11 +72,11 @@ def load_state(folder: Path, note: Callable[[str], None]) -> TrainState | None:
         try:
             return _read(path)
         except ArtifactError as error:
-            note(f"checkpoint {path.name} is passed over: {error}")
+            note(f"checkpoint {path.name} is skipped: {error}")
     if found:
         raise ArtifactError(
-            f"{folder / CHECKPOINTS}: none of {len(found)} checkpoints is whole; "
-            "to start anew, train into another folder"
+            f"{folder / CHECKPOINTS}: all {len(found)} checkpoints are damaged; to start again, "
+            "train into another folder"
         )
     return None
 
@@ -86,7 +88,7 @@ def _read(path: Path) -> TrainState:
 
 
 def _steps(home: Path, until: int | None = None) -> list[Path]:
-    """Return the checkpoints' folders, the last one first."""
+    """Return the folders of the checkpoints, the last one first."""
     found = {
         int(match[1]): path
         for path in (home.iterdir() if home.is_dir() else ())

@@ -106,17 +106,17 @@ def _measure(
 def _looks(run: Path) -> dict[int, Path]:
     """Return the kept models of a run by their steps."""
     from simcse.errors import UsageError
-    from simcse.train.run import LOOKS
+    from simcse.train.callbacks import EVALUATIONS
 
-    found = {int(path.name[5:]): path for path in sorted((run / LOOKS).glob("step-*"))}
+    found = {int(path.name[5:]): path for path in sorted((run / EVALUATIONS).glob("step-*"))}
     if len(found) < 2:
-        raise UsageError(f"{run}/{LOOKS} has no looks: train with eval.save_all=true")
+        raise UsageError(f"{run}/{EVALUATIONS} has no models: train with eval.save_all=true")
     return found
 
 
 def _temperature(run: Path) -> float:
     from simcse.io.settings import read_toml
-    from simcse.train.run import SETTINGS
+    from simcse.train.callbacks import SETTINGS
 
     return float(read_toml(run / SETTINGS)["loss"]["temperature"])
 

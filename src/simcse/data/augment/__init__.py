@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse.data.augment.deletion import crop, delete_one, delete_words, repeat_tokens
+from simcse.data.augment.deletion import crop, delete_one, delete_words
 from simcse.data.augment.draws import check_rate
 from simcse.data.augment.replacement import replace_by_predictions, replace_by_synonyms
 from simcse.errors import ConfigError
@@ -22,7 +22,6 @@ __all__ = [
     "crop",
     "delete_one",
     "delete_words",
-    "repeat_tokens",
     "replace_by_predictions",
     "replace_by_synonyms",
 ]

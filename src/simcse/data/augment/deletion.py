@@ -1,7 +1,6 @@
-"""Augmentations that take words away, and ESimCSE's that repeats tokens."""
+"""Augmentations that take words away."""
 
-import random as python_random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,31 +36,6 @@ def delete_one(sentences: Sequence[str], random: np.random.Generator) -> list[st
     words = [sentence.split() for sentence in sentences]
     lengths = lengths_of(words)
     return _keep_some(words, np.maximum(lengths - 1, np.minimum(lengths, 1)), random)
-
-
-def repeat_tokens(
-    ids: Sequence[int], rate: float, *, keep: Collection[int], seed: int
-) -> list[int]:
-    """Repeat some tokens where they stand, so that length no longer tells positives from others.
-
-    Of n tokens a number drawn from 0 to max(2, int(rate * n)) is repeated, each once: Wu et al.
-    2022, ESimCSE, on sub-words.
-
-    Args:
-        ids: token ids, special tokens included.
-        rate: the largest share.
-        keep: ids that are never repeated: the special tokens.
-        seed: decides how many and which.
-
-    Example:
-        >>> repeat_tokens([0, 7, 8, 9, 1], 0.4, keep=(0, 1), seed=5)
-        [0, 7, 8, 8, 9, 9, 1]
-    """
-    generator = python_random.Random(seed)
-    places = [place for place, token in enumerate(ids) if token not in keep]
-    count = generator.randint(0, max(2, int(rate * len(places))))
-    chosen = set(generator.sample(places, min(count, len(places))))
-    return [token for place, token in enumerate(ids) for _ in range(1 + (place in chosen))]
 
 
 def _keep_some(words: Sequence[list[str]], kept: Counts, random: np.random.Generator) -> list[str]:

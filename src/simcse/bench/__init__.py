@@ -1,1 +1,0 @@
-"""Benchmarks: the same work by us and by named peers, side by side."""

@@ -1,1 +1,0 @@
-"""Bulk encoding in shards, on this machine or on a Ray cluster, which goes on after a stop."""
