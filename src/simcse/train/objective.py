@@ -216,12 +216,16 @@ class Objective(nn.Module):
         positives = found.get("positives", anchors)  # left out, they are the very same
         queued = anchors[:0] if queue is None else queue.embeddings  # (Q, D)
         negatives = torch.cat([found.get("negatives", anchors[:0]), queued])  # (M + Q, D)
-        owners = [i for i, row in enumerate(rows) for _ in row.negatives] + [-1] * len(queued)
+        negative_owners = [i for i, row in enumerate(rows) for _ in row.negatives] + [-1] * len(
+            queued
+        )
         same_text = duplicate_mask(
             *batches.columns(rows).values(), queued=None if queue is None else queue.keys
         )  # (N, N + M + Q)
         where = {
-            "negative_owners": torch.tensor(owners, dtype=torch.int64, device=anchors.device),
+            "negative_owners": torch.tensor(
+                negative_owners, dtype=torch.int64, device=anchors.device
+            ),
             "ignore": (same_text & config.mask_duplicates).to(anchors.device),
         }
         total = anchors.new_zeros(())
