@@ -12,7 +12,7 @@ from simcse.losses.settings import LossConfig
 from simcse.train.batches import repeat_tokens
 
 TAU, ALPHA, PRIOR, MARGIN = 0.3, 2.0, 0.2, 0.4
-OWNERS = [0, 0, 2]  # of three hard negatives; rows 1 and 3 have none
+NEGATIVE_OWNERS = [0, 0, 2]  # of three hard negatives; rows 1 and 3 have none
 
 
 def dot(u, v):
@@ -38,7 +38,7 @@ def equation(anchors, candidates, form, *, dropout_free=None, ignored=(), alike=
         for j in range(len(candidates)):
             if j == i or (i, j) in ignored:
                 continue
-            own = j >= n and OWNERS[j - n] == i
+            own = j >= n and NEGATIVE_OWNERS[j - n] == i
             off = dropout_free is not None and j < n
             s = alike(dropout_free[i], dropout_free[j]) if off else alike(anchors[i], candidates[j])
             negatives.append((ALPHA if own else 1) * torch.exp(exponent(s, form, positive=False)))
@@ -62,12 +62,14 @@ def batch(seed=0):
     ]
 
 
-def contrastive_loss(anchors, candidates, *, form, owners=None, ignore=None, **settings):
+def contrastive_loss(anchors, candidates, *, form, negative_owners=None, ignore=None, **settings):
     """Candidates are the positives and, behind them, the hard negatives."""
     extra = {"dropout_free": settings.pop("dropout_free", None)}
     positives, negatives = candidates[: len(anchors)], candidates[len(anchors) :]
     loss = LOSSES[form](**settings)
-    return loss(anchors, positives, negatives, negative_owners=owners, ignore=ignore, **extra)
+    return loss(
+        anchors, positives, negatives, negative_owners=negative_owners, ignore=ignore, **extra
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -91,7 +93,7 @@ def test_a_form_and_its_gradient_are_those_of_its_equation(
         candidates,
         temperature=TAU,
         similarity=similarity,
-        owners=torch.tensor(OWNERS),
+        negative_owners=torch.tensor(NEGATIVE_OWNERS),
         hard_negative_weight=ALPHA,
         ignore=ignore,
         dropout_free=dropout_free if with_dropout_free else None,
