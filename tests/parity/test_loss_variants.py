@@ -1,10 +1,14 @@
 """Published variants of the loss against their equations in plain loops, gradients included."""
 
+import doctest
+import importlib
 import math
+import pkgutil
 
 import pytest
 import torch
 
+from simcse import losses
 from simcse.errors import ConfigError
 from simcse.losses import LOSSES
 from simcse.losses.dimension import DimensionLoss
@@ -229,3 +233,9 @@ def test_the_options_of_a_loss_are_resolved_with_their_defaults():
     assert config.arguments == {
         "temperature": 0.1, "similarity": "cosine", "hard_negative_weight": 1.0, "margin": 0.3
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [each.name for each in pkgutil.iter_modules(losses.__path__)])
+def test_the_examples_in_the_documentation_of_the_losses_are_right(name):
+    module = importlib.import_module(f"simcse.losses.{name}")
+    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
