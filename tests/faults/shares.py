@@ -54,6 +54,7 @@ VARIANTS = LossConfig(
 )
 QUEUE = LossConfig(queue_size=9, dropout_sampling=(0.05, 0.1, 0.2), temperature=0.1)
 CLASSIFIER = LossConfig(type="classifier", mlm_weight=0.3)
+OWN = LossConfig(type="own_loss:LearnedTemperature")
 FIXED = LossConfig(fixed_mask=True, similarity="dot", temperature=1.0)
 WHOLE = 10**6  # tokens
 SETTINGS = (
@@ -119,7 +120,7 @@ def gradients(model, text, folder):
             encoder.backbone.set_dropout(0.1)
             options = {"seed": 7, "micro_batch_tokens": chunk, "processes": processes}
             added = additions(encoder, config, num_encoders=name == "num_encoders")
-            objective = Objective(encoder, config, **options, **added).train()
+            objective = Objective(encoder, config, **options, **added).to(dtype).train()
             optim = OptimConfig(clip_norm=0)
             optimizer = Optimizer(objective.parameters(), optim, processes=processes)
             if config.queue_size:
@@ -144,6 +145,8 @@ def gradients(model, text, folder):
         "classifier, few rows": (torch.float64, LABELED[:3], 20, CLASSIFIER),
         "queue": (torch.float64, ROWS[:7], 50, QUEUE),
         "queue, few rows": (torch.float64, ALONE[:3], 50, QUEUE),
+        "own loss": (torch.float64, ROWS[:7], 50, OWN),
+        "own loss, few rows": (torch.float64, ROWS[:3], 50, OWN),
         "fixed mask": (torch.float64, ALONE[:3], 100, FIXED),
     }
     codes = []

@@ -53,21 +53,23 @@ def draw(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def contrastive_loss(anchors, candidates, *, owners=None, ignore=None, **settings):
+def contrastive_loss(anchors, candidates, *, negative_owners=None, ignore=None, **settings):
     """Candidates are the positives and, behind them, the hard negatives."""
     positives, negatives = candidates[: len(anchors)], candidates[len(anchors) :]
     loss = ContrastiveLoss(**settings)
-    return loss(anchors, positives, negatives, negative_owners=owners, ignore=ignore)
+    return loss(anchors, positives, negatives, negative_owners=negative_owners, ignore=ignore)
 
 
 def supervised_batch(counts, dtype=torch.float64):
-    """Anchors, candidates, owners; and the same as nested lists for the equation."""
+    """Anchors, candidates, negative_owners; and the same as nested lists for the equation."""
     n = len(counts)
     anchors, candidates = draw(n, 6, dtype=dtype), draw(n + sum(counts), 6, seed=1, dtype=dtype)
-    owners = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)]).long()
+    negative_owners = torch.tensor(
+        [i for i, count in enumerate(counts) for _ in range(count)]
+    ).long()
     pieces = torch.split(candidates[n:], list(counts))
     lists = anchors.tolist(), candidates[:n].tolist(), [piece.tolist() for piece in pieces]
-    return (anchors, candidates, owners), lists
+    return (anchors, candidates, negative_owners), lists
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -86,28 +88,38 @@ def test_unsupervised_loss_is_equation_1(n, tau, dtype):
 @pytest.mark.parametrize("tau", TEMPERATURES)
 @pytest.mark.parametrize("counts", RAGGED)
 def test_supervised_loss_is_the_equation_with_alpha_on_own_negatives(counts, tau, alpha, dtype):
-    (anchors, candidates, owners), lists = supervised_batch(counts, dtype)
+    (anchors, candidates, negative_owners), lists = supervised_batch(counts, dtype)
     loss = contrastive_loss(
-        anchors, candidates, temperature=tau, owners=owners, hard_negative_weight=alpha
+        anchors,
+        candidates,
+        temperature=tau,
+        negative_owners=negative_owners,
+        hard_negative_weight=alpha,
     )
     assert loss.item() == pytest.approx(supervised_equation(*lists, tau, alpha), rel=1e-6, abs=1e-6)
 
 
 def test_hard_negatives_may_come_in_any_order():
-    (anchors, candidates, owners), lists = supervised_batch((2, 0, 1, 3))
+    (anchors, candidates, negative_owners), lists = supervised_batch((2, 0, 1, 3))
     order = torch.tensor([5, 0, 3, 1, 4, 2])
     mixed = torch.cat([candidates[:4], candidates[4:][order]])
     loss = contrastive_loss(
-        anchors, mixed, temperature=0.1, owners=owners[order], hard_negative_weight=3.0
+        anchors,
+        mixed,
+        temperature=0.1,
+        negative_owners=negative_owners[order],
+        hard_negative_weight=3.0,
     )
     assert loss.item() == pytest.approx(supervised_equation(*lists, 0.1, 3.0), rel=1e-9)
 
 
 @pytest.mark.parametrize("counts", RAGGED)
 def test_gradients_are_those_of_the_equation(counts):
-    (anchors, candidates, owners), _ = supervised_batch(counts)
+    (anchors, candidates, negative_owners), _ = supervised_batch(counts)
     inputs = anchors.requires_grad_(), candidates.requires_grad_()
-    ours = contrastive_loss(*inputs, temperature=0.2, owners=owners, hard_negative_weight=2.0)
+    ours = contrastive_loss(
+        *inputs, temperature=0.2, negative_owners=negative_owners, hard_negative_weight=2.0
+    )
     pieces = torch.split(candidates[len(anchors) :], list(counts))
     loops = supervised_equation(
         anchors, candidates[: len(anchors)], pieces, tau=0.2, alpha=2.0, ops=torch
@@ -120,13 +132,13 @@ def test_gradients_are_those_of_the_equation(counts):
 
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 def test_bf16_inputs_are_compared_in_fp32(tau):
-    (anchors, candidates, owners), exact = supervised_batch((1, 2, 0, 1))
+    (anchors, candidates, negative_owners), exact = supervised_batch((1, 2, 0, 1))
     _, rounded = supervised_batch((1, 2, 0, 1), torch.bfloat16)
     loss = contrastive_loss(
         anchors.bfloat16(),
         candidates.bfloat16(),
         temperature=tau,
-        owners=owners,
+        negative_owners=negative_owners,
         hard_negative_weight=2.0,
     )
     assert loss.dtype == torch.float32
@@ -140,10 +152,14 @@ def test_bf16_inputs_are_compared_in_fp32(tau):
 
 
 def test_hard_negative_weight_1_is_none():
-    (anchors, candidates, owners), _ = supervised_batch((1, 2, 0, 1))
+    (anchors, candidates, negative_owners), _ = supervised_batch((1, 2, 0, 1))
     plain = contrastive_loss(anchors, candidates, temperature=0.05)
     weighted = contrastive_loss(
-        anchors, candidates, temperature=0.05, owners=owners, hard_negative_weight=1.0
+        anchors,
+        candidates,
+        temperature=0.05,
+        negative_owners=negative_owners,
+        hard_negative_weight=1.0,
     )
     assert torch.equal(plain, weighted)
 
@@ -151,14 +167,18 @@ def test_hard_negative_weight_1_is_none():
 @pytest.mark.parametrize("flag", [-1.0, 0.0, 0.7])
 def test_the_reference_projects_flag_is_the_logarithm_of_our_weight(flag):
     """princeton-nlp/SimCSE 49fa580, simcse/models.py: it is added to the diagonal's logits."""
-    (anchors, candidates, owners), _ = supervised_batch((1, 1, 1, 1))
+    (anchors, candidates, negative_owners), _ = supervised_batch((1, 1, 1, 1))
     z1, z2, z3 = anchors, candidates[:4], candidates[4:]
     similarity = nn.CosineSimilarity(dim=-1)
     logits = torch.cat([similarity(z1[:, None], z[None]) / 0.05 for z in (z2, z3)], 1)
     weights = [[0.0] * 4 + [0.0] * i + [flag] + [0.0] * (3 - i) for i in range(4)]
     expected = nn.functional.cross_entropy(logits + torch.tensor(weights), torch.arange(4))
     loss = contrastive_loss(
-        anchors, candidates, temperature=0.05, owners=owners, hard_negative_weight=math.exp(flag)
+        anchors,
+        candidates,
+        temperature=0.05,
+        negative_owners=negative_owners,
+        hard_negative_weight=math.exp(flag),
     )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-7)
 
@@ -173,10 +193,15 @@ def test_masked_duplicates_are_terms_left_out():
     anchors = ["a", "b", "a", "c"]
     positives = ["a'", "b'", "a''", "b'"]  # rows 1 and 3 share a positive
     negatives = [["n0", "c"], [], ["n2"], ["a'", "b'"]]  # "c" is an anchor, the last is its own
-    (h, candidates, owners), lists = supervised_batch(tuple(map(len, negatives)))
+    (h, candidates, negative_owners), lists = supervised_batch(tuple(map(len, negatives)))
     mask = duplicate_mask(anchors, positives, sum(negatives, []))
     loss = contrastive_loss(
-        h, candidates, temperature=0.2, owners=owners, hard_negative_weight=2.0, ignore=mask
+        h,
+        candidates,
+        temperature=0.2,
+        negative_owners=negative_owners,
+        hard_negative_weight=2.0,
+        ignore=mask,
     )
     left_out = {(1, 3), (3, 1), (3, 0, 1), (0, 3, 0), (1, 3, 1), (3, 3, 1)}
     expected = supervised_equation(*lists, 0.2, 2.0, left_out)
@@ -204,19 +229,23 @@ def test_one_row_without_negatives_has_no_loss():
 def test_the_order_of_rows_does_not_matter(batch, random):
     n, width, seed = batch
     anchors, candidates = draw(n, width, seed=seed), draw(n + 2 * n, width, seed=seed ^ 1)
-    owners = torch.arange(n).repeat(2)
+    negative_owners = torch.arange(n).repeat(2)
     order = torch.tensor(random.sample(range(n), n))
     moved = torch.cat([candidates[:n][order], candidates[n:]])
     new_place = torch.argsort(order)
 
-    def loss(anchors, candidates, owners):
+    def loss(anchors, candidates, negative_owners):
         return contrastive_loss(
-            anchors, candidates, temperature=0.1, owners=owners, hard_negative_weight=2.0
+            anchors,
+            candidates,
+            temperature=0.1,
+            negative_owners=negative_owners,
+            hard_negative_weight=2.0,
         ).item()
 
     first, second = (
-        loss(anchors, candidates, owners),
-        loss(anchors[order], moved, new_place[owners]),
+        loss(anchors, candidates, negative_owners),
+        loss(anchors[order], moved, new_place[negative_owners]),
     )
     assert first == pytest.approx(second, rel=1e-9, abs=1e-12)
 

@@ -1,10 +1,14 @@
 """Published variants of the loss against their equations in plain loops, gradients included."""
 
+import doctest
+import importlib
 import math
+import pkgutil
 
 import pytest
 import torch
 
+from simcse import losses
 from simcse.errors import ConfigError
 from simcse.losses import LOSSES
 from simcse.losses.dimension import DimensionLoss
@@ -12,7 +16,7 @@ from simcse.losses.settings import LossConfig
 from simcse.train.batches import repeat_tokens
 
 TAU, ALPHA, PRIOR, MARGIN = 0.3, 2.0, 0.2, 0.4
-OWNERS = [0, 0, 2]  # of three hard negatives; rows 1 and 3 have none
+NEGATIVE_OWNERS = [0, 0, 2]  # of three hard negatives; rows 1 and 3 have none
 
 
 def dot(u, v):
@@ -38,7 +42,7 @@ def equation(anchors, candidates, form, *, dropout_free=None, ignored=(), alike=
         for j in range(len(candidates)):
             if j == i or (i, j) in ignored:
                 continue
-            own = j >= n and OWNERS[j - n] == i
+            own = j >= n and NEGATIVE_OWNERS[j - n] == i
             off = dropout_free is not None and j < n
             s = alike(dropout_free[i], dropout_free[j]) if off else alike(anchors[i], candidates[j])
             negatives.append((ALPHA if own else 1) * torch.exp(exponent(s, form, positive=False)))
@@ -62,12 +66,14 @@ def batch(seed=0):
     ]
 
 
-def contrastive_loss(anchors, candidates, *, form, owners=None, ignore=None, **settings):
+def contrastive_loss(anchors, candidates, *, form, negative_owners=None, ignore=None, **settings):
     """Candidates are the positives and, behind them, the hard negatives."""
     extra = {"dropout_free": settings.pop("dropout_free", None)}
     positives, negatives = candidates[: len(anchors)], candidates[len(anchors) :]
     loss = LOSSES[form](**settings)
-    return loss(anchors, positives, negatives, negative_owners=owners, ignore=ignore, **extra)
+    return loss(
+        anchors, positives, negatives, negative_owners=negative_owners, ignore=ignore, **extra
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -91,7 +97,7 @@ def test_a_form_and_its_gradient_are_those_of_its_equation(
         candidates,
         temperature=TAU,
         similarity=similarity,
-        owners=torch.tensor(OWNERS),
+        negative_owners=torch.tensor(NEGATIVE_OWNERS),
         hard_negative_weight=ALPHA,
         ignore=ignore,
         dropout_free=dropout_free if with_dropout_free else None,
@@ -227,3 +233,9 @@ def test_the_options_of_a_loss_are_resolved_with_their_defaults():
     assert config.arguments == {
         "temperature": 0.1, "similarity": "cosine", "hard_negative_weight": 1.0, "margin": 0.3
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [each.name for each in pkgutil.iter_modules(losses.__path__)])
+def test_the_examples_in_the_documentation_of_the_losses_are_right(name):
+    module = importlib.import_module(f"simcse.losses.{name}")
+    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0

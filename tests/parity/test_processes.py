@@ -52,6 +52,8 @@ def test_one_batch_has_one_gradient_however_many_processes_share_it(shares, tmp_
         ("classifier, few rows", 1e-6),
         ("queue", 1e-6),  # with what is in it after one step
         ("queue, few rows", 1e-6),
+        ("own loss", 1e-6),  # with a parameter of its own
+        ("own loss, few rows", 1e-6),
     ):
         one, loss = _read(tmp_path / f"{case}-1")
         assert one.norm() > 1e-3

@@ -13,6 +13,7 @@ from simcse.errors import ConfigError
 from simcse.io.examples import Example
 from simcse.losses import check_loss, loss_provenance
 from simcse.losses.settings import LossConfig
+from simcse.paper.results import Recipe
 from simcse.train.objective import Objective
 from simcse.train.run import train
 from simcse.train.settings import EvalConfig, TrainConfig
@@ -133,10 +134,12 @@ def test_a_changed_loss_is_not_resumed(tiny_model_folder, working_directory):
     train(text, **options)
     train(text, **options, resume=True)  # finished: nothing is left to do
     assert loss_provenance(config.loss.type)["class"] == "my_own_loss:LearnedTemperature"
+    before = Recipe("", "", (), config).key
     module = working_directory / "my_own_loss.py"
     module.write_text(module.read_text() + "\n# changed\n")
     with pytest.raises(ConfigError, match=r"run\.loss\.sha256: \w{64} at its start, \w{64} now"):
         train(text, **options, resume=True)
+    assert Recipe("", "", (), config).key != before  # nor is its result found again
 
 
 def test_the_example_of_the_guide_works(tiny_encoder, working_directory):

@@ -127,11 +127,11 @@ def check_loss(name: str, arguments: Mapping[str, Any], *, dimensions: int) -> N
     if name in BUILT_IN:
         return
     rows = torch.randn(20, dimensions, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    owners, ignore = torch.tensor([1, 1, 3, -1]), torch.zeros(8, 12, dtype=torch.bool)
+    own, ignore = torch.tensor([1, 1, 3, -1]), torch.zeros(8, 12, dtype=torch.bool)
     with torch.random.fork_rng(devices=[]):
         loss = build_loss(name, arguments)
         try:
-            value = loss(rows[:8], rows[8:16], rows[16:], negative_owners=owners, ignore=ignore)
+            value = loss(rows[:8], rows[8:16], rows[16:], negative_owners=own, ignore=ignore)
         except Exception as error:
             raise ConfigError(f"loss.type={name}, called as {CALL}, raised {error!r}") from error
     if not scalar(value, name).requires_grad:

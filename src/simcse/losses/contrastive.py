@@ -91,16 +91,10 @@ class ContrastiveLoss:
         ignore: Tensor | None = None,
         dropout_free: Tensor | None = None,
     ) -> Tensor:
-        """Return the mean loss, a scalar; see `Loss` for the common arguments.
+        """Return the mean loss, a scalar; see `Loss` for the arguments.
 
-        Args:
-            anchors: (N, D).
-            positives: (N, D).
-            negatives: (M, D).
-            negative_owners: (M,) int64.
-            ignore: (N, N + M) bool.
-            dropout_free: (N, D), the anchors encoded without dropout; the similarity of two
-                different rows is then taken between these (Xu et al. 2023, SimCSE++).
+        The similarity of two different rows is taken between ``dropout_free`` (N, D), the anchors
+        encoded without dropout, if these are given (Xu et al. 2023, SimCSE++).
 
         Raises:
             UsageError: hard negatives have a weight, and their rows are not given.
@@ -174,14 +168,8 @@ def duplicate_mask(
 ) -> Tensor:
     """Mark candidates with the text of a row's own anchor or positive: they are no negatives.
 
-    Args:
-        anchors: N sentences.
-        positives: N sentences.
-        negatives: M hard negatives.
-        queued: (Q,) int64, the `text_keys` of queued negatives.
-
-    Returns:
-        (N, N + M + Q) bool; a row's own positive is never marked.
+    N anchors, N positives, M hard negatives and the `text_keys` (Q,) of queued negatives give
+    (N, N + M + Q) bool; a row's own positive is never marked.
     """
     anchor, positive, negative = (text_keys(texts) for texts in (anchors, positives, negatives))
     candidates = [positive, negative] if queued is None else [positive, negative, queued.cpu()]

@@ -114,11 +114,11 @@ class LossConfig:
                 "loss.queue_size must be >= 0 and loss.momentum from 0 to below 1, got "
                 f"{self.queue_size} and {self.momentum}"
             )
-        rates, sizes = self.dropout_sampling, self.matryoshka
+        rates, dims = self.dropout_sampling, self.matryoshka
         if rates is not None and not (rates and all(0 <= rate < 1 for rate in rates)):
             raise ConfigError(f"loss.dropout_sampling must be rates from 0 to below 1, got {rates}")
-        if sizes is not None and (not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes)):
-            raise ConfigError(f"loss.matryoshka must be different numbers above 0, got {sizes}")
+        if dims is not None and (not dims or min(dims) < 1 or len(set(dims)) < len(dims)):
+            raise ConfigError(f"loss.matryoshka must be different numbers above 0, got {dims}")
         for name in ("word_repetition", "dropout_sampling"):
             if self.fixed_mask and getattr(self, name):
                 raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 from simcse.config import to_dict
 from simcse.errors import ArtifactError
 from simcse.io.results import read_results, write_results
+from simcse.losses import loss_provenance
 from simcse.train.provenance import changes
 from simcse.train.settings import TrainConfig
 
@@ -52,6 +53,8 @@ class Recipe:
             "start": self.start,
             "postprocess": self.postprocess,
         }
+        if own_loss := loss_provenance(self.config.loss.type):
+            plain["loss"] = own_loss
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 

@@ -104,14 +104,7 @@ def tokenize(
     """Tokenize this process's share of a batch, at least one row.
 
     Each sentence is numbered in the whole batch, so that it gets the same dropout masks whatever
-    the number of processes.
-
-    Args:
-        passes: the columns to encode, by pass; a column that no pass names is left out.
-        rows: those of all processes.
-        tokenizer: makes the ids.
-        processes: those that share the rows.
-        change: changes the ids of a positive, given its number.
+    the number of processes. ``change`` changes the ids of a positive, given its number.
     """
     own, before, every = (
         columns(part) for part in (processes.share(rows), processes.before(rows), rows)
@@ -142,14 +135,8 @@ def repeat_tokens(
 ) -> list[int]:
     """Repeat some tokens in place, so that length no longer separates positives from negatives.
 
-    Of n tokens a number drawn from 0 to max(2, int(rate * n)) is repeated, each once: Wu et al.
-    2022, ESimCSE, on sub-words.
-
-    Args:
-        ids: token ids, special tokens included.
-        rate: the largest fraction.
-        special_ids: ids that are never repeated.
-        seed: decides how many and which.
+    Of n tokens that are not special, a number drawn from 0 to max(2, int(rate * n)) is repeated,
+    each once: Wu et al. 2022, ESimCSE, on sub-words. ``seed`` decides how many and which.
 
     Example:
         >>> repeat_tokens([0, 7, 8, 9, 1], 0.4, special_ids=(0, 1), seed=5)

@@ -216,13 +216,13 @@ class Objective(nn.Module):
         positives = found.get("positives", anchors)  # left out, they are the very same
         queued = anchors[:0] if queue is None else queue.embeddings  # (Q, D)
         negatives = torch.cat([found.get("negatives", anchors[:0]), queued])  # (M + Q, D)
-        owners = [i for i, row in enumerate(rows) for _ in row.negatives] + [-1] * len(queued)
-        same_text = duplicate_mask(
-            *batches.columns(rows).values(), queued=None if queue is None else queue.keys
-        )  # (N, N + M + Q)
+        owner_rows = [i for i, row in enumerate(rows) for _ in row.negatives]
+        owner_rows += [-1] * len(queued)
+        texts = batches.columns(rows).values()
+        same_text = duplicate_mask(*texts, queued=None if queue is None else queue.keys)
         where = {
-            "negative_owners": torch.tensor(owners, dtype=torch.int64, device=anchors.device),
-            "ignore": (same_text & config.mask_duplicates).to(anchors.device),
+            "negative_owners": torch.tensor(owner_rows, dtype=torch.int64, device=anchors.device),
+            "ignore": (same_text & config.mask_duplicates).to(anchors.device),  # (N, N + M + Q)
         }
         total = anchors.new_zeros(())
         if config.regularizer != "none":
