@@ -21,7 +21,7 @@ from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbors, nli
-from simcse.cli.paper import paper, sweep
+from simcse.cli.paper import paper_group, sweep_command
 from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain
 from simcse.cli.quickstart import quickstart_command
@@ -60,7 +60,7 @@ COMMANDS = (
         postprocess,
     ),
     *(export, encode_command, similarity_command, index, calibrate, serve, info, data),
-    *(paper, sweep),
+    *(paper_group, sweep_command),
 )
 for command in COMMANDS:
     cli.add_command(command)
