@@ -149,7 +149,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Job:
+class EncodeJob:
     """Everything that determines the contents of a folder of shards.
 
     Attributes:
@@ -193,7 +193,7 @@ def encode_to_file(
 
 def encode_to_folder(
     folder: Path,
-    job: Job,
+    job: EncodeJob,
     spec: ModelSpec,
     encoder: SentenceEncoder,
     *,
@@ -262,7 +262,7 @@ def plan_shards(
     return tuple(shards)
 
 
-def resume_or_create(folder: Path, job: Job) -> None:
+def resume_or_create(folder: Path, job: EncodeJob) -> None:
     """Write the manifest into a new folder, or check that an earlier one has the same job.
 
     Raises:
@@ -290,7 +290,7 @@ def resume_or_create(folder: Path, job: Job) -> None:
 
 
 def index_shards(
-    index: VectorIndex, folder: Path, job: Job, progress: Progress = lambda rows: None
+    index: VectorIndex, folder: Path, job: EncodeJob, progress: Progress = lambda rows: None
 ) -> Commit:
     """Add all shards to an index, one commit each; a repeated call continues after the last one.
 
@@ -355,7 +355,7 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: Reading) -
 
 
 def _encode_on_ray(
-    missing: Sequence[Shard], folder: Path, job: Job, spec: ModelSpec, workers: int | None
+    missing: Sequence[Shard], folder: Path, job: EncodeJob, spec: ModelSpec, workers: int | None
 ) -> Iterator[dict[str, int]]:
     try:
         import ray

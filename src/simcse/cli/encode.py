@@ -149,7 +149,7 @@ def _encode_to_folder(
     shard_rows: int,
     **loading: Any,  # noqa: ANN401
 ) -> None:
-    from simcse.bulk import Job, ModelSpec, encode_to_folder, index_shards, plan_shards
+    from simcse.bulk import EncodeJob, ModelSpec, encode_to_folder, index_shards, plan_shards
     from simcse.cli.progress import counting_bar
     from simcse.io.files import ReadCounts
 
@@ -160,7 +160,7 @@ def _encode_to_folder(
     if index is not None:
         index.require_model(fingerprint)
     spec = ModelSpec.of(encoder, model, loading, truncation=truncation, dimensions=dimensions)
-    job = Job(fingerprint, spec.precision, truncation, dimensions, reading, shards)
+    job = EncodeJob(fingerprint, spec.precision, truncation, dimensions, reading, shards)
     with counting_bar("encoding", job.rows) as advance:
         truncated = encode_to_folder(
             folder, job, spec, encoder, engine=engine, workers=workers, progress=advance
