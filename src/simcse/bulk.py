@@ -49,15 +49,10 @@ Progress = Callable[[int], None]  # receives the number of rows that were done
 
 @dataclass(frozen=True)
 class Reading:
-    """How input files are read.
+    """How input files are read."""
 
-    Attributes:
-        text_column: field of ``.jsonl`` and ``.parquet`` that holds the text.
-        bad_lines: ``error`` stops at a line that cannot be used, ``skip`` counts it.
-    """
-
-    text_column: str = "text"
-    bad_lines: BadLines = "error"
+    text_column: str = "text"  # field of .jsonl and .parquet that holds the text
+    bad_lines: BadLines = "error"  # error stops at a line that cannot be used, skip counts it
 
     def rows(self, path: str | Path, counts: ReadCounts | None = None) -> Iterator[Row]:
         """Stream a file's rows with their ids and metadata."""
@@ -76,23 +71,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to load a model and encode with it; plain values, so that workers can receive them.
+    """How to load a model and encode with it; plain values, so that workers can receive them."""
 
-    Attributes:
-        name: a folder that every worker can read, a bundled name or a hub id.
-        device: where it runs; ``None`` chooses.
-        precision: number format, the same in all workers.
-        changes: settings in place of the model's own.
-        truncation: treatment of texts over the length limit; see `SentenceEncoder.encode`.
-        dimensions: length of the embeddings; ``None`` for all.
-    """
-
-    name: str
-    device: str | None
-    precision: Literal["fp32", "bf16", "int8"]
-    changes: Mapping[str, Any]
+    name: str  # a folder that every worker can read, a bundled name or a hub id
+    device: str | None  # where it runs; None chooses
+    precision: Literal["fp32", "bf16", "int8"]  # number format, the same in all workers
+    changes: Mapping[str, Any]  # settings in place of the model's own
+    # Treatment of texts over the length limit; see `SentenceEncoder.encode`.
     truncation: Truncation = "warn"
-    dimensions: int | None = None
+    dimensions: int | None = None  # length of the embeddings; None for all
 
     @classmethod
     def of(
@@ -131,42 +118,25 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some rows of an input file.
+    """Some rows of an input file."""
 
-    Attributes:
-        file: absolute path.
-        sha256: of the file.
-        first: number of the file's rows before this shard.
-        rows: number of rows.
-        name: of the Parquet file that receives the rows and vectors.
-    """
-
-    file: str
-    sha256: str
-    first: int
-    rows: int
-    name: str
+    file: str  # absolute path
+    sha256: str  # of the file
+    first: int  # number of the file's rows before this shard
+    rows: int  # number of rows
+    name: str  # of the Parquet file that receives the rows and vectors
 
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """Everything that determines the contents of a folder of shards.
+    """Everything that determines the contents of a folder of shards."""
 
-    Attributes:
-        fingerprint: the model.
-        precision: number format it runs in.
-        truncation: treatment of texts over the length limit.
-        dimensions: length of the embeddings; ``None`` for all.
-        reading: how the files are read.
-        shards: in the order of the rows.
-    """
-
-    fingerprint: ModelFingerprint
-    precision: str
-    truncation: Truncation
-    dimensions: int | None
-    reading: Reading
-    shards: tuple[Shard, ...]
+    fingerprint: ModelFingerprint  # the model
+    precision: str  # number format it runs in
+    truncation: Truncation  # treatment of texts over the length limit
+    dimensions: int | None  # length of the embeddings; None for all
+    reading: Reading  # how the files are read
+    shards: tuple[Shard, ...]  # in the order of the rows
 
     @property
     def rows(self) -> int:

@@ -42,7 +42,6 @@ ENDINGS = (".npy", ".safetensors", ".parquet")
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="Engine that fills a folder: this process, or a Ray cluster (if there is none, several "
     "processes on this machine).",
 )
@@ -55,7 +54,6 @@ ENDINGS = (".npy", ".safetensors", ".parquet")
     "--shard-rows",
     type=click.IntRange(1),
     default=50_000,
-    show_default=True,
     help="Number of rows per shard of a folder, which a crash may cost.",
 )
 @click.option("--index", "uri", type=PLACE, help="Index that receives the shards of a folder.")

@@ -34,7 +34,10 @@ from simcse.errors import SimcseError, SimcseWarning
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
+
+@click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="simcse")
 def cli() -> None:
     """SimCSE sentence embeddings: train, evaluate, encode, search.

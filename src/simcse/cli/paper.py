@@ -42,14 +42,12 @@ def grid_options(output: str, sentences: int | None) -> Callable[[Command], Comm
             click.option(
                 "--seeds",
                 default=3,
-                show_default=True,
                 type=click.IntRange(1),
                 help="Number of runs per row; fewer than 3 have no p-values.",
             ),
             click.option(
                 "--sentences",
                 default=sentences,
-                show_default=sentences is not None,
                 type=click.IntRange(0),
                 metavar="N",
                 help="Number of rows to train on, from the start of the corpus; 0 means all.",
@@ -60,7 +58,6 @@ def grid_options(output: str, sentences: int | None) -> Callable[[Command], Comm
                 "--output",
                 type=FILE,
                 default=Path(output),
-                show_default=True,
                 help="Folder of results and pages; grids that share it share runs.",
             ),
         ):

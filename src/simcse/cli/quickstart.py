@@ -20,14 +20,12 @@ WIDTH = 96  # of the answers
 @click.option(
     "--output",
     default="quickstart",
-    show_default=True,
     type=click.Path(path_type=Path),
     help="Folder to write, in place of that of an earlier quickstart.",
 )
 @click.option(
     "--sentences",
     default=4096,
-    show_default=True,
     type=click.IntRange(2),
     help="Number of sentences to train on and to search in.",
 )

@@ -40,17 +40,12 @@ LAYERS: dict[str, Callable[[np.ndarray], Layer]] = {
 
 @dataclass(frozen=True, eq=False)
 class NeighborSearch:
-    """Queries, and the pairs among whose sentences their neighbors are found.
+    """Queries, and the pairs among whose sentences their neighbors are found."""
 
-    Attributes:
-        queries: sentences.
-        positions: line and column of the first occurrence of each document.
-        retrieval_set: every sentence of the file is a query for those it is paired with.
-    """
-
-    queries: tuple[str, ...]
+    queries: tuple[str, ...]  # sentences
+    # Line and column of the first occurrence of each document.
     positions: tuple[tuple[int, int], ...]
-    retrieval_set: RetrievalSet
+    retrieval_set: RetrievalSet  # every sentence of the file is a query for those it is paired with
 
 
 def read_search(path: Path, queries: Sequence[str], limit: int | None) -> NeighborSearch:

@@ -24,26 +24,19 @@ DRAWN: Mapping[Figure, tuple[str, ...]] = {  # the metrics that a figure shows
 
 @dataclass(frozen=True)
 class TrainingFileSpec:
-    """How the training file of a row is made from the corpus.
+    """How the training file of a row is made from the corpus."""
 
-    Attributes:
-        make: ``rows`` uses the corpus itself; the augmentations of `simcse.data.augment` pair each
-            sentence with a changed one; ``neighbors`` pairs it with a following one
-            (`simcse.data.neighbors`); ``nli`` makes pairs or triplets of labeled rows
-            (`simcse.data.nli`).
-        rate: share of the words that an augmentation changes.
-        ahead: for ``neighbors``, the number of following sentences to choose from.
-        positives: for ``nli``, the label of the hypotheses that become positives, or ``all``.
-        hard_negatives: for ``nli``, the labels of those that become hard negatives.
-    """
-
+    # Rows uses the corpus itself; the augmentations of `simcse.data.augment` pair each sentence
+    # with a changed one; neighbors pairs it with a following one (`simcse.data.neighbors`); nli
+    # makes pairs or triplets of labeled rows (`simcse.data.nli`).
     make: Literal["rows", "crop", "delete", "delete-one", "synonym", "mlm", "neighbors", "nli"] = (
         "rows"
     )
-    rate: float | None = None
-    ahead: int | None = None
+    rate: float | None = None  # share of the words that an augmentation changes
+    ahead: int | None = None  # for neighbors, the number of following sentences to choose from
+    # For nli, the label of the hypotheses that become positives, or all.
     positives: str | None = None
-    hard_negatives: tuple[str, ...] = ()
+    hard_negatives: tuple[str, ...] = ()  # for nli, the labels of those that become hard negatives
 
     def __post_init__(self) -> None:
         if (self.ahead is not None) is not (self.make == "neighbors"):
@@ -56,72 +49,43 @@ class TrainingFileSpec:
 
 @dataclass(frozen=True)
 class GridRow:
-    """One row of a grid: the settings that it changes, and its published scores.
+    """One row of a grid: the settings that it changes, and its published scores."""
 
-    Attributes:
-        name: as the report shows it.
-        group: rows of one group are compared with each other; by default all are.
-        baseline: whether the other rows of its group are compared with it.
-        published: scores by metric.
-        preset: the recipe, in place of the grid's.
-        corpus: the training file, in place of the grid's.
-        data: how the training file is made from the corpus.
-        start: whether the start model itself is evaluated, without training.
-        postprocess: layer that is fitted to the model's embeddings of the training rows.
-        missing: why the row cannot be run.
-        settings: of `TrainConfig`, nested; only those that the row changes.
-    """
-
-    name: str
-    group: str = ""
-    baseline: bool = False
-    published: Mapping[str, float] = field(default_factory=dict)
-    preset: str | None = None
-    corpus: str | None = None
+    name: str  # as the report shows it
+    group: str = ""  # rows of one group are compared with each other; by default all are
+    baseline: bool = False  # whether the other rows of its group are compared with it
+    published: Mapping[str, float] = field(default_factory=dict)  # scores by metric
+    preset: str | None = None  # the recipe, in place of the grid's
+    corpus: str | None = None  # the training file, in place of the grid's
+    # How the training file is made from the corpus.
     data: TrainingFileSpec = field(default_factory=TrainingFileSpec)
-    start: bool = False
+    start: bool = False  # whether the start model itself is evaluated, without training
+    # Layer that is fitted to the model's embeddings of the training rows.
     postprocess: Literal["none", "whitening", "all-but-the-top", "flow"] = "none"
-    missing: str = ""
+    missing: str = ""  # why the row cannot be run
+    # Of `TrainConfig`, nested; only those that the row changes.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Experiments that differ only in what each row changes.
+    """Experiments that differ only in what each row changes."""
 
-    Attributes:
-        name: of the file.
-        title: what the rows vary.
-        source: the table or figure of the paper.
-        claim: the statement of the paper.
-        note: what a reader must know about the rerun.
-        metrics: what rows are ranked by; see `simcse.paper.metrics`.
-        extra_metrics: further metrics that are shown.
-        figure: the figure that is drawn.
-        backbone: the start model, in place of the preset's.
-        preset: the recipe of the paper.
-        corpus: the training file, a path here or below the data folder.
-        settings: of every row.
-        search: for ``neighbors``, the pairs that are searched; a path like ``corpus``.
-        queries: for ``neighbors``, the sentences whose neighbors are shown.
-        rows: at least one.
-    """
-
-    name: str
-    title: str
-    source: str = ""
-    claim: str = ""
-    note: str = ""
-    metrics: tuple[str, ...] = (DEV,)
-    extra_metrics: tuple[str, ...] = ()
-    figure: Figure = "differences"
-    backbone: str | None = None
-    preset: str | None = None
-    corpus: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    search: str | None = None
-    queries: tuple[str, ...] = ()
-    rows: tuple[GridRow, ...] = ()
+    name: str  # of the file
+    title: str  # what the rows vary
+    source: str = ""  # the table or figure of the paper
+    claim: str = ""  # the statement of the paper
+    note: str = ""  # what a reader must know about the rerun
+    metrics: tuple[str, ...] = (DEV,)  # what rows are ranked by; see `simcse.paper.metrics`
+    extra_metrics: tuple[str, ...] = ()  # further metrics that are shown
+    figure: Figure = "differences"  # the figure that is drawn
+    backbone: str | None = None  # the start model, in place of the preset's
+    preset: str | None = None  # the recipe of the paper
+    corpus: str | None = None  # the training file, a path here or below the data folder
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of every row
+    search: str | None = None  # for neighbors, the pairs that are searched; a path like corpus
+    queries: tuple[str, ...] = ()  # for neighbors, the sentences whose neighbors are shown
+    rows: tuple[GridRow, ...] = ()  # at least one
 
     @property
     def slug(self) -> str:

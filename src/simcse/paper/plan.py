@@ -23,29 +23,19 @@ MIN_EVALUATIONS = 4  # of a run that is too short for several at the paper's int
 
 @dataclass(frozen=True)
 class GridOptions:
-    """Options of a command that runs a grid.
+    """Options of a command that runs a grid."""
 
-    Attributes:
-        backbone: the start model; ``None`` for the grid's.
-        corpus: the training file of rows that name none; ``None`` for the grid's.
-        sentences: number of rows to train on, from the start of the file; ``None`` for all.
-        seeds: number of runs per row, from the setting ``seed`` upward.
-        rows: names of the rows to run; empty for all.
-        settings: nested, laid over the grid's and under each row's own.
-        fast: whether the transfer tasks use SentEval's quick variant.
-        save_models: whether the models of finished runs stay.
-        masked_model: predicts the words of the augmentation ``mlm``.
-    """
-
-    backbone: str | None = None
-    corpus: Path | None = None
+    backbone: str | None = None  # the start model; None for the grid's
+    corpus: Path | None = None  # the training file of rows that name none; None for the grid's
+    # Number of rows to train on, from the start of the file; None for all.
     sentences: int | None = None
-    seeds: int = 3
-    rows: tuple[str, ...] = ()
+    seeds: int = 3  # number of runs per row, from the setting seed upward
+    rows: tuple[str, ...] = ()  # names of the rows to run; empty for all
+    # Nested, laid over the grid's and under each row's own.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    fast: bool = False
-    save_models: bool = False
-    masked_model: str | None = None
+    fast: bool = False  # whether the transfer tasks use SentEval's quick variant
+    save_models: bool = False  # whether the models of finished runs stay
+    masked_model: str | None = None  # predicts the words of the augmentation mlm
 
     @property
     def protocol(self) -> Protocol:
@@ -55,38 +45,23 @@ class GridOptions:
 
 @dataclass(frozen=True)
 class GridRun:
-    """One row with one seed.
+    """One row with one seed."""
 
-    Attributes:
-        row: the row.
-        config: all settings, with the seed.
-        data: the training file; ``None`` where none is read.
-        recipe: everything that its scores depend on.
-        steps: number of updates; 0 where nothing is trained.
-    """
-
-    row: GridRow
-    config: TrainConfig
-    data: TrainingFile | None
-    recipe: Recipe
-    steps: int
+    row: GridRow  # the row
+    config: TrainConfig  # all settings, with the seed
+    data: TrainingFile | None  # the training file; None where none is read
+    recipe: Recipe  # everything that its scores depend on
+    steps: int  # number of updates; 0 where nothing is trained
 
 
 @dataclass(frozen=True)
 class GridPlan:
-    """The runs of a grid in the order of their seeds, so that a stopped grid has all rows.
+    """The runs of a grid in the order of their seeds, so that a stopped grid has all rows."""
 
-    Attributes:
-        model: the start model.
-        runs: all runs, whether their results exist or not.
-        left_out: reasons by row, for rows that are not run.
-        tests: what is evaluated besides the dev set.
-    """
-
-    model: str
-    runs: tuple[GridRun, ...]
-    left_out: Mapping[str, str]
-    tests: tuple[str, ...]
+    model: str  # the start model
+    runs: tuple[GridRun, ...]  # all runs, whether their results exist or not
+    left_out: Mapping[str, str]  # reasons by row, for rows that are not run
+    tests: tuple[str, ...]  # what is evaluated besides the dev set
 
 
 def plan_grid(grid: Grid, options: GridOptions, files: TrainingFiles) -> GridPlan:

@@ -23,17 +23,11 @@ INDEX = "index"
 
 @dataclass(frozen=True)
 class GridResults:
-    """The results of a grid that was run in a folder.
+    """The results of a grid that was run in a folder."""
 
-    Attributes:
-        grid: the rows, as they were run.
-        values: the options; see `simcse.paper.plan.plan_values`.
-        results: those that exist.
-    """
-
-    grid: Grid
-    values: Mapping[str, Any]
-    results: Results
+    grid: Grid  # the rows, as they were run
+    values: Mapping[str, Any]  # the options; see `simcse.paper.plan.plan_values`
+    results: Results  # those that exist
 
     @property
     def distinct(self) -> list[Mapping[str, Any]]:

@@ -19,23 +19,14 @@ KEY_LENGTH = 16  # hexadecimal digits: 64 bits
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run's scores depend on, except versions and hardware.
+    """Everything that a run's scores depend on, except versions and hardware."""
 
-    Attributes:
-        model_sha256: of the start model.
-        data_sha256: of the training file; empty where none is read.
-        dev_sha256: of the files of ``eval.dev``.
-        config: all settings, the seed among them.
-        start: whether the start model itself is evaluated, without training.
-        postprocess: layer that is fitted to the embeddings.
-    """
-
-    model_sha256: str
-    data_sha256: str
-    dev_sha256: tuple[str, ...]
-    config: TrainConfig
-    start: bool = False
-    postprocess: str = "none"
+    model_sha256: str  # of the start model
+    data_sha256: str  # of the training file; empty where none is read
+    dev_sha256: tuple[str, ...]  # of the files of eval.dev
+    config: TrainConfig  # all settings, the seed among them
+    start: bool = False  # whether the start model itself is evaluated, without training
+    postprocess: str = "none"  # layer that is fitted to the embeddings
 
     @property
     def key(self) -> str:
@@ -77,14 +68,10 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of results.
+    """A folder of results."""
 
-    Attributes:
-        folder: path of the folder.
-        cache: results by key, so that each file is read once.
-    """
-
-    folder: Path
+    folder: Path  # path of the folder
+    # Results by key, so that each file is read once.
     cache: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def path(self, key: str) -> Path:

@@ -34,19 +34,12 @@ class MissingDataError(ResourceError):
 
 @dataclass(frozen=True)
 class TrainingFile:
-    """A training file.
+    """A training file."""
 
-    Attributes:
-        path: where it is.
-        corpus: name of the file it was made from.
-        sha256: of its bytes.
-        seconds: time that making it took.
-    """
-
-    path: Path
-    corpus: str
-    sha256: str
-    seconds: float = 0.0
+    path: Path  # where it is
+    corpus: str  # name of the file it was made from
+    sha256: str  # of its bytes
+    seconds: float = 0.0  # time that making it took
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without this machine's paths."""
