@@ -36,6 +36,7 @@ from simcse.io.rows import Row, read_rows
 from simcse.io.sentences import read_sentences
 from simcse.io.vectors import vector_writer
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.fingerprint import model_fingerprint
 from simcse.text import Truncation
 
 MANIFEST = "manifest.json"
@@ -56,14 +57,14 @@ class Reading:
 
     def rows(self, path: str | Path, counts: ReadCounts | None = None) -> Iterator[Row]:
         """Stream a file's rows with their ids and metadata."""
-        return read_rows(
-            path, text_column=self.text_column, bad_lines=self.bad_lines, counts=counts
-        )
+        column, bad_lines = self.text_column, self.bad_lines
+        return read_rows(path, text_column=column, bad_lines=bad_lines, counts=counts)
 
     def texts(self, paths: Sequence[str], counts: ReadCounts) -> Iterator[str]:
         """Stream the texts of several files; an unusable first file fails before the first text."""
+        column, bad_lines = self.text_column, self.bad_lines
         streams = (
-            read_sentences(path, column=self.text_column, bad_lines=self.bad_lines, counts=counts)
+            read_sentences(path, column=column, bad_lines=bad_lines, counts=counts)
             for path in paths
         )
         return itertools.chain(next(streams), itertools.chain.from_iterable(streams))
@@ -77,26 +78,24 @@ class ModelSpec:
     device: str | None  # where it runs; None chooses
     precision: Literal["fp32", "bf16", "int8"]  # number format, the same in all workers
     changes: Mapping[str, Any]  # settings in place of the model's own
-    # Treatment of texts over the length limit; see `SentenceEncoder.encode`.
-    truncation: Truncation = "warn"
-    dimensions: int | None = None  # length of the embeddings; None for all
+    truncation: Truncation  # treatment of texts over the length limit
+    dimensions: int | None  # length of the embeddings; None for all
 
     @classmethod
     def of(
         cls,
         encoder: SentenceEncoder,
         name: str,
-        options: Mapping[str, Any],
-        *,
-        truncation: Truncation = "warn",
-        dimensions: int | None = None,
+        loading: Mapping[str, Any],
+        truncation: Truncation,
+        dimensions: int | None,
     ) -> "ModelSpec":
-        """Describe an encoder that was loaded by ``name`` and the loading options ``options``."""
+        """Describe an encoder that was loaded by ``name`` and the options ``loading``."""
         folder = Path(name).expanduser()
-        changes = {key: options.get(key) for key in ("pooling", "max_length")}
+        changes = {key: loading.get(key) for key in ("pooling", "max_length")}
         return cls(
             str(folder.resolve()) if folder.is_dir() else name,
-            options.get("device"),
+            loading.get("device"),
             encoder.backbone.precision,
             {key: value for key, value in changes.items() if value is not None},
             truncation,
@@ -131,17 +130,12 @@ class Shard:
 class EncodeJob:
     """Everything that determines the contents of a folder of shards."""
 
-    fingerprint: ModelFingerprint  # the model
-    precision: str  # number format it runs in
-    truncation: Truncation  # treatment of texts over the length limit
-    dimensions: int | None  # length of the embeddings; None for all
-    reading: Reading  # how the files are read
+    fingerprint: ModelFingerprint
+    precision: str
+    truncation: Truncation
+    dimensions: int | None
+    reading: Reading
     shards: tuple[Shard, ...]  # in the order of the rows
-
-    @property
-    def rows(self) -> int:
-        """Number of rows of all shards."""
-        return sum(shard.rows for shard in self.shards)
 
 
 def encode_to_file(
@@ -163,7 +157,8 @@ def encode_to_file(
 
 def encode_to_folder(
     folder: Path,
-    job: EncodeJob,
+    shards: Sequence[Shard],
+    reading: Reading,
     spec: ModelSpec,
     encoder: SentenceEncoder,
     *,
@@ -175,7 +170,8 @@ def encode_to_folder(
 
     Args:
         folder: on a cluster, one that all machines share.
-        job: the contents.
+        shards: all shards of the folder.
+        reading: how the files are read.
         spec: the model, for workers.
         encoder: the same model, for this process.
         engine: ``local`` is this process, ``ray`` a Ray cluster or several processes here.
@@ -188,15 +184,16 @@ def encode_to_folder(
         DataError: a text is too long, or a file has changed.
         ResourceError: the disk is full, another process writes there, or Ray is not installed.
     """
-    truncated = 0
+    fingerprint, truncated = model_fingerprint(encoder, spec.name), 0
+    options = (spec.precision, spec.truncation, spec.dimensions)
     with lock_folder(folder, busy=BUSY):
-        resume_or_create(folder, job)
-        missing = [shard for shard in job.shards if not (folder / shard.name).exists()]
-        progress(job.rows - sum(shard.rows for shard in missing))
+        resume_or_create(folder, EncodeJob(fingerprint, *options, reading, tuple(shards)))
+        missing = [shard for shard in shards if not (folder / shard.name).exists()]
+        progress(sum(shard.rows for shard in shards) - sum(shard.rows for shard in missing))
         if engine == "ray" and missing:
-            results = _encode_on_ray(missing, folder, job, spec, workers)
+            results = _encode_on_ray(missing, folder, reading, spec, workers)
         else:
-            encode_one = ShardEncoder(folder, job.reading, spec, encoder)
+            encode_one = ShardEncoder(folder, reading, spec, encoder)
             results = (encode_one(dataclasses.asdict(shard)) for shard in missing)
         for result in results:
             progress(result["rows"])
@@ -205,7 +202,7 @@ def encode_to_folder(
 
 
 def plan_shards(
-    files: Sequence[str | Path], *, rows: int, reading: Reading, counts: ReadCounts
+    files: Sequence[str | Path], rows: int, reading: Reading, counts: ReadCounts
 ) -> tuple[Shard, ...]:
     """Divide files into shards of at most ``rows`` rows, which reads each file once.
 
@@ -260,7 +257,10 @@ def resume_or_create(folder: Path, job: EncodeJob) -> None:
 
 
 def index_shards(
-    index: VectorIndex, folder: Path, job: EncodeJob, progress: Progress = lambda rows: None
+    index: VectorIndex,
+    folder: Path,
+    shards: Sequence[Shard],
+    progress: Progress = lambda rows: None,
 ) -> Commit:
     """Add all shards to an index, one commit each; a repeated call continues after the last one.
 
@@ -268,9 +268,9 @@ def index_shards(
         ArtifactError: a shard is damaged.
         ResourceError: the index cannot be written.
     """
-    total, job_hash = Commit(), sha256_file(folder / MANIFEST)
-    for shard in job.shards:
-        source = f"{job_hash} {shard.name}"
+    total, job = Commit(), sha256_file(folder / MANIFEST)
+    for shard in shards:
+        source = f"{job} {shard.name}"
         if source not in index.facts["progress"]:
             for rows, vectors in read_shard(folder / shard.name):
                 index.add(rows, vectors)
@@ -325,7 +325,11 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: Reading) -
 
 
 def _encode_on_ray(
-    missing: Sequence[Shard], folder: Path, job: EncodeJob, spec: ModelSpec, workers: int | None
+    missing: Sequence[Shard],
+    folder: Path,
+    reading: Reading,
+    spec: ModelSpec,
+    workers: int | None,
 ) -> Iterator[dict[str, int]]:
     try:
         import ray
@@ -344,7 +348,7 @@ def _encode_on_ray(
     )
     results = shards.map(
         ShardEncoder,
-        fn_constructor_args=(folder.resolve(), job.reading, spec),
+        fn_constructor_args=(folder.resolve(), reading, spec),
         concurrency=min(count, len(missing)),
         num_cpus=1,
         max_restarts=-1,

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -34,7 +34,11 @@ from simcse.errors import SimcseError, SimcseWarning
 INTERRUPTED = 130
 
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+CONTEXT: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+}
 
 
 @click.group(context_settings=CONTEXT)
@@ -77,7 +81,7 @@ def main(arguments: list[str] | None = None, *, command: click.Command = cli) ->
         typed = sys.argv[1:] if arguments is None else arguments
         with _warnings_as_lines():
             name = "simcse" if command is cli else command.name
-            code = command.main(typed, prog_name=name, standalone_mode=False, obj=typed)
+            code = command.main(typed, name, standalone_mode=False, obj=typed, **CONTEXT)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

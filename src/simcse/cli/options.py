@@ -77,6 +77,13 @@ def precision_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+def count_option(
+    name: str, text: str, *, default: int | None = None, minimum: int = 1
+) -> Callable[[Command], Command]:
+    """Add an option for a whole number with this help text."""
+    return click.option(name, type=click.IntRange(minimum), default=default, help=text)
+
+
 def seed_option(purpose: str) -> Callable[[Command], Command]:
     """Add --seed; its help is a random seed for this purpose."""
     return click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import Command
+from simcse.cli.options import Command, count_option
 from simcse.cli.output import show
 
 if TYPE_CHECKING:
@@ -39,18 +39,14 @@ def grid_options(output: str, sentences: int | None) -> Callable[[Command], Comm
                 metavar="NAMES",
                 help="Rows to run: a name, or several separated by commas; may be repeated.",
             ),
-            click.option(
-                "--seeds",
-                default=3,
-                type=click.IntRange(1),
-                help="Number of runs per row; fewer than 3 have no p-values.",
+            count_option(
+                "--seeds", "Number of runs per row; fewer than 3 have no p-values.", default=3
             ),
-            click.option(
+            count_option(
                 "--sentences",
+                "Number of rows to train on, from the start of the corpus; 0 means all.",
                 default=sentences,
-                type=click.IntRange(0),
-                metavar="N",
-                help="Number of rows to train on, from the start of the corpus; 0 means all.",
+                minimum=0,
             ),
             click.option("--corpus", type=FILE, help="Training file in place of the grid's."),
             click.option("--backbone", metavar="NAME", help="Start model in place of the grid's."),

@@ -26,8 +26,8 @@ DRAWN: Mapping[Figure, tuple[str, ...]] = {  # the metrics that a figure shows
 class TrainingFileSpec:
     """How the training file of a row is made from the corpus."""
 
-    # Rows uses the corpus itself; the augmentations of `simcse.data.augment` pair each sentence
-    # with a changed one; neighbors pairs it with a following one (`simcse.data.neighbors`); nli
+    # "rows" uses the corpus itself. The augmentations of `simcse.data.augment` pair each sentence
+    # with a changed one, "neighbors" with a following one (`simcse.data.neighbors`), and "nli"
     # makes pairs or triplets of labeled rows (`simcse.data.nli`).
     make: Literal["rows", "crop", "delete", "delete-one", "synonym", "mlm", "neighbors", "nli"] = (
         "rows"

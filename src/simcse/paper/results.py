@@ -126,14 +126,9 @@ def _merged(before: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
 
 def _checked(path: Path, key: str) -> dict[str, Any]:
     found = read_results(path)
-    right = found.get("format") == FORMAT and found.get("key") == key
-    scores, tests, recipe = (found.get(name) for name in ("scores", "tests", "recipe"))
-    if not (
-        right
-        and isinstance(scores, dict)
-        and isinstance(tests, list)
-        and isinstance(recipe, dict)
-        and isinstance(found.get("seconds"), dict)
+    types = {"scores": dict, "tests": list, "recipe": dict, "seconds": dict}
+    if (found.get("format"), found.get("key")) != (FORMAT, key) or not all(
+        isinstance(found.get(name), expected) for name, expected in types.items()
     ):
         raise ArtifactError(f"{path} is not the result of a run; remove it to repeat the run")
     return found
