@@ -276,7 +276,7 @@ def evaluate_pairs(encode: Encode, pairs: Sequence[Pair]) -> DocstringMetrics:
     )
 
 
-def search(
+def find_sentences(
     encode: Encode, vectors: np.ndarray, sentences: Sequence[Sentence], question: str, *, count: int
 ) -> list[tuple[Sentence, float]]:
     """Return the nearest sentences and their cosines: vectors (N, D), best first."""
@@ -323,6 +323,6 @@ def _encode_and_search(folder: Path, encode: Encode, sentences: Sequence[Sentenc
     with vector_writer(folder / VECTORS) as append:
         append(texts, vectors)
     return {
-        question: search(encode, vectors, sentences, question, count=ANSWERS)
+        question: find_sentences(encode, vectors, sentences, question, count=ANSWERS)
         for question in QUESTIONS
     }
