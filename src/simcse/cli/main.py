@@ -13,10 +13,10 @@ from simcse.cli.adapt import adapt
 from simcse.cli.average import average
 from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
-from simcse.cli.compare import compare
+from simcse.cli.compare import compare_command
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
-from simcse.cli.evaluate import evaluate
+from simcse.cli.evaluate import evaluate_command
 from simcse.cli.export import export
 from simcse.cli.index import index
 from simcse.cli.info import info
@@ -56,8 +56,8 @@ COMMANDS = (
         average,
         weigh,
         reproduce,
-        evaluate,
-        compare,
+        evaluate_command,
+        compare_command,
         postprocess,
     ),
     *(export, encode, similarity, index, calibrate, serve, info, data, bench),

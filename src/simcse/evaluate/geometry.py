@@ -1,7 +1,9 @@
 """Alignment and uniformity of embeddings (Wang and Isola 2020; Gao et al. 2021, section 2)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +12,7 @@ from simcse.errors import DataError
 from simcse.evaluate import Encode
 from simcse.evaluate.sts import EmbeddedTask, embed_task
 from simcse.evaluate.vectors import Floats, unit
+from simcse.io.files import sha256_file
 from simcse.io.sts import StsTask
 
 PAPER_RATING = 4.0  # positives are STS-B pairs rated above it (0-5): Gao et al. 2021, section 2
@@ -18,7 +21,7 @@ TILE = 2048  # rows of a tile of the distance matrix; 32 MB in float64
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The paper's two properties of an embedding space; lower is better, of both at once.
+    """The paper's two properties of an embedding space; lower is better, for both together.
 
     Attributes:
         alignment: mean squared distance of positive pairs, from 0 (same) to 4 (opposite).
@@ -102,20 +105,27 @@ def mean_cosine(vectors: ArrayLike) -> float:
 
 
 def paper_geometry(encode: Encode, task: StsTask, *, above: float = PAPER_RATING) -> Geometry:
-    """Measure an encoder by the paper's protocol on an STS-B split.
+    """Score an encoder by the paper's protocol on an STS-B split.
 
     Positives are the pairs rated above 4. Uniformity is over the split's distinct sentences: a
-    sentence met twice is at distance 0 from itself, which says nothing of the model.
+    repeated sentence is at distance 0 from itself whatever the model.
 
     Raises:
         DataError: no pair is rated above ``above``, or ``encode`` returned the wrong shape.
         NumericError: an embedding holds NaN or infinity.
     """
-    return measure_geometry(embed_task(encode, task), above=above)
+    return score_geometry(embed_task(encode, task), above=above)
 
 
-def measure_geometry(embedded: EmbeddedTask, *, above: float = PAPER_RATING) -> Geometry:
-    """Measure a task that is already embedded, as `paper_geometry` does.
+def positive_pairs(path: Path, pairs: Sequence[tuple[str, str]]) -> StsTask:
+    """Return the pairs of a user's file as a task of pairs rated 5, all of them positive."""
+    first, second = zip(*pairs, strict=True)
+    ratings, names = np.full(len(first), 5.0), (path.name,) * len(first)
+    return StsTask(path.name, names, ratings, first, second, path, sha256_file(path))
+
+
+def score_geometry(embedded: EmbeddedTask, *, above: float = PAPER_RATING) -> Geometry:
+    """Score a task that is already embedded, as `paper_geometry` does.
 
     Raises:
         DataError: no pair is rated above ``above``.

@@ -1,4 +1,4 @@
-"""Semantic textual similarity: how well the cosine ranks sentence pairs (Gao et al. 2021, 6.1)."""
+"""Semantic textual similarity: cosines against human ratings (Gao et al. 2021, section 6.1)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simcse.errors import DataError
 from simcse.evaluate import Encode
-from simcse.evaluate.vectors import cosine
+from simcse.evaluate.vectors import cosine, encode_checked
 from simcse.io.sts import StsTask
 
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
 Aggregation = Literal["all", "mean", "wmean"]
-NOISE = 1e-6  # float32 embeddings leave errors of about 1e-7 in a cosine
+MIN_SPREAD = 1e-6  # float32 embeddings leave errors of about 1e-7 in a cosine
 
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Agreement of cosines and gold scores, x100.
+    """Correlation of cosines and gold scores, x100.
 
     Attributes:
         pairs: sentence pairs behind the two numbers.
@@ -58,7 +57,7 @@ class StsResult:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTask:
-    """A task whose distinct sentences were encoded once, for every measure to share.
+    """A task whose distinct sentences were encoded once, for all its scores.
 
     Attributes:
         task: the pairs and their gold scores.
@@ -87,12 +86,7 @@ def embed_task(encode: Encode, task: StsTask) -> EmbeddedTask:
     rows: dict[str, int] = {}
     first = [rows.setdefault(sentence, len(rows)) for sentence in task.first]
     second = [rows.setdefault(sentence, len(rows)) for sentence in task.second]
-    vectors = np.asarray(encode(list(rows)))
-    if vectors.ndim != 2 or len(vectors) != len(rows):
-        raise DataError(
-            f"encode must return shape ({len(rows)}, D) for {len(rows)} sentences of {task.name}, "
-            f"got {vectors.shape}"
-        )
+    vectors = encode_checked(encode, list(rows), task.name)
     return EmbeddedTask(task, vectors, np.array(first, np.intp), np.array(second, np.intp))
 
 
@@ -131,24 +125,22 @@ def score_sts(embedded: EmbeddedTask) -> StsResult:
     return StsResult(task.name, aggregations, subsets, embedded.zero_vectors)
 
 
-def correlation(cosines: ArrayLike, scores: ArrayLike) -> Correlation:
+def correlation(cosines: ArrayLike, gold: ArrayLike) -> Correlation:
     """Correlate cosines (N,) with gold scores (N,), x100.
 
     Undefined, hence ``None``, for fewer than two pairs and where one side is constant. Cosines
-    that spread less than the noise of float32 are constant: a collapsed model has no ranking.
+    that spread less than float32 rounding are constant: a collapsed model has no ranking.
 
     Example:
         >>> correlation([0.1, 0.5, 0.9], [1, 2, 5]).spearman
         100.0
     """
-    stats: Any = import_module("scipy.stats")  # takes a second: only when a score is wanted
-    left, right = np.asarray(cosines, np.float64), np.asarray(scores, np.float64)
-    if len(left) < 2 or not (np.ptp(left) > NOISE and np.ptp(right) > 0):  # also where NaN
+    stats: Any = import_module("scipy.stats")  # takes a second to import
+    left, right = np.asarray(cosines, np.float64), np.asarray(gold, np.float64)
+    if len(left) < 2 or not (np.ptp(left) > MIN_SPREAD and np.ptp(right) > 0):  # also where NaN
         return Correlation(len(left), None, None)
-    spearman = float(stats.spearmanr(left, right).statistic)
-    return Correlation(
-        len(left), 100 * spearman, 100 * float(stats.pearsonr(left, right).statistic)
-    )
+    scores = [float(f(left, right).statistic) for f in (stats.spearmanr, stats.pearsonr)]
+    return Correlation(len(left), 100 * scores[0], 100 * scores[1])
 
 
 def sts_average(

@@ -12,9 +12,14 @@ import numpy as np
 from simcse.evaluate import Encode
 from simcse.evaluate.classifier import FULL, Protocol
 from simcse.evaluate.embeddings import embed_once
-from simcse.evaluate.measure import ModelEvaluation, Plan, Report, measure_model
 from simcse.evaluate.retrieval import RetrievalSet, groups_set
 from simcse.evaluate.sts import STS_TASKS, sts_average
+from simcse.evaluate.suite import (
+    EvaluationSuite,
+    ModelEvaluation,
+    ProgressCallback,
+    evaluate_model,
+)
 from simcse.evaluate.transfer import TRANSFER_TASKS, transfer_average
 from simcse.evaluate.vectors import unit
 from simcse.io.datasets import load_sts_task, load_transfer_task
@@ -74,7 +79,7 @@ def read_search(path: Path, queries: Sequence[str], limit: int | None) -> Search
 
 def plan_tests(
     wanted: set[Family], protocol: Protocol = FULL, search: Search | None = None
-) -> Plan:
+) -> EvaluationSuite:
     """Read the test sets that these measures need, before anything is trained.
 
     Raises:
@@ -86,10 +91,12 @@ def plan_tests(
     tasks = TRANSFER_TASKS if "transfer" in wanted else ()
     transfer = [load_transfer_task(name) for name in tasks]
     asked = [search.asked] if search else []
-    return Plan(sts=sts, transfer=transfer, protocol=protocol, geometry=geometry, retrieval=asked)
+    return EvaluationSuite(
+        sts=sts, transfer=transfer, protocol=protocol, geometry=geometry, retrieval=asked
+    )
 
 
-def is_empty(plan: Plan) -> bool:
+def is_empty(plan: EvaluationSuite) -> bool:
     """Say whether nothing beyond the dev set is measured."""
     return not (plan.sts or plan.transfer or plan.geometry or plan.retrieval)
 
@@ -104,14 +111,17 @@ def with_layer(
 
 
 def measure_encoder(
-    encoder: SentenceEncoder, plan: Plan, report: Report, search: Search | None = None
+    encoder: SentenceEncoder,
+    plan: EvaluationSuite,
+    report: ProgressCallback,
+    search: Search | None = None,
 ) -> dict[str, Any]:
     """Return the scores by measure, and under names of their own what figures draw."""
     encode: Encode = partial(_uncut(encoder).encode, truncation="truncate")
     if search is not None:  # once for both, the scores and the nearest sentences
         sentences = chain(plan.sentences(), search.queries)
-        encode = embed_once(encode, sentences, advance=partial(report, "encoding"))
-    found = measure_model("model", encode, plan, report=report)
+        encode = embed_once(encode, sentences, progress=partial(report, "encoding"))
+    found = evaluate_model("model", encode, plan, progress=report)
     bands = (
         rating_bands(found.cosines["stsb"], plan.sts["stsb"].scores)
         if "stsb" in found.cosines

@@ -50,13 +50,15 @@ def grid_figure(grid: Grid, results: Results, *, quote: bool = False) -> Iterato
 
 def _paths(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
     paths = [
-        plots.Path(name, [(look["dev_alignment"], look["dev_uniformity"]) for look in row["looks"]])
+        plots.Trajectory(
+            name, [(look["dev_alignment"], look["dev_uniformity"]) for look in row["looks"]]
+        )
         for name, row in rows.items()
         if row.get("looks") and "dev_alignment" in row["looks"][0]
     ]
     if not paths:
         return None
-    png = alignment_uniformity_plane([], paths=paths)
+    png = alignment_uniformity_plane([], trajectories=paths)
     return Picture(png, "Alignment and uniformity of STS-B dev along training, a path a row")
 
 

@@ -14,7 +14,7 @@ from simcse.paper.grid import Grid, grid_from, paper_order
 from simcse.paper.measures import DEV, score, shown_as, title
 from simcse.paper.results import Store
 from simcse.paper.runner import GRID, RESULTS
-from simcse.report.grid import Comparison, GridReport, RowScores, compare_rows
+from simcse.report.grid import GridComparison, GridReport, RowScores, compare_rows
 from simcse.report.sections import Link, Section, to_html, to_text
 from simcse.report.tables import Column, Table, Value
 
@@ -129,7 +129,7 @@ def _read(path: Path, store: Store) -> GridResults:
     return GridResults(grid, values, results)
 
 
-def _comparisons(found: GridResults) -> Iterator[Comparison]:
+def _comparisons(found: GridResults) -> Iterator[GridComparison]:
     grid = found.grid
     groups = dict.fromkeys(row.group for row in grid.rows)
     for measure in grid.measures:
@@ -138,7 +138,7 @@ def _comparisons(found: GridResults) -> Iterator[Comparison]:
             if rows:
                 named = f"{_title(found, measure)}, {group}" if group else _title(found, measure)
                 column = shown_as(measure, "Ours")
-                yield compare_rows(named, rows, place=_place(found), column=column)
+                yield compare_rows(named, rows, setting=_place(found), column=column)
 
 
 def _scores(found: GridResults, measure: str) -> list[RowScores]:
@@ -270,7 +270,7 @@ def _heading(grid: Grid) -> str:
 
 
 def _place(found: GridResults) -> str:
-    return f"on {found.values['model']} at {_size(found.values)} rows"
+    return f"on {found.values['model']} with {_size(found.values)} rows"
 
 
 def _size(values: Mapping[str, Any]) -> str:

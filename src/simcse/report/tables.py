@@ -29,12 +29,12 @@ Value = str | int | float | Spread | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's title and how its values are shown.
+    """A column's title and the format of its values.
 
     Attributes:
         title: the heading.
         decimals: digits after the point of a float or a spread.
-        best: which end of the scale is set in bold; ``None`` for neither.
+        best: which extreme is set in bold; ``None`` for neither.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Table:
 
     Raises:
         ValueError: a row is not as wide as the columns.
-        NumericError: a number is not finite; what is undefined must come as ``None``.
+        NumericError: a number is not finite; undefined values must be ``None``.
     """
 
     title: str
@@ -60,29 +60,31 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"expected {len(self.columns)} values, got {len(row)}: {row}")
             for value in row:
-                parts = (value.mean, value.deviation) if isinstance(value, Spread) else (value,)
-                if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+                numbers = (value.mean, value.deviation) if isinstance(value, Spread) else (value,)
+                if any(isinstance(each, float) and not math.isfinite(each) for each in numbers):
                     raise NumericError(f"table {self.title!r} has the value {value}")
 
     def is_numeric(self, column: int) -> bool:
-        """Say whether a column holds numbers only, and is set flush right."""
+        """Return whether a column holds only numbers, and is aligned right."""
         return not any(isinstance(row[column], str) for row in self.rows)
 
     def without_empty(self) -> "Table":
         """Return the table without the columns that have no value in any row."""
-        kept = [i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)]
-        columns = tuple(self.columns[i] for i in kept)
-        return Table(self.title, columns, tuple(tuple(row[i] for i in kept) for row in self.rows))
+        shown = [
+            i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)
+        ]
+        columns = tuple(self.columns[i] for i in shown)
+        return Table(self.title, columns, tuple(tuple(row[i] for i in shown) for row in self.rows))
 
     def texts(self) -> list[list[str]]:
-        """Return every value as it is shown."""
+        """Return every value as it is printed."""
         return [
             [_text(value, column) for value, column in zip(row, self.columns, strict=True)]
             for row in self.rows
         ]
 
     def is_best(self, row: int, column: int) -> bool:
-        """Say whether a value is its column's best, as shown, among two or more."""
+        """Return whether a value, as printed, is its column's best among two or more."""
         best, decimals = self.columns[column].best, self.columns[column].decimals
         numbers = [_number(other[column]) for other in self.rows]
         known = [round(number, decimals) for number in numbers if number is not None]
@@ -183,7 +185,7 @@ def _text(value: Value, column: Column) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return text on one line, with what Markdown would read as markup escaped."""
+    """Return text on one line, with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from simcse.evaluate.geometry import mean_cosine, measure_geometry
+from simcse.evaluate.geometry import mean_cosine, score_geometry
 from simcse.evaluate.spectrum import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.sts import StsTask
@@ -39,7 +39,7 @@ def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
     def validate(encoder: SentenceEncoder) -> Validation:
         embedded = embed_task(encoder.encode, task)
         spearman = score_sts(embedded).spearman()
-        geometry = measure_geometry(embedded)
+        geometry = score_geometry(embedded)
         return Validation(
             spearman,
             {

@@ -1,9 +1,10 @@
-"""Everything that can be measured of one encoder, from one pass of encoding."""
+"""Evaluation of one encoder on any set of tasks, from one pass of encoding."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -13,30 +14,30 @@ from numpy.typing import NDArray
 from simcse.evaluate import Encode
 from simcse.evaluate.classifier import FULL, Protocol
 from simcse.evaluate.embeddings import embed_once
-from simcse.evaluate.geometry import PAPER_RATING, Geometry, measure_geometry
+from simcse.evaluate.geometry import PAPER_RATING, Geometry, score_geometry
 from simcse.evaluate.retrieval import RetrievalResult, RetrievalSet, evaluate_retrieval
-from simcse.evaluate.spectrum import Space, measure_space
-from simcse.evaluate.sts import EmbeddedTask, StsResult, embed_task, score_sts
+from simcse.evaluate.spectrum import Space, space_statistics
+from simcse.evaluate.sts import StsResult, embed_task, score_sts
 from simcse.evaluate.transfer import TransferResult, count_fits, evaluate_transfer
 from simcse.evaluate.vectors import cosine
 from simcse.io.embedding_cache import EmbeddingCache
 from simcse.io.sts import StsTask
 from simcse.io.transfer import TransferTask
 
-SHORTEST = 1e-3  # seconds: a part that took less was not asked for
-Report = Callable[[str, int, int], None]  # told what is under way, how much is done, of how much
+MIN_SECONDS = 1e-3  # a step that took less had nothing to do
+ProgressCallback = Callable[[str, int, int], None]  # (step, done, total)
 Vectors = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What to measure.
+class EvaluationSuite:
+    """The tasks to evaluate on.
 
     Attributes:
         sts: STS tasks by the name of their row in a table.
         transfer: transfer tasks.
-        protocol: how their classifiers are trained.
-        geometry: the pairs whose space is measured; those rated above 4 are positives.
+        protocol: how the transfer classifiers are trained.
+        geometry: the pairs whose embedding space is described; those rated above 4 are positives.
         retrieval: sets of queries and documents.
         k: cut-off of recall and nDCG.
     """
@@ -49,31 +50,30 @@ class Plan:
     k: int = 10
 
     def sentences(self) -> Iterator[str]:
-        """Yield every sentence that will be looked at."""
-        rated = [*self.sts.values(), *([self.geometry] if self.geometry else [])]
-        for task in rated:
+        """Yield every sentence that the tasks need."""
+        for task in (*self.sts.values(), *([self.geometry] if self.geometry else [])):
             yield from chain(task.first, task.second)
         for labeled in self.transfer:
             yield from labeled.sentences
-        for asked in self.retrieval:
-            yield from chain(asked.queries, asked.documents)
+        for retrieval_set in self.retrieval:
+            yield from chain(retrieval_set.queries, retrieval_set.documents)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelEvaluation:
-    """What was measured of one model.
+    """The results of one model.
 
     Attributes:
         model: its name, folder or hub id.
         sts: results by task name.
-        geometry: alignment and uniformity, where measured.
-        space: spectrum, cosines, hubness, where measured.
+        geometry: alignment and uniformity, where evaluated.
+        space: spectrum, cosines, hubness, where evaluated.
         transfer: results by task name.
         retrieval: results by the name of the set.
         cosines: of each STS task's pairs, for paired comparison and density plots.
         settings: the model's resolved settings, nested.
         base: fingerprint of the model without post-processing; empty for a callable.
-        seconds: time by part; ``encoding`` is that of what was not cached.
+        seconds: time by step; ``encoding`` counts only sentences that were not cached.
     """
 
     model: str
@@ -88,25 +88,25 @@ class ModelEvaluation:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure_model(
+def evaluate_model(
     name: str,
     encode: Encode,
-    plan: Plan,
+    suite: EvaluationSuite,
     *,
-    refine: Callable[[Vectors], Vectors] = lambda vectors: vectors,
+    postprocess_embeddings: Callable[[Vectors], Vectors] = lambda vectors: vectors,
     cache: EmbeddingCache | None = None,
-    report: Report = lambda what, done, total: None,
+    progress: ProgressCallback = lambda step, done, total: None,
 ) -> ModelEvaluation:
-    """Encode the plan's sentences once and measure everything on them.
+    """Encode the suite's sentences once and evaluate every task on them.
 
     Args:
-        name: what the model is called in tables.
+        name: the model's name in tables.
         encode: sentences to vectors (N, D).
-        plan: what to measure.
-        refine: what becomes of vectors that are looked up, (N, D) -> (N, K), so that the cache
-            serves a model with and without post-processing.
-        cache: keeps the vectors of ``encode``.
-        report: is told of the progress.
+        suite: the tasks.
+        postprocess_embeddings: applied to vectors after the cache, (N, D) -> (N, K), so that one
+            cache serves a model with and without post-processing.
+        cache: stores the vectors of ``encode``.
+        progress: called with each step, how much of it is done, and its total.
 
     Raises:
         DataError: ``encode`` did not return one vector for each sentence.
@@ -115,68 +115,64 @@ def measure_model(
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "encoding"):
-        look_up = embed_once(
-            encode,
-            plan.sentences(),
-            cache=cache,
-            advance=lambda done, total: report("encoding", done, total),
+        cached = embed_once(
+            encode, suite.sentences(), cache=cache, progress=partial(progress, "encoding")
         )
 
-    def refined(texts: Sequence[str]) -> Vectors:
-        return refine(np.asarray(look_up(texts)))
+    def embed(texts: Sequence[str]) -> Vectors:
+        return postprocess_embeddings(np.asarray(cached(texts)))
 
     with _timed(seconds, "sts"):
-        embedded = {task: embed_task(refined, pairs) for task, pairs in plan.sts.items()}
+        embedded = {task: embed_task(embed, pairs) for task, pairs in suite.sts.items()}
         sts = {task: score_sts(found) for task, found in embedded.items()}
     with _timed(seconds, "geometry"):
-        geometry, space = _geometry(refined, plan.geometry)
+        geometry, space = _geometry(embed, suite.geometry)
     with _timed(seconds, "transfer"):
         transfer = {
-            task.name: evaluate_transfer(
-                refined, task, plan.protocol, advance=_Fits(task, plan.protocol, report)
-            )
-            for task in plan.transfer
+            task.name: _transfer(embed, task, suite.protocol, progress) for task in suite.transfer
         }
     with _timed(seconds, "retrieval"):
-        found = {
-            asked.name: evaluate_retrieval(refined, asked, k=plan.k) for asked in plan.retrieval
+        retrieval = {
+            each.name: evaluate_retrieval(embed, each, k=suite.k) for each in suite.retrieval
         }
-    cosines = {task: _cosines(pairs).astype(np.float32) for task, pairs in embedded.items()}
-    return ModelEvaluation(name, sts, geometry, space, transfer, found, cosines, seconds=seconds)
+    cosines = {
+        task: cosine(pairs.vectors[pairs.first], pairs.vectors[pairs.second]).astype(np.float32)
+        for task, pairs in embedded.items()
+    }
+    return ModelEvaluation(
+        name, sts, geometry, space, transfer, retrieval, cosines, seconds=seconds
+    )
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     spent = time.perf_counter() - started
-    if spent > SHORTEST:
-        seconds[part] = spent
+    if spent > MIN_SECONDS:
+        seconds[step] = spent
 
 
-class _Fits:
-    """Counts a task's fits for the progress."""
+def _transfer(
+    encode: Encode, task: TransferTask, protocol: Protocol, progress: ProgressCallback
+) -> TransferResult:
+    step, done, total = f"transfer {task.name}", 0, count_fits(task, protocol)
+    progress(step, 0, total)
 
-    def __init__(self, task: TransferTask, protocol: Protocol, report: Report) -> None:
-        self.what, self.report = f"transfer {task.name}", report
-        self.done, self.total = 0, count_fits(task, protocol)
-        report(self.what, 0, self.total)
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(step, done, total)
 
-    def __call__(self, count: int) -> None:
-        self.done += count
-        self.report(self.what, self.done, self.total)
+    return evaluate_transfer(encode, task, protocol, advance=advance)
 
 
 def _geometry(encode: Encode, task: StsTask | None) -> tuple[Geometry | None, Space | None]:
     if task is None:
         return None, None
     embedded = embed_task(encode, task)
-    geometry = measure_geometry(embedded)
-    positive = task.scores > PAPER_RATING
+    positive, vectors = task.scores > PAPER_RATING, embedded.vectors
     first, second = embedded.first[positive], embedded.second[positive]
-    vectors = embedded.vectors
-    return geometry, measure_space(vectors, positives=(vectors[first], vectors[second]))
-
-
-def _cosines(embedded: EmbeddedTask) -> Vectors:
-    return cosine(embedded.vectors[embedded.first], embedded.vectors[embedded.second])
+    return score_geometry(embedded), space_statistics(
+        vectors, positives=(vectors[first], vectors[second])
+    )
