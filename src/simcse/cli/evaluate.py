@@ -1,13 +1,13 @@
 """``simcse evaluate``."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from simcse.cli.evaluate_options import (
     STS_TASKS,
     TRANSFER_TASKS,
+    Options,
     choice,
     data_option,
     load_sts,
@@ -73,7 +73,7 @@ def sts_command(
     aggregation: str,
     details: bool,
     data: Path | None,
-    **shared: Any,  # noqa: ANN401 - passed on by name
+    **shared: Options,
 ) -> None:
     """Compute Spearman correlations on the 7 STS tasks, as the paper does.
 
@@ -110,12 +110,7 @@ def sts_command(
 @protocol_options
 @model_options
 def transfer_command(
-    tasks: list[str],
-    text: str,
-    fast: bool,
-    solver: str,
-    data: Path | None,
-    **shared: Any,  # noqa: ANN401 - passed on by name
+    tasks: list[str], text: str, fast: bool, solver: str, data: Path | None, **shared: Options
 ) -> None:
     """Compute the accuracy of a linear classifier on frozen embeddings, on 7 transfer tasks.
 
@@ -149,7 +144,7 @@ def geometry_command(
     columns: str | None,
     runs: tuple[Path, ...],
     data: Path | None,
-    **shared: Any,  # noqa: ANN401 - passed on by name
+    **shared: Options,
 ) -> None:
     """Compute alignment, uniformity, mean cosine, spectrum and hubness.
 
@@ -212,7 +207,7 @@ def retrieval_command(
     limit: int,
     k: int,
     data: Path | None,
-    **shared: Any,  # noqa: ANN401 - passed on by name
+    **shared: Options,
 ) -> None:
     """Compute MRR, recall and nDCG of exact search by cosine, on pairs or on groups.
 
@@ -254,7 +249,7 @@ def all_command(
     fast: bool,
     solver: str,
     data: Path | None,
-    **shared: Any,  # noqa: ANN401 - passed on by name
+    **shared: Options,
 ) -> None:
     """Compute STS, transfer and geometry of models from one pass of encoding.
 
@@ -306,7 +301,7 @@ def isotropy_command(
     data: Path | None,
     output: Path | None,
     form: str,
-    **loading: Any,  # noqa: ANN401 - passed on by name
+    **loading: Options,
 ) -> None:
     """Check each step of the paper's argument for isotropy, for models and along a training.
 

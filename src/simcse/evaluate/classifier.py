@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -39,22 +38,16 @@ OPTIMIZERS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the classifier is trained; the defaults are SentEval's full protocol.
+    """How the classifier is trained; the defaults are SentEval's full protocol."""
 
-    Attributes:
-        folds: folds of the cross-validation, outer and inner.
-        solver: ``adam`` and ``rmsprop`` with torch's default learning rates as SentEval; ``lbfgs``
-            minimizes the same loss to the end (scikit-learn), which is not SentEval's protocol.
-        batch: examples of a step.
-        tenacity: dev evaluations without improvement, over the whole training, before the last.
-        epoch_size: epochs between two dev evaluations.
-    """
-
-    folds: int = 10
+    folds: int = 10  # folds of the cross-validation, outer and inner
+    # ``adam`` and ``rmsprop`` with torch's default learning rates as SentEval; ``lbfgs`` minimizes
+    # the same loss to the end (scikit-learn), which is not SentEval's protocol
     solver: Solver = "adam"
-    batch: int = 64
+    batch: int = 64  # examples of a step
+    # dev evaluations without improvement, over the whole training, before the last
     tenacity: int = 5
-    epoch_size: int = 4
+    epoch_size: int = 4  # epochs between two dev evaluations
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -84,30 +77,19 @@ def choose_protocol(*, fast: bool, solver: str) -> Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One training set with every L2 value tried on it.
+    """One training set with every L2 value tried on it."""
 
-    Attributes:
-        train: rows of the training examples.
-        dev: rows for early stopping; ``None`` holds out `HELD_OUT` of ``train``.
-        l2: (R,) factors of the squared weights, the bias included.
-    """
-
-    train: Rows
-    dev: Rows | None
-    l2: tuple[float, ...]
+    train: Rows  # rows of the training examples
+    dev: Rows | None  # rows for early stopping; ``None`` holds out `HELD_OUT` of ``train``
+    l2: tuple[float, ...]  # (R,) factors of the squared weights, the bias included
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The result of a `Fit`.
+    """The result of a `Fit`."""
 
-    Attributes:
-        accuracy: (R,) on the dev rows, from 0 to 1, at the best dev evaluation.
-        weights: (R, D + 1, C) at that evaluation; the last row is the bias.
-    """
-
-    accuracy: Floats
-    weights: NDArray[np.float32]
+    accuracy: Floats  # (R,) on the dev rows, from 0 to 1, at the best dev evaluation
+    weights: NDArray[np.float32]  # (R, D + 1, C) at that evaluation; the last row is the bias
 
 
 def fit_classifiers(
@@ -168,12 +150,11 @@ def predict(weights: NDArray[np.float32], features: NDArray[np.float32]) -> Rows
 
 def _same_size(fits: Sequence[Fit]) -> list[list[int]]:
     """Group the numbers of fits whose training and dev sets are equally large."""
-
-    def size(number: int) -> tuple[int, int, int]:
-        fit = fits[number]
-        return len(fit.train), -1 if fit.dev is None else len(fit.dev), len(fit.l2)
-
-    return [list(group) for _, group in groupby(sorted(range(len(fits)), key=size), key=size)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, fit in enumerate(fits):
+        size = (len(fit.train), -1 if fit.dev is None else len(fit.dev), len(fit.l2))
+        groups.setdefault(size, []).append(number)
+    return list(groups.values())
 
 
 class _FitGroup:

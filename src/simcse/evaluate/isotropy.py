@@ -23,26 +23,17 @@ ROUNDING = 1e-9  # relative: where a bound is met with equality
 
 @dataclass(frozen=True, slots=True)
 class Isotropy:
-    """Each step of the bound, for m sentences.
+    """Each step of the bound, for m sentences."""
 
-    Attributes:
-        log_mean_exp: mean over sentences of log(mean of exp(cosine / temperature)), the loss's
-            second term with all m sentences as negatives.
-        mean: of all m x m cosines.
-        largest_eigenvalue: of W W^T, from the mean of a row's sum up to m.
-        total: the sum of all cosines.
-        negative_share: of pairs of different sentences, those with a negative cosine, 0 to 1.
-        sentences: m.
-        temperature: divisor of the cosine.
-    """
-
+    # mean over sentences of log(mean of exp(cosine / temperature)), the loss's second term with all
+    # m sentences as negatives
     log_mean_exp: float
-    mean: float
-    largest_eigenvalue: float
-    total: float
-    negative_share: float
-    sentences: int
-    temperature: float
+    mean: float  # of all m x m cosines
+    largest_eigenvalue: float  # of W W^T, from the mean of a row's sum up to m
+    total: float  # the sum of all cosines
+    negative_share: float  # of pairs of different sentences, those with a negative cosine, 0 to 1
+    sentences: int  # m
+    temperature: float  # divisor of the cosine
 
     @property
     def jensen_holds(self) -> bool:

@@ -1,4 +1,4 @@
-"""Known scores of all-MiniLM-L6-v2, against which `simcse evaluate --self-test` checks itself."""
+"""Known scores of all-MiniLM-L6-v2, the reference of `simcse evaluate --self-test`."""
 
 from dataclasses import dataclass
 

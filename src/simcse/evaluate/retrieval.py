@@ -18,44 +18,27 @@ CHUNK_CELLS = 1 << 22  # cosines held at once; 32 MB in float64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RetrievalResult:
-    """Ranking quality over all queries, each number in [0, 1].
+    """Ranking quality over all queries, each number in [0, 1]."""
 
-    Attributes:
-        queries: queries averaged over.
-        documents: documents ranked for each of them.
-        k: cut-off of the recall and of nDCG.
-        mrr: mean of 1 / rank of the best relevant document, over the full ranking.
-        recall: mean share of a query's relevant documents among its first ``k``.
-        ndcg: mean discounted gain of the first ``k`` over that of the best possible ranking.
-        intervals: 95 % bootstrap intervals of the three, by name; queries are resampled.
-    """
-
-    queries: int
-    documents: int
-    k: int
-    mrr: float
-    recall: float
-    ndcg: float
+    queries: int  # queries averaged over
+    documents: int  # documents ranked for each of them
+    k: int  # cut-off of the recall and of nDCG
+    mrr: float  # mean of 1 / rank of the best relevant document, over the full ranking
+    recall: float  # mean share of a query's relevant documents among its first ``k``
+    ndcg: float  # mean discounted gain of the first ``k`` over that of the best possible ranking
+    # 95 % bootstrap intervals of the three, by name; queries are resampled
     intervals: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
-    """Queries, documents and their relevance.
+    """Queries, documents and their relevance."""
 
-    Attributes:
-        name: the name of the set in tables.
-        queries: (N,) distinct queries.
-        documents: (M,) distinct documents.
-        relevant: (N,) each query's documents, as rows of ``documents``.
-        own: (N,) the row of each query that is itself a document.
-    """
-
-    name: str
-    queries: tuple[str, ...]
-    documents: tuple[str, ...]
-    relevant: tuple[tuple[int, ...], ...]
-    own: tuple[int, ...] | None = None
+    name: str  # the name of the set in tables
+    queries: tuple[str, ...]  # (N,) distinct queries
+    documents: tuple[str, ...]  # (M,) distinct documents
+    relevant: tuple[tuple[int, ...], ...]  # (N,) each query's documents, as rows of ``documents``
+    own: tuple[int, ...] | None = None  # (N,) the row of each query that is itself a document
 
 
 def pairs_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
@@ -91,12 +74,7 @@ def groups_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
 def evaluate_retrieval(
     encode: Encode, retrieval_set: RetrievalSet, *, k: int = 10
 ) -> RetrievalResult:
-    """Encode a set's queries and documents and rank them as `retrieval` does.
-
-    Raises:
-        UsageError: ``k`` is below 1.
-        NumericError: an embedding holds NaN or infinity.
-    """
+    """Encode a set's queries and documents and rank them as `retrieval` does."""
     documents, queries = encode(retrieval_set.documents), encode(retrieval_set.queries)
     return retrieval(queries, documents, retrieval_set.relevant, k=k, own=retrieval_set.own)
 
@@ -125,10 +103,10 @@ def retrieval(
         1.0
     """
     scores = query_scores(queries, documents, relevant, k=k, own=own)
-    means = dict(zip(METRICS, scores.mean(axis=0).tolist(), strict=True))
+    mrr, recall, ndcg = scores.mean(axis=0).tolist()
     intervals = dict(zip(METRICS, map(tuple, mean_intervals(scores).tolist()), strict=True))
     counts = len(scores), len(np.asarray(documents))
-    return RetrievalResult(*counts, k, **means, intervals=intervals)
+    return RetrievalResult(*counts, k, mrr, recall, ndcg, intervals)
 
 
 def query_scores(
@@ -139,13 +117,7 @@ def query_scores(
     k: int = 10,
     own: Sequence[int] | None = None,
 ) -> Floats:
-    """Return each query's reciprocal rank, recall and nDCG, (N, 3), as `retrieval` averages them.
-
-    Raises:
-        UsageError: ``k`` is below 1.
-        DataError: the shapes do not fit, or a query has no relevant document or an unknown one.
-        NumericError: a row holds NaN or infinity.
-    """
+    """Return each query's reciprocal rank, recall and nDCG, (N, 3); arguments as `retrieval`."""
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
     left, right = unit(queries), unit(documents)

@@ -27,21 +27,13 @@ MIN_SEEDS = 3  # below which a ranking gets no p-value
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Two models on the same items, x100.
+    """Two models on the same items, x100."""
 
-    Attributes:
-        first: score of the first model.
-        second: score of the second.
-        low: lower end of the 95 % interval of second - first.
-        high: its upper end.
-        p: two-sided bootstrap p-value of the difference.
-    """
-
-    first: float
-    second: float
-    low: float
-    high: float
-    p: float
+    first: float  # score of the first model
+    second: float  # score of the second
+    low: float  # lower end of the 95 % interval of second - first
+    high: float  # its upper end
+    p: float  # two-sided bootstrap p-value of the difference
 
     @property
     def difference(self) -> float:
@@ -142,23 +134,17 @@ def centered_bootstrap_p(differences: Floats, *, seed: int = SEED) -> float:
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """Agreement of two rankings of the same rows.
+    """Agreement of two rankings of the same rows."""
 
-    Attributes:
-        rows: number of rows that both sides have a score of.
-        tau: Kendall's tau-b of our means over seeds and the published scores, from -1 to 1.
-        by_seed: tau of each seed alone; empty where rows have different numbers of seeds.
-        p: share of all orders of our rows that agree with the published order at least as well;
-            ``None`` with fewer than `MIN_SEEDS` seeds. The rows are the sample: more seeds make
-            the means more certain, but no smaller p possible.
-        least_p: p of an identical order; ties in the published scores raise it.
-    """
-
-    rows: int
-    tau: float
+    rows: int  # number of rows that both sides have a score of
+    tau: float  # Kendall's tau-b of our means over seeds and the published scores, from -1 to 1
+    # tau of each seed alone; empty where rows have different numbers of seeds
     by_seed: tuple[float, ...]
+    # share of all orders of our rows that agree with the published order at least as well; ``None``
+    # with fewer than `MIN_SEEDS` seeds. The rows are the sample: more seeds make the means more
+    # certain, but no smaller p possible
     p: float | None
-    least_p: float
+    least_p: float  # p of an identical order; ties in the published scores raise it
 
 
 def rank_agreement(

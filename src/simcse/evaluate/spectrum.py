@@ -26,32 +26,23 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """Statistics of (N, D) embeddings scaled to length 1, not centered.
+    """Statistics of (N, D) embeddings scaled to length 1, not centered."""
 
-    Attributes:
-        mean_cosine: of two different sentences; 0 if directions cancel out.
-        negative_share: share of pairs with a negative cosine, from 0 to 1.
-        effective_rank: exp of the entropy of the singular values' shares (Roy and Vetterli 2007),
-            from 1 to D.
-        top_1: share of the squared singular values in the first direction. It is the largest
-            eigenvalue of the similarity matrix over its trace, at least the mean of all its cells.
-        top_10: the same of the first ten.
-        hubness: skewness of how often a sentence is among another's ten nearest (Radovanovic et
-            al. 2010); 0 is even, above 1 a few sentences are near everything.
-        singular_values: (min(N, D),) from the largest, which is 1.
-        sentences: N.
-        intervals: 95 % bootstrap intervals by name; hubness has none, because a sentence
-            drawn twice is its own neighbor.
-    """
-
-    mean_cosine: float
-    negative_share: float
+    mean_cosine: float  # of two different sentences; 0 if directions cancel out
+    negative_share: float  # share of pairs with a negative cosine, from 0 to 1
+    # exp of the entropy of the singular values' shares (Roy and Vetterli 2007), from 1 to D
     effective_rank: float
+    # share of the squared singular values in the first direction. It is the largest eigenvalue of
+    # the similarity matrix over its trace, at least the mean of all its cells
     top_1: float
-    top_10: float
+    top_10: float  # the same of the first ten
+    # skewness of how often a sentence is among another's ten nearest (Radovanovic et al. 2010); 0
+    # is even, above 1 a few sentences are near everything
     hubness: float
-    singular_values: Floats
-    sentences: int
+    singular_values: Floats  # (min(N, D),) from the largest, which is 1
+    sentences: int  # N
+    # 95 % bootstrap intervals by name; hubness has none, because a sentence drawn twice is its own
+    # neighbor
     intervals: Mapping[str, Interval]
 
 

@@ -19,36 +19,24 @@ MIN_SPREAD = 1e-6  # float32 embeddings leave errors of about 1e-7 in a cosine
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Correlation of cosines and gold scores, x100.
+    """Correlation of cosines and gold scores, x100."""
 
-    Attributes:
-        pairs: sentence pairs behind the two numbers.
-        spearman: rank correlation, the paper's measure; ``None`` where it is undefined.
-        pearson: linear correlation; ``None`` where it is undefined.
-    """
-
-    pairs: int
-    spearman: float | None
-    pearson: float | None
+    pairs: int  # sentence pairs behind the two numbers
+    spearman: float | None  # rank correlation, the paper's measure; ``None`` where it is undefined
+    pearson: float | None  # linear correlation; ``None`` where it is undefined
 
 
 @dataclass(frozen=True, slots=True)
 class StsResult:
-    """One task's scores.
+    """One task's scores."""
 
-    Attributes:
-        task: the task's name.
-        aggregations: ``all`` is one correlation over the concatenated subsets (the paper and
-            MTEB), ``mean`` the mean over subsets, ``wmean`` the same weighted by their pairs;
-            appendix B compares them. The means are ``None`` if any subset is.
-        subsets: each subset's own correlation, in the task's order.
-        zero_vectors: distinct sentences whose embedding is all zeros; their cosines count as 0.
-    """
-
-    task: str
+    task: str  # the task's name
+    # ``all`` is one correlation over the concatenated subsets (the paper and MTEB), ``mean`` the
+    # mean over subsets, ``wmean`` the same weighted by their pairs; appendix B compares them. The
+    # means are ``None`` if any subset is
     aggregations: Mapping[Aggregation, Correlation]
-    subsets: Mapping[str, Correlation]
-    zero_vectors: int
+    subsets: Mapping[str, Correlation]  # each subset's own correlation, in the task's order
+    zero_vectors: int  # distinct sentences whose embedding is all zeros; their cosines count as 0
 
     def spearman(self, aggregation: Aggregation = "all") -> float | None:
         """Return the task's Spearman x100, ``None`` where it is undefined."""
@@ -57,19 +45,12 @@ class StsResult:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTask:
-    """A task whose distinct sentences were encoded once, for all its scores.
+    """A task whose distinct sentences were encoded once, for all its scores."""
 
-    Attributes:
-        task: the pairs and their gold scores.
-        vectors: (U, D), one row a distinct sentence.
-        first: (N,), the row of each pair's first sentence.
-        second: (N,), the row of each pair's second sentence.
-    """
-
-    task: StsTask
-    vectors: NDArray[Any]
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
+    task: StsTask  # the pairs and their gold scores
+    vectors: NDArray[Any]  # (U, D), one row a distinct sentence
+    first: NDArray[np.intp]  # (N,), the row of each pair's first sentence
+    second: NDArray[np.intp]  # (N,), the row of each pair's second sentence
 
     @property
     def zero_vectors(self) -> int:

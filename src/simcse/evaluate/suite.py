@@ -31,23 +31,16 @@ Vectors = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSuite:
-    """The tasks to evaluate on.
+    """The tasks to evaluate on."""
 
-    Attributes:
-        sts: STS tasks by the name of their row in a table.
-        transfer: transfer tasks.
-        protocol: how the transfer classifiers are trained.
-        geometry: the pairs whose embedding space is described; those rated above 4 are positives.
-        retrieval: sets of queries and documents.
-        k: cut-off of recall and nDCG.
-    """
-
+    # STS tasks by the name of their row in a table
     sts: Mapping[str, StsTask] = field(default_factory=dict)
-    transfer: Sequence[TransferTask] = ()
-    protocol: Protocol = FULL
+    transfer: Sequence[TransferTask] = ()  # transfer tasks
+    protocol: Protocol = FULL  # how the transfer classifiers are trained
+    # the pairs whose embedding space is described; those rated above 4 are positives
     geometry: StsTask | None = None
-    retrieval: Sequence[RetrievalSet] = ()
-    k: int = 10
+    retrieval: Sequence[RetrievalSet] = ()  # sets of queries and documents
+    k: int = 10  # cut-off of recall and nDCG
 
     def sentences(self) -> Iterator[str]:
         """Yield every sentence that the tasks need."""
@@ -61,30 +54,21 @@ class EvaluationSuite:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelEvaluation:
-    """The results of one model.
+    """The results of one model."""
 
-    Attributes:
-        model: its name, folder or hub id.
-        sts: results by task name.
-        geometry: alignment and uniformity, where evaluated.
-        space: spectrum, cosines, hubness, where evaluated.
-        transfer: results by task name.
-        retrieval: results by the name of the set.
-        cosines: of each STS task's pairs, for paired comparison and density plots.
-        settings: the model's resolved settings, nested.
-        base: fingerprint of the model without post-processing; empty for a callable.
-        seconds: time by step; ``encoding`` counts only sentences that were not cached.
-    """
-
-    model: str
-    sts: Mapping[str, StsResult] = field(default_factory=dict)
-    geometry: Geometry | None = None
-    space: Space | None = None
-    transfer: Mapping[str, TransferResult] = field(default_factory=dict)
+    model: str  # its name, folder or hub id
+    sts: Mapping[str, StsResult] = field(default_factory=dict)  # results by task name
+    geometry: Geometry | None = None  # alignment and uniformity, where evaluated
+    space: Space | None = None  # spectrum, cosines, hubness, where evaluated
+    transfer: Mapping[str, TransferResult] = field(default_factory=dict)  # results by task name
+    # results by the name of the set
     retrieval: Mapping[str, RetrievalResult] = field(default_factory=dict)
+    # of each STS task's pairs, for paired comparison and density plots
     cosines: Mapping[str, Vectors] = field(default_factory=dict)
+    # the model's resolved settings, nested
     settings: Mapping[str, Any] = field(default_factory=dict)
-    base: str = ""
+    base: str = ""  # fingerprint of the model without post-processing; empty for a callable
+    # time by step; ``encoding`` counts only sentences that were not cached
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 

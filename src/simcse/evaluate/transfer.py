@@ -31,24 +31,15 @@ L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferResult:
-    """One task's scores, x100.
+    """One task's scores, x100."""
 
-    Attributes:
-        task: the task's name.
-        accuracy: on the test examples; where the task is cross-validated, the mean over folds.
-        dev: on the examples that L2 was chosen by.
-        f1: of the positive class on the test examples, for MRPC.
-        folds: accuracy of each outer fold; one value where the task has a test set.
-        l2: the value chosen in each of them.
-        correct: (N,) whether each test example, in the order of its file, was classified correctly.
-    """
-
-    task: str
-    accuracy: float
-    dev: float
-    f1: float | None
-    folds: tuple[float, ...]
-    l2: tuple[float, ...]
+    task: str  # the task's name
+    accuracy: float  # on the test examples; where the task is cross-validated, the mean over folds
+    dev: float  # on the examples that L2 was chosen by
+    f1: float | None  # of the positive class on the test examples, for MRPC
+    folds: tuple[float, ...]  # accuracy of each outer fold; one value where the task has a test set
+    l2: tuple[float, ...]  # the value chosen in each of them
+    # (N,) whether each test example, in the order of its file, was classified correctly
     correct: NDArray[np.bool_]
 
     @property
@@ -112,9 +103,9 @@ def evaluate_transfer(
 
 def count_fits(task: TransferTask, protocol: Protocol) -> int:
     """Return how many classifiers a task trains."""
-    outer = protocol.folds if "all" in task.parts else 1
-    inner = 1 if "dev" in task.parts else protocol.folds
-    return outer * (inner * len(L2_GRID) + 1)
+    outer_folds = protocol.folds if "all" in task.parts else 1
+    inner_folds = 1 if "dev" in task.parts else protocol.folds
+    return outer_folds * (inner_folds * len(L2_GRID) + 1)
 
 
 def transfer_average(results: Mapping[str, TransferResult]) -> float | None:

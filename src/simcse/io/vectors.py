@@ -1,7 +1,7 @@
 """Embeddings on disk: ``.npy``, ``.safetensors`` or ``.parquet``, written in constant memory.
 
 The number of rows is known only at the end, so the two flat formats reserve a header of fixed
-size and fill it in when the last row is there.
+size and fill it in after the last row.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ from simcse.io.parquet import import_pyarrow
 
 Append = Callable[[Sequence[str], np.ndarray], None]  # n sentences, (n, D) float32
 T = TypeVar("T")
-Header = Callable[[int, int], bytes]  # (N, D) -> bytes, as many whatever N is
+Header = Callable[[int, int], bytes]  # (N, D) -> bytes of a length that does not depend on N
 
 TENSOR = "embeddings"
-HEADER_BYTES = 256  # of .safetensors, the 8-byte length included; our JSON is under 120
+HEADER_BYTES = 256  # of .safetensors, with the 8-byte length; the JSON is under 120
 
 
 @contextlib.contextmanager
 def vector_writer(path: str | Path) -> Iterator[Append]:
-    """Give a function that appends sentences and their vectors to ``path``, chunk by chunk.
+    """Yield a function that appends sentences and their vectors to ``path``, chunk by chunk.
 
-    The file takes its place when the block ends without error. ``.npy`` is one (N, D) float32
+    The file replaces an older one when the block ends without error. ``.npy`` is one (N, D) float32
     array; ``.safetensors`` one such tensor called ``embeddings``; ``.parquet`` has the columns
     ``text`` and ``vector``. The flat formats leave the sentences out.
 
     Raises:
-        UsageError: the name has another ending.
+        UsageError: the name has another suffix.
         DataError: nothing was appended, or a chunk is not (n, D) with one D and n sentences.
         ResourceError: the disk is full or read-only, or the Parquet extra is not installed.
 
@@ -71,8 +71,8 @@ def read_vectors(path: str | Path) -> np.ndarray:
     ``.npy`` and ``.safetensors`` are memory-mapped; ``.parquet`` is loaded.
 
     Raises:
-        UsageError: the name has another ending.
-        ArtifactError: the file is missing, cut short or holds something else.
+        UsageError: the name has another suffix.
+        ArtifactError: the file is missing, truncated or holds something else.
         ResourceError: the Parquet extra is not installed.
     """
     path = Path(path)
@@ -89,7 +89,7 @@ def read_vectors(path: str | Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _flat(path: Path, *, header: Header) -> Iterator[Append]:
-    """Rows of float32 after a header that is written again when N is known."""
+    """Write rows of float32 after a header that is written again when N is known."""
     shape = (0, 0)
     with path.open("wb") as stream:
         stream.write(header(*shape))
@@ -145,7 +145,7 @@ def _read_safetensors(path: Path) -> np.ndarray:
 
 
 def _safetensors_shape(stream: BinaryIO, size: int) -> tuple[int, int]:
-    """Return the shape in a header of our own making; nothing is allocated for another's."""
+    """Return the shape in a header of this writer; other headers are not trusted."""
     written = stream.read(HEADER_BYTES)
     try:
         rows, dimensions = map(int, json.loads(written[8:])[TENSOR]["shape"])
@@ -182,5 +182,5 @@ _READERS: dict[str, Callable[[Path], np.ndarray]] = {
 
 def _by_suffix(formats: dict[str, T], path: Path) -> T:
     if path.suffix not in formats:
-        raise UsageError(f"vectors are {', '.join(formats)}, got {path}")
+        raise UsageError(f"vectors are stored as {', '.join(formats)}, got {path}")
     return formats[path.suffix]

@@ -21,41 +21,20 @@ from simcse.evaluate.suite import ModelEvaluation
 from simcse.evaluate.transfer import TRANSFER_TASKS
 from simcse.report.tables import Column, Table
 
-TITLES = {
-    "sts12": "STS12",
-    "sts13": "STS13",
-    "sts14": "STS14",
-    "sts15": "STS15",
-    "sts16": "STS16",
-    "stsb": "STS-B",
-    "sickr": "SICK-R",
-    "mr": "MR",
-    "cr": "CR",
-    "subj": "SUBJ",
-    "mpqa": "MPQA",
-    "sst2": "SST-2",
-    "trec": "TREC",
-    "mrpc": "MRPC",
-}
+TITLES = {task: task.upper() for task in (*STS_TASKS, *TRANSFER_TASKS)}
+TITLES |= {"stsb": "STS-B", "sickr": "SICK-R", "sst2": "SST-2"}
 STS_AVERAGE, TRANSFER_AVERAGE = "STS average", "Transfer average"
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class ItemScores:
-    """One model's score on each test item.
+    """One model's score on each test item."""
 
-    Attributes:
-        model: the model's name.
-        gold: the ratings (N,) of each STS task.
-        cosines: the model's cosines (N,) by STS task.
-        correct: whether each test example (N,) was classified correctly, by transfer task.
-    """
-
-    model: str
-    gold: Arrays
-    cosines: Arrays
-    correct: Arrays
+    model: str  # the model's name
+    gold: Arrays  # the ratings (N,) of each STS task
+    cosines: Arrays  # the model's cosines (N,) by STS task
+    correct: Arrays  # whether each test example (N,) was classified correctly, by transfer task
 
     @classmethod
     def of(cls, model: ModelEvaluation, gold: Arrays) -> "ItemScores":

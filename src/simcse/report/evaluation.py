@@ -55,29 +55,20 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Models evaluated on the same data.
+    """Models evaluated on the same data."""
 
-    Attributes:
-        models: one or more; the first is the one that others are compared with.
-        aggregation: of the STS subsets.
-        protocol: description of the transfer protocol.
-        gold: ratings (N,) of each STS task.
-        data: SHA-256 of each file that was read, by its name.
-        versions: of the packages that numbers depend on.
-        options: the options of the evaluation.
-        notes: notes for the reader, such as those of the tasks.
-        trajectories: alignment and uniformity of models during training.
-    """
-
+    # one or more; the first is the one that others are compared with
     models: Sequence[ModelEvaluation]
-    aggregation: Aggregation = "all"
-    protocol: str = ""
-    gold: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    aggregation: Aggregation = "all"  # of the STS subsets
+    protocol: str = ""  # description of the transfer protocol
+    gold: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # ratings (N,) of each STS task
+    # SHA-256 of each file that was read, by its name
     data: Mapping[str, str] = field(default_factory=dict)
+    # of the packages that numbers depend on
     versions: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    trajectories: Sequence[Trajectory] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)  # the options of the evaluation
+    notes: Sequence[str] = ()  # notes for the reader, such as those of the tasks
+    trajectories: Sequence[Trajectory] = ()  # alignment and uniformity of models during training
 
     @classmethod
     def of(
@@ -278,19 +269,7 @@ def _subsets(models: Sequence[ModelEvaluation]) -> list[html.Html]:
 
 def _model_results(model: ModelEvaluation) -> dict[str, Any]:
     """Return one model's results, with the scores of single test items as text."""
-    return {
-        "model": model.model,
-        "settings": model.settings,
-        "base": model.base,
-        "seconds": model.seconds,
-        "sts": {task: asdict(result) for task, result in model.sts.items()},
-        "geometry": None if model.geometry is None else asdict(model.geometry),
-        "space": None if model.space is None else asdict(model.space),
-        "transfer": {
-            task: {key: value for key, value in asdict(result).items() if key != "correct"}
-            for task, result in model.transfer.items()
-        },
-        "retrieval": {name: asdict(result) for name, result in model.retrieval.items()},
-        "cosines": {task: array_to_text(values) for task, values in model.cosines.items()},
-        "correct": {task: array_to_text(found.correct) for task, found in model.transfer.items()},
-    }
+    found = asdict(model)
+    texts = {task: array_to_text(values) for task, values in model.cosines.items()}
+    correct = {task: array_to_text(each.pop("correct")) for task, each in found["transfer"].items()}
+    return {**found, "cosines": texts, "correct": correct}

@@ -23,23 +23,14 @@ EXPLAINED = (
 
 @dataclass(frozen=True)
 class RowScores:
-    """One row's scores by one metric.
+    """One row's scores by one metric."""
 
-    Attributes:
-        name: name of the row.
-        group: the rows it is compared with.
-        scores: by seed; the same for all seeds where nothing is trained.
-        published: the published score, where there is one.
-        baseline: whether the other rows of its group are compared with it.
-        trained: whether the score depends on the seed.
-    """
-
-    name: str
-    scores: Mapping[int, float]
-    published: float | None = None
-    group: str = ""
-    baseline: bool = False
-    trained: bool = True
+    name: str  # name of the row
+    scores: Mapping[int, float]  # by seed; the same for all seeds where nothing is trained
+    published: float | None = None  # the published score, where there is one
+    group: str = ""  # the rows it is compared with
+    baseline: bool = False  # whether the other rows of its group are compared with it
+    trained: bool = True  # whether the score depends on the seed
 
     @property
     def mean(self) -> float:
@@ -54,23 +45,14 @@ class RowScores:
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """A row compared with its baseline on the seeds both have.
+    """A row compared with its baseline on the seeds both have."""
 
-    Attributes:
-        row: the row.
-        difference: to the baseline's mean; ``None`` without a baseline.
-        low: lower end of Student's 95 % interval of the paired difference.
-        high: its upper end.
-        p: two-sided and exact, by flipping signs of the paired differences.
-        published: the published difference.
-    """
-
-    row: RowScores
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    published: float | None = None
+    row: RowScores  # the row
+    difference: float | None = None  # to the baseline's mean; ``None`` without a baseline
+    low: float | None = None  # lower end of Student's 95 % interval of the paired difference
+    high: float | None = None  # its upper end
+    p: float | None = None  # two-sided and exact, by flipping signs of the paired differences
+    published: float | None = None  # the published difference
 
     @property
     def is_significant(self) -> bool:
@@ -80,23 +62,15 @@ class RowOutcome:
 
 @dataclass(frozen=True)
 class GridComparison:
-    """All rows of one group by one metric.
+    """All rows of one group by one metric."""
 
-    Attributes:
-        title: the metric, and the group where there are several.
-        rows: those that have a score.
-        seeds: smallest number of runs of a row.
-        agreement: of our ranking and the published one; ``None`` without published scores.
-        setting: the backbone and the data, such as "on mini with 100 rows".
-        column: how the metric is shown: its decimals, and which end is best.
-    """
-
-    title: str
-    rows: Sequence[RowOutcome]
-    seeds: int
+    title: str  # the metric, and the group where there are several
+    rows: Sequence[RowOutcome]  # those that have a score
+    seeds: int  # smallest number of runs of a row
+    # of our ranking and the published one; ``None`` without published scores
     agreement: RankAgreement | None
-    setting: str
-    column: Column
+    setting: str  # the backbone and the data, such as "on mini with 100 rows"
+    column: Column  # how the metric is shown: its decimals, and which end is best
 
     @property
     def summary(self) -> str:
@@ -219,26 +193,16 @@ class GridComparison:
 
 @dataclass(frozen=True)
 class GridReport:
-    """The content of the page of a grid.
+    """The content of the page of a grid."""
 
-    Attributes:
-        title: title of the page.
-        source: where the results were published.
-        claim: the claim made there.
-        note: how it is rerun.
-        comparisons: by metric and group.
-        left_out: rows that were not run, and why.
-        more: further sections, such as the grid's own figure.
-        scale: the size of the rerun, in words by name.
-    """
-
-    title: str
-    source: str
-    claim: str
-    note: str
-    comparisons: Sequence[GridComparison]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    more: Sequence[Section] = ()
+    title: str  # title of the page
+    source: str  # where the results were published
+    claim: str  # the claim made there
+    note: str  # how it is rerun
+    comparisons: Sequence[GridComparison]  # by metric and group
+    left_out: Mapping[str, str] = field(default_factory=dict)  # rows that were not run, and why
+    more: Sequence[Section] = ()  # further sections, such as the grid's own figure
+    # the size of the rerun, in words by name
     scale: Mapping[str, str] = field(default_factory=dict)
 
     def sections(self) -> list[Section]:

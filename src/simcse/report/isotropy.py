@@ -36,14 +36,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class IsotropyEvaluation:
-    """The bound for models, and along trainings.
+    """The bound for models, and along trainings."""
 
-    Attributes:
-        models: by name.
-        runs: by the name of the run folder, then by step.
-    """
-
-    models: Mapping[str, Isotropy] = field(default_factory=dict)
+    models: Mapping[str, Isotropy] = field(default_factory=dict)  # by name
+    # by the name of the run folder, then by step
     runs: Mapping[str, BySteps] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:

@@ -4,13 +4,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
@@ -41,33 +42,22 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class PlanePoint:
-    """A model in the alignment-uniformity plane.
-
-    Attributes:
-        label: the model's name.
-        alignment: its alignment.
-        uniformity: its uniformity.
-        score: its STS average, which gives the point its color.
-        before: alignment and uniformity of the model it was trained from, where known.
-    """
+    """A model in the alignment-uniformity plane."""
 
     label: str
     alignment: float
     uniformity: float
-    score: float | None = None
+    score: float | None = None  # its STS average, which gives the point its color
+    # alignment and uniformity of the model it was trained from, where known
     before: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """Alignment and uniformity of a model during training.
+    """Alignment and uniformity of a model during training."""
 
-    Attributes:
-        label: the run's name.
-        points: alignment and uniformity, from the first evaluation to the last.
-    """
-
-    label: str
+    label: str  # the run's name
+    # alignment and uniformity, from the first evaluation to the last
     points: Sequence[tuple[float, float]]
 
 
@@ -83,7 +73,7 @@ class RowPoints:
 def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) -> bytes:
     """Draw curves over the training steps, with a dotted line at the best step."""
     figure, axes = _figure(title, width=4.6, height=2.9)
-    for line, color in zip(lines, _colors(len(lines)), strict=True):
+    for line, color in zip(lines, cycle(PALETTE), strict=False):
         _draw_curve(axes, line, color)
     if best_step is not None:
         axes.axvline(best_step, color=SOFT, linestyle=":", linewidth=1.5, zorder=1)
@@ -102,9 +92,16 @@ def alignment_uniformity_plane(
     with dots follows a training.
     """
     figure, axes = _figure("Alignment and uniformity", width=5.6, height=4.2)
-    started = [point.before for point in points if point.before is not None]
-    axes.scatter([at[1] for at in started], [at[0] for at in started], c="white", edgecolors=SOFT)
-    for trajectory, color in zip(trajectories, _colors(len(trajectories)), strict=True):
+    for point in points:
+        if point.before is not None:
+            start, end = point.before[::-1], (point.uniformity, point.alignment)
+            axes.scatter(*start, c="white", edgecolors=SOFT)
+            axes.add_patch(
+                FancyArrowPatch(
+                    start, end, arrowstyle="->", color=PALE, mutation_scale=10, shrinkA=4, shrinkB=5
+                )
+            )
+    for trajectory, color in zip(trajectories, cycle(PALETTE), strict=False):
         _draw_trajectory(axes, trajectory, color)
     axes.scatter(
         [point.uniformity for point in points],
@@ -116,8 +113,6 @@ def alignment_uniformity_plane(
         edgecolors=SOFT,
         zorder=3,
     )
-    for point in points:
-        _draw_arrow(axes, point)
     axes.margins(0.2)
     axes.set_xlabel("uniformity (lower is better)")
     axes.set_ylabel("alignment (lower is better)")
@@ -128,10 +123,7 @@ def alignment_uniformity_plane(
 
 
 def spectrum(lines: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw singular values, the largest 1, as appendix F of Gao et al. 2021 does.
-
-    A flat curve uses all directions.
-    """
+    """Draw singular values, the largest 1, as appendix F of Gao et al. 2021 does."""
     height = 3.4 + 0.2 * -(-len(lines) // 2)
     figure, axes = _figure("Singular values, largest = 1", width=5.6, height=height)
     for number, (label, values) in enumerate(lines.items()):
@@ -180,7 +172,7 @@ def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
 def cosine_histogram(groups: Mapping[str, Sequence[float]]) -> bytes:
     """Draw the distribution of each group's cosines, such as before and after training."""
     figure, axes = _figure("Cosines", width=5.6, height=3.2)
-    for (label, cosines), color in zip(groups.items(), _colors(len(groups)), strict=True):
+    for (label, cosines), color in zip(groups.items(), cycle(PALETTE), strict=False):
         inside = np.clip(cosines, -1, 1)  # rounding may leave a cosine just outside
         name = f"{_label(label)} (mean {inside.mean():.2f})"
         density, _ = np.histogram(inside, COSINE_BINS, density=True)
@@ -259,14 +251,7 @@ def _style(axes: Axes) -> None:
 def _draw_trajectory(axes: Axes, trajectory: Trajectory, color: str) -> None:
     alignments, uniformities = zip(*trajectory.points, strict=True)
     axes.plot(uniformities, alignments, color=color, marker=".", label=_label(trajectory.label))
-    axes.annotate(
-        "start",
-        xy=(uniformities[0], alignments[0]),
-        xytext=(4, 4),
-        textcoords="offset points",
-        fontsize=8,
-        color=SOFT,
-    )
+    axes.text(uniformities[0], alignments[0], " start", fontsize=8, color=SOFT, va="bottom")
     axes.scatter(uniformities[-1:], alignments[-1:], color=color, s=60, zorder=3)
 
 
@@ -296,22 +281,11 @@ def _draw_curve(axes: Axes, line: Curve, color: str) -> None:
     axes.plot(middle, means, color=color, linewidth=1.6, label=_label(line.label))
 
 
-def _draw_arrow(axes: Axes, point: PlanePoint) -> None:
-    if point.before is None:
-        return
-    axes.annotate(
-        "",
-        xy=(point.uniformity, point.alignment),
-        xytext=point.before[::-1],
-        arrowprops={"arrowstyle": "->", "color": PALE, "shrinkA": 4, "shrinkB": 5},
-    )
-
-
 def _draw_label(axes: Axes, point: PlanePoint) -> Annotation:
     score = "" if point.score is None else f" ({point.score:.1f})"
     left, right = axes.get_xlim()
     is_right = point.uniformity > (left + right) / 2  # the label must stay inside the axes
-    return axes.annotate(
+    label = Annotation(
         _label(point.label) + score,
         xy=(point.uniformity, point.alignment),
         xytext=(-8 if is_right else 8, 0),
@@ -322,6 +296,8 @@ def _draw_label(axes: Axes, point: PlanePoint) -> Annotation:
         in_layout=False,  # a long label may be cropped, but never shrinks the axes
         path_effects=[withStroke(linewidth=3, foreground="white")],
     )
+    axes.add_artist(label)
+    return label
 
 
 def _spread_out(figure: Figure, labels: Sequence[Annotation]) -> None:
@@ -341,10 +317,6 @@ def _floats(values: Values) -> NDArray[np.float64]:
     """Return the values as an array, NaN where there is none or it is infinite."""
     numbers = np.array(values, dtype=np.float64)
     return np.where(np.isfinite(numbers), numbers, math.nan)
-
-
-def _colors(count: int) -> list[str]:
-    return list(islice(cycle(PALETTE), count))
 
 
 def _label(text: str) -> str:

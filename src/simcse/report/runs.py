@@ -75,14 +75,13 @@ def key_values(title: str, values: Mapping[str, Any]) -> Table:
 def _training_summary(
     steps: Mapping[int, LogRow], evaluations: Mapping[int, LogRow], best: int | None
 ) -> str:
-    last = f"{len(steps)} steps were logged" if steps else "No step was logged"
+    logged = f"{len(steps)} steps were logged" if steps else "No step was logged"
     metrics = _metrics(evaluations)
     if best is None or not metrics:
-        return f"{last}; no evaluation had a score."
-    score = _finite(evaluations[best].get(metrics[0]))
+        return f"{logged}; no evaluation had a score."
+    score, title = _finite(evaluations[best].get(metrics[0])), _title(metrics[0])
     shown = "undefined" if score is None else f"{score:.2f}"
-    title = TITLES_BY_KEY.get(metrics[0], metrics[0])
-    return f"{last}; the best is step {best}: {title} {shown}."
+    return f"{logged}; the best is step {best}: {title} {shown}."
 
 
 def _training_figures(
@@ -90,7 +89,7 @@ def _training_figures(
 ) -> list[html.Html]:
     """Draw every logged metric, one figure each."""
     sources = {"loss": ("Loss", steps), "lr": ("Learning rate", steps)}
-    sources |= {key: (TITLES_BY_KEY.get(key, key), evaluations) for key in _metrics(evaluations)}
+    sources |= {key: (_title(key), evaluations) for key in _metrics(evaluations)}
     figures = []
     for key, (title, rows) in sources.items():
         values = [_finite(row.get(key)) for row in rows.values()]
@@ -103,11 +102,7 @@ def _training_figures(
     if len(trajectory.points) > 1:
         png = alignment_uniformity_plane([], trajectories=[trajectory])
         alt = "Alignment and uniformity from the first evaluation to the last"
-        figures.append(
-            html.figure(
-                png, alt, "Alignment and uniformity during training; lower is better for both."
-            )
-        )
+        figures.append(html.figure(png, alt, "Lower is better for both."))
     return figures
 
 
@@ -140,7 +135,7 @@ def _trajectory(label: str, rows: Iterable[LogRow]) -> Trajectory:
 
 def _evaluations_table(evaluations: Mapping[int, LogRow]) -> Table:
     metrics = _metrics(evaluations)
-    columns = [Column(TITLES_BY_KEY.get(key, key), 3) for key in metrics]
+    columns = [Column(_title(key), 3) for key in metrics]
     if columns:
         lowest = metrics[0].endswith("loss")
         columns[0] = replace(columns[0], best="lowest" if lowest else "highest")
@@ -148,6 +143,10 @@ def _evaluations_table(evaluations: Mapping[int, LogRow]) -> Table:
         (step, *(_finite(row.get(key)) for key in metrics)) for step, row in evaluations.items()
     )
     return Table("Scores by step", (Column("Step"), *columns), rows)
+
+
+def _title(key: str) -> str:
+    return TITLES_BY_KEY.get(key, key)
 
 
 def _metrics(evaluations: Mapping[int, LogRow]) -> list[str]:

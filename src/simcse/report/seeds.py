@@ -18,25 +18,16 @@ SeedRuns = Mapping[int, Mapping[str, Mapping[str, float | None]]]  # seed, "star
 
 @dataclass(frozen=True)
 class SeedDifference:
-    """Difference of one metric between two settings on the same seeds.
+    """Difference of one metric between two settings on the same seeds."""
 
-    Attributes:
-        name: the metric.
-        seeds: number of seeds that both settings have.
-        first: mean of the first setting.
-        second: mean of the second.
-        difference: second minus first.
-        bootstrap_p: two-sided p-value of the paired bootstrap over seeds.
-        sign_flip_p: two-sided, exact p-value by flipping the signs of the differences; with n seeds
-            it is at least 2 / 2**n, a limit that the bootstrap of few seeds does not respect.
-    """
-
-    name: str
-    seeds: int
-    first: float
-    second: float
-    difference: float
-    bootstrap_p: float
+    name: str  # the metric
+    seeds: int  # number of seeds that both settings have
+    first: float  # mean of the first setting
+    second: float  # mean of the second
+    difference: float  # second minus first
+    bootstrap_p: float  # two-sided p-value of the paired bootstrap over seeds
+    # two-sided, exact p-value by flipping the signs of the differences; with n seeds it is at least
+    # 2 / 2**n, a limit that the bootstrap of few seeds does not respect
     sign_flip_p: float
 
 

@@ -29,16 +29,11 @@ Value = str | int | float | Spread | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's title and the format of its values.
+    """A column's title and the format of its values."""
 
-    Attributes:
-        title: the heading.
-        decimals: digits after the point of a float or a spread.
-        best: which extreme is set in bold; ``None`` for neither.
-    """
-
-    title: str
-    decimals: int = 2
+    title: str  # the heading
+    decimals: int = 2  # digits after the point of a float or a spread
+    # which extreme is set in bold; ``None`` for neither
     best: Literal["highest", "lowest"] | None = None
 
 
@@ -102,14 +97,14 @@ def to_rich(table: Table) -> "RichTable":
     rich = RichTable(title=Text(table.title))
     for number, column in enumerate(table.columns):
         rich.add_column(Text(column.title), justify="right" if table.is_numeric(number) else "left")
-    for row in _cells(table, plain=Text, bold=lambda text: Text(text, style="bold")):
+    for row in _cells(table, lambda text, best: Text(text, style="bold" if best else "")):
         rich.add_row(*row)
     return rich
 
 
 def to_markdown(table: Table) -> str:
     """Return the table as padded Markdown, the best values in bold."""
-    cells = _cells(table, plain=markdown_text, bold=lambda text: f"**{markdown_text(text)}**")
+    cells = _cells(table, lambda text, best: f"**{text}**" if best else text, markdown_text)
     titles = [markdown_text(column.title) for column in table.columns]
     widths = [max(3, *map(len, column)) for column in zip(titles, *cells, strict=True)]
     right = [table.is_numeric(column) for column in range(len(titles))]
@@ -127,7 +122,7 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Return the table as a LaTeX ``table`` for the `booktabs` package."""
-    cells = _cells(table, plain=_latex, bold=lambda text: f"\\textbf{{{_latex(text)}}}")
+    cells = _cells(table, lambda text, best: f"\\textbf{{{text}}}" if best else text, _latex)
     alignment = "".join("r" if table.is_numeric(at) else "l" for at in range(len(table.columns)))
     titles = [_latex(column.title) for column in table.columns]
     head, *body = (f"{' & '.join(row)} \\\\\n" for row in [titles, *cells])
@@ -159,11 +154,11 @@ def to_rows(table: Table) -> list[dict[str, Any]]:
 
 
 def _cells(
-    table: Table, *, plain: Callable[[str], Cell], bold: Callable[[str], Cell]
+    table: Table, mark: Callable[[str, bool], Cell], escape: Callable[[str], str] = str
 ) -> list[list[Cell]]:
-    """Render every value, the best of a column by ``bold`` and the others by ``plain``."""
+    """Render every value by ``mark``, which is given its text and whether it is the best."""
     return [
-        [(bold if table.is_best(row, column) else plain)(text) for column, text in enumerate(texts)]
+        [mark(escape(text), table.is_best(row, column)) for column, text in enumerate(texts)]
         for row, texts in enumerate(table.texts())
     ]
 
