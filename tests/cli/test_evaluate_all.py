@@ -82,11 +82,11 @@ def test_geometry_of_the_users_pairs_and_the_path_of_a_run(simcse, tiny_model_fo
     assert simcse("evaluate", "geometry", tiny_model_folder, "--pairs", pairs).code == 3
 
 
-def test_what_was_cut_is_told_once(simcse, tiny_model_folder, tmp_path):
+def test_truncated_sentences_are_reported_once(simcse, tiny_model_folder, tmp_path):
     (tmp_path / "pairs.tsv").write_text(f"{'a ' * 40}\tguitar\nrun\tthe dog runs\n")
     outcome = simcse("evaluate", "geometry", tiny_model_folder, "--pairs", tmp_path / "pairs.tsv")
     assert outcome.code == 0, outcome.err
-    assert outcome.err.strip().endswith("1 sentences cut to 32 tokens")
+    assert outcome.err.strip().endswith("1 sentences truncated to 32 tokens")
 
 
 def test_retrieval_of_pairs_and_groups(simcse, tiny_model_folder, tmp_path):
@@ -145,7 +145,7 @@ def test_everything_before_and_after_whitening(
     tasks = [row["Task"] for row in rows(compared)]
     assert {"STS12", "STS average", "MRPC", "Transfer average"} <= set(tasks)
     both = simcse("compare", output / "results.json", output / "results.json")
-    assert (both.code, "choose by --model-a" in both.err) == (2, True)
+    assert (both.code, "Choose one by --model-a" in both.err) == (2, True)
     (tmp_path / "old.json").write_text("{}")
     assert simcse("compare", tmp_path / "old.json", tmp_path / "old.json").code == 4
 
@@ -188,14 +188,14 @@ def test_postprocess_options_that_do_not_go_together(simcse, options, tmp_path):
     assert simcse("postprocess", "mini", *options, "--output", tmp_path / "x").code == 2
 
 
-def test_known_answers_name_what_is_off(simcse, tiny_model_folder, small_data, monkeypatch):
-    from simcse.cli.evaluate import known as command
+def test_the_self_test_names_the_failed_tasks(simcse, tiny_model_folder, small_data, monkeypatch):
+    from simcse.cli import evaluate_options as command
 
-    monkeypatch.setattr(command, "_model", lambda: str(tiny_model_folder))
-    outcome = simcse("evaluate", "--known-answers", "--data", small_data)
+    monkeypatch.setattr(command, "_reference_model", lambda: str(tiny_model_folder))
+    outcome = simcse("evaluate", "--self-test", "--data", small_data)
     assert outcome.code == 6
-    assert "not what is known of all-MiniLM-L6-v2: STS12" in outcome.err
-    assert outcome.out.count("OFF") == len(known.STS_ANSWERS) + len(known.TRANSFER_ANSWERS)
+    assert "differ from the known ones by more than the tolerance: STS12" in outcome.err
+    assert outcome.out.count("FAILED") == len(known.STS_REFERENCE) + len(known.TRANSFER_REFERENCE)
     found = re.search(r"STS12\s*│\s*72\.37", outcome.out)
     assert found, outcome.out
     assert simcse("evaluate", "--data", small_data).code == 2

@@ -1,4 +1,4 @@
-"""``simcse evaluate isotropy``: models and the evaluations of a training."""
+"""``simcse evaluate isotropy``: models and the saved evaluations of a training."""
 
 import json
 
@@ -10,7 +10,7 @@ from simcse import SentenceEncoder
 
 @pytest.fixture
 def run(tiny_model_folder, tmp_path):
-    """A run folder whose models come nearer and nearer to one vector, and then go back."""
+    """A run folder whose evaluations are the tiny model, which collapses and recovers."""
     folder = tmp_path / "run"
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     norm = next(
@@ -39,7 +39,7 @@ def test_each_step_of_the_bound_is_printed_for_models(simcse, small_data, tiny_m
     assert row["m"] == 5  # distinct sentences
 
 
-def test_the_evaluations_of_a_training_are_followed(simcse, small_data, run, tmp_path):
+def test_a_training_is_followed_by_its_evaluations(simcse, small_data, run, tmp_path):
     output = tmp_path / "isotropy"
     done = simcse(
         *("evaluate", "isotropy", "--run", run, "--data", small_data, "--format", "json"),
@@ -50,11 +50,11 @@ def test_the_evaluations_of_a_training_are_followed(simcse, small_data, run, tmp
     names = [row["Model"] for row in tables["The bound on the largest eigenvalue"]]
     assert names == ["run step 0", "run step 10", "run step 200"]
     (training,) = tables["Along training"]
-    assert training["Looks"] == 3
-    assert training["Looks at which it fell"] == "1 of 2"
-    assert training["It falls"] == "no"
+    assert training["Evaluations"] == 3
+    assert training["Decreases"] == "1 of 2"
+    assert training["Falls overall"] == "no"
     stored = json.loads((output / "results.json").read_text())["runs"]["run"]
-    assert {look["temperature"] for look in stored.values()} == {0.5}
+    assert {found["temperature"] for found in stored.values()} == {0.5}
     assert list(stored) == ["0", "10", "200"]
     page = (output / "report.html").read_text()
     assert page.count("<img") == 2

@@ -93,7 +93,7 @@ def test_a_grid_becomes_results_and_pages_and_is_not_run_twice(simcse, grid, tmp
     output = tmp_path / "out"
     first = simcse("sweep", grid, "--output", output, "--seeds", 2, "--sentences", 40)
     assert first.code == 0, first.err
-    assert "rated (eval.dev): not enough seeds for a verdict (2 of 3)" in first.out
+    assert "rated (eval.dev): There are not enough seeds for a p-value (2 of 3)" in first.out
     assert "p =" not in first.out
     assert "6 runs to do, 0 are there already" in first.err
     kept = results(output)

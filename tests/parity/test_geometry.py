@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 
 from simcse.errors import DataError, NumericError
 from simcse.evaluate import geometry
-from simcse.evaluate.geometry import alignment, paper_geometry, uniformity
+from simcse.evaluate.geometry import alignment, score_geometry, uniformity
+from simcse.evaluate.sts import embed_task
 from simcse.io.sts import StsTask
 
 
@@ -90,7 +91,7 @@ def test_paper_protocol(vectors):
 
     first, second = names[:25] + names[:5], names[25:] + names[45:]  # ten sentences come twice
     scores = np.tile([5.0, 4.0, 4.2, 1.0, 0.0], 6)
-    result = paper_geometry(encode, make_task(scores, first, second))
+    result = score_geometry(embed_task(encode, make_task(scores, first, second)))
 
     positive = [
         (one, two) for one, two, score in zip(first, second, scores, strict=True) if score > 4
@@ -104,7 +105,7 @@ def test_paper_protocol(vectors):
 def test_refusals(vectors):
     task = make_task([1.0, 4.0], ["a", "b"], ["c", "d"])
     with pytest.raises(DataError, match=r"no pair is rated above 4\.0"):
-        paper_geometry(lambda texts: np.eye(len(texts)), task)
+        score_geometry(embed_task(lambda texts: np.eye(len(texts)), task))
     with pytest.raises(DataError, match="at least two"):
         uniformity(vectors[:1])
     with pytest.raises(DataError, match="needs pairs"):

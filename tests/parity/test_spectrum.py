@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 
 from simcse.errors import DataError, NumericError
-from simcse.evaluate import space as module
+from simcse.evaluate import spectrum as module
 from simcse.evaluate.geometry import mean_cosine, uniformity
-from simcse.evaluate.spectrum import effective_rank, measure_space
+from simcse.evaluate.spectrum import effective_rank, space_statistics
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def plain_neighbor_counts(rows, k):
 
 
 def test_measures_match_plain_loops(vectors):
-    found, rows = measure_space(vectors), unit(vectors)
+    found, rows = space_statistics(vectors), unit(vectors)
     cosines = [rows[i] @ rows[j] for i in range(60) for j in range(60) if i != j]
     assert found.mean_cosine == pytest.approx(np.mean(cosines))
     assert found.mean_cosine == pytest.approx(mean_cosine(vectors))
@@ -49,18 +49,18 @@ def test_measures_match_plain_loops(vectors):
 
 def test_the_first_direction_holds_at_least_the_mean_of_the_similarity_matrix(vectors):
     """Gao et al. 2021, section 5: the largest eigenvalue is no less than m times the mean."""
-    found, rows = measure_space(vectors), unit(vectors)
+    found, rows = space_statistics(vectors), unit(vectors)
     assert found.top_1 >= (rows @ rows.T).mean()
 
 
 def test_extremes():
-    even = measure_space(np.vstack([np.eye(8), -np.eye(8)]))
+    even = space_statistics(np.vstack([np.eye(8), -np.eye(8)]))
     assert even.effective_rank == pytest.approx(8)
     assert even.mean_cosine == pytest.approx(-1 / 15)
-    collapsed = measure_space(np.ones((20, 5)))
+    collapsed = space_statistics(np.ones((20, 5)))
     assert collapsed.effective_rank == pytest.approx(1, abs=1e-6)
     assert (collapsed.top_1, collapsed.mean_cosine) == (pytest.approx(1), pytest.approx(1))
-    assert measure_space(np.zeros((20, 5))).effective_rank == 0
+    assert space_statistics(np.zeros((20, 5))).effective_rank == 0
 
 
 def test_intervals_are_those_of_resampled_lists(vectors):
@@ -74,7 +74,7 @@ def test_intervals_are_those_of_resampled_lists(vectors):
         means.append(cosines.mean())
         potentials.append(math.log(np.exp(4 * (cosines - 1)).mean()))
         ranks.append(effective_rank(rows[drawn]))
-    found = measure_space(vectors, positives=(rows[:30], rows[30:]))
+    found = space_statistics(vectors, positives=(rows[:30], rows[30:]))
     for name, center, resampled in (
         ("mean_cosine", found.mean_cosine, means),
         ("uniformity", uniformity(rows), potentials),
@@ -90,14 +90,14 @@ def test_intervals_are_those_of_resampled_lists(vectors):
 
 
 def test_a_large_set_is_sampled_always_alike(monkeypatch, vectors):
-    monkeypatch.setattr(module, "PAIRWISE", 25)
-    first, second = measure_space(vectors), measure_space(vectors)
+    monkeypatch.setattr(module, "MAX_VECTORS", 25)
+    first, second = space_statistics(vectors), space_statistics(vectors)
     assert first.sentences == 25
     assert first.singular_values.tolist() == second.singular_values.tolist()
 
 
 def test_refusals(vectors):
     with pytest.raises(DataError, match="at least three"):
-        measure_space(vectors[:2])
+        space_statistics(vectors[:2])
     with pytest.raises(NumericError):
-        measure_space(np.full((5, 2), np.nan))
+        space_statistics(np.full((5, 2), np.nan))

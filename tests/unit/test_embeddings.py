@@ -25,10 +25,10 @@ class Counting:
 def test_each_distinct_sentence_is_encoded_once_and_found_again(monkeypatch):
     monkeypatch.setattr(embeddings, "BLOCK", 2)
     encode, seen = Counting(), []
-    look_up = embed_once(encode, TEXTS, advance=lambda done, total: seen.append((done, total)))
+    stored = embed_once(encode, TEXTS, progress=lambda done, total: seen.append((done, total)))
     assert sorted(encode.asked) == sorted(set(TEXTS))
-    assert look_up(TEXTS).tolist() == Counting()(TEXTS).tolist()
-    assert look_up(["five"]).tolist() == [[4, ord("f")]]
+    assert stored(TEXTS).tolist() == Counting()(TEXTS).tolist()
+    assert stored(["five"]).tolist() == [[4, ord("f")]]
     assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
 
 
@@ -45,9 +45,9 @@ def test_the_cache_serves_other_selections_and_survives_damage(monkeypatch, tmp_
     for path in (tmp_path / "model").iterdir():
         path.write_bytes(path.read_bytes()[:-3])
     damaged = Counting()
-    look_up = embed_once(damaged, TEXTS, cache=cache)
+    stored = embed_once(damaged, TEXTS, cache=cache)
     assert sorted(damaged.asked) == sorted(set(TEXTS))
-    assert look_up(["eleven"]).tolist() == [[6, ord("e")]]
+    assert stored(["eleven"]).tolist() == [[6, ord("e")]]
 
 
 def test_an_interrupted_pass_keeps_its_finished_blocks(monkeypatch, tmp_path):

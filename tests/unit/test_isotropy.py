@@ -7,7 +7,7 @@ import pytest
 
 from simcse.errors import DataError, NumericError
 from simcse.evaluate import isotropy
-from simcse.evaluate.isotropy import falls, measure_isotropy
+from simcse.evaluate.isotropy import count_falls, isotropy_bound
 
 
 def by_loops(vectors, temperature):
@@ -31,7 +31,7 @@ def by_loops(vectors, temperature):
 def test_each_step_is_its_definition(shape, temperature, monkeypatch):
     monkeypatch.setattr(isotropy, "TILE", 16)
     vectors = np.random.default_rng(0).normal(0.4, 1, shape)
-    found = measure_isotropy(vectors, temperature=temperature)
+    found = isotropy_bound(vectors, temperature=temperature)
     for name, value in by_loops(vectors.tolist(), temperature).items():
         assert getattr(found, name) == pytest.approx(value, abs=1e-10), name
     assert (found.sentences, found.temperature) == (shape[0], temperature)
@@ -40,48 +40,48 @@ def test_each_step_is_its_definition(shape, temperature, monkeypatch):
 @pytest.mark.parametrize("seed", range(20))
 def test_what_must_hold_holds(seed):
     random = np.random.default_rng(seed)
-    any_signs = measure_isotropy(random.normal(random.normal(), 1, (30, 8)))
-    assert any_signs.is_jensen
-    assert any_signs.is_above_mean
-    positive = measure_isotropy(random.random((30, 8)))
+    any_signs = isotropy_bound(random.normal(random.normal(), 1, (30, 8)))
+    assert any_signs.jensen_holds
+    assert any_signs.lower_bound_holds
+    positive = isotropy_bound(random.random((30, 8)))
     assert positive.negative_share == 0
-    assert positive.is_jensen
-    assert positive.is_above_mean
-    assert positive.is_below_sum
+    assert positive.jensen_holds
+    assert positive.lower_bound_holds
+    assert positive.upper_bound_holds
 
 
 def test_with_negative_cosines_the_sum_is_no_bound():
-    opposed = measure_isotropy([[1.0, 0.0], [-2.0, 0.0]])
+    opposed = isotropy_bound([[1.0, 0.0], [-2.0, 0.0]])
     assert (opposed.largest_eigenvalue, opposed.total) == (2.0, 0.0)
     assert opposed.negative_share == 1
-    assert not opposed.is_below_sum
-    assert opposed.is_above_mean
+    assert not opposed.upper_bound_holds
+    assert opposed.lower_bound_holds
 
 
 def test_equality_where_all_sentences_are_one():
-    found = measure_isotropy([[0.3, 0.1, 0.7]] * 9)
+    found = isotropy_bound([[0.3, 0.1, 0.7]] * 9)
     assert found.log_mean_exp == pytest.approx(1 / 0.05)
     assert found.largest_eigenvalue == pytest.approx(9)
-    assert found.is_jensen
-    assert found.is_above_mean
-    assert found.is_below_sum
+    assert found.jensen_holds
+    assert found.lower_bound_holds
+    assert found.upper_bound_holds
 
 
 def test_no_overflow_at_a_small_temperature():
-    found = measure_isotropy(np.eye(4), temperature=1e-4)
+    found = isotropy_bound(np.eye(4), temperature=1e-4)
     assert found.log_mean_exp == pytest.approx(1e4 - math.log(4))
 
 
 def test_falls_are_counted():
-    assert falls([5.0, 4.0, 4.5, 4.5, 1.0]) == 2
-    assert falls([1.0]) == falls([]) == 0
+    assert count_falls([5.0, 4.0, 4.5, 4.5, 1.0]) == 2
+    assert count_falls([1.0]) == count_falls([]) == 0
 
 
 @pytest.mark.parametrize("arguments", [{"temperature": 0}, {"temperature": float("nan")}])
 def test_what_cannot_be_measured_is_refused(arguments):
     with pytest.raises(DataError, match="temperature above 0"):
-        measure_isotropy(np.eye(3), **arguments)
+        isotropy_bound(np.eye(3), **arguments)
     with pytest.raises(DataError, match="at least two vectors"):
-        measure_isotropy(np.ones((1, 3)))
+        isotropy_bound(np.ones((1, 3)))
     with pytest.raises(NumericError):
-        measure_isotropy([[np.nan, 1.0], [1.0, 0.0]])
+        isotropy_bound([[np.nan, 1.0], [1.0, 0.0]])

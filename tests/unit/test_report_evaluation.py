@@ -7,13 +7,19 @@ import pytest
 
 from simcse.errors import ArtifactError, DataError
 from simcse.evaluate.geometry import Geometry
-from simcse.evaluate.measure import ModelEvaluation
 from simcse.evaluate.retrieval import RetrievalResult
-from simcse.evaluate.spectrum import measure_space
+from simcse.evaluate.spectrum import space_statistics
 from simcse.evaluate.sts import STS_TASKS, Correlation, StsResult
+from simcse.evaluate.suite import ModelEvaluation
 from simcse.evaluate.transfer import TRANSFER_TASKS, TransferResult
 from simcse.io.results import read_results, write_results
-from simcse.report.comparison import compare, pack, read_items, unpack
+from simcse.report.comparison import (
+    ItemScores,
+    array_to_text,
+    compare_models,
+    read_item_scores,
+    text_to_array,
+)
 from simcse.report.evaluation import (
     Evaluation,
     evaluation_report,
@@ -23,7 +29,6 @@ from simcse.report.evaluation import (
 )
 from simcse.report.evaluation_tables import (
     geometry_table,
-    items_of,
     space_table,
     sts_table,
     subset_table,
@@ -127,7 +132,9 @@ def whole():
                 name,
                 {task: result(task, 70.0) for task in STS_TASKS},
                 Geometry(0.2, -2.5, 338, 2552, 0),
-                measure_space(random.normal(size=(30, 8)), positives=(np.eye(8), np.eye(8)[::-1])),
+                space_statistics(
+                    random.normal(size=(30, 8)), positives=(np.eye(8), np.eye(8)[::-1])
+                ),
                 {task: transfer_result(task, accuracy, random) for task in TRANSFER_TASKS},
                 {
                     "faq": RetrievalResult(
@@ -174,24 +181,26 @@ def test_space_table_has_half_the_interval(whole):
 
 def test_results_are_kept_and_compared_again(whole, tmp_path):
     write_results(tmp_path / "results.json", evaluation_results(whole))
-    first, second = read_items(read_results(tmp_path / "results.json"), "results.json")
-    again = compare(first, second)
-    direct = compare(*(items_of(model, whole.gold) for model in whole.models))
+    first, second = read_item_scores(read_results(tmp_path / "results.json"), "results.json")
+    again = compare_models(first, second)
+    direct = compare_models(*(ItemScores.of(model, whole.gold) for model in whole.models))
     assert list(again) == [*list(direct)]
     assert again["STS average"].difference == pytest.approx(
         direct["STS average"].difference, abs=0.05
     )
     assert again["MR"] == direct["MR"]
     assert again["STS average"].difference < 0 < again["Transfer average"].p
-    with pytest.raises(ArtifactError, match="no items to compare by"):
-        read_items({"models": [{}]}, "old.json")
+    with pytest.raises(ArtifactError, match="no scores of single test items"):
+        read_item_scores({"models": [{}]}, "old.json")
     with pytest.raises(DataError, match="other pairs"):
-        compare(first, items_of(whole.models[1], {task: np.zeros(60) for task in STS_TASKS}))
+        compare_models(
+            first, ItemScores.of(whole.models[1], {task: np.zeros(60) for task in STS_TASKS})
+        )
 
 
 @pytest.mark.parametrize("values", [np.array([True, False, True]), np.array([0.5, -1.25], "f4")])
 def test_packing_keeps_values(values):
-    assert unpack(json.loads(json.dumps(pack(values)))).tolist() == values.tolist()
+    assert text_to_array(json.loads(json.dumps(array_to_text(values)))).tolist() == values.tolist()
 
 
 def test_text_forms_have_every_table(whole):

@@ -39,7 +39,7 @@ def test_training_page_has_curves_scores_outcome_and_settings(rows):
 def test_a_run_without_any_score_still_has_a_page(rows):
     page = training_report(rows, {})
     assert best_step(rows) is None
-    assert "No step was logged; no evaluation gave a score to choose by." in page
+    assert "No step was logged; no evaluation had a score." in page
     assert ">nan<" not in page
     assert "provenance" not in page
 

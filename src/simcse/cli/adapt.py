@@ -84,7 +84,7 @@ def adapt_command(
 def _read_labeled(
     pairs: Path | None, groups: Path | None, columns: str | None
 ) -> "RetrievalSet | None":
-    from simcse.cli.evaluate.shared import read_pairs
+    from simcse.cli.evaluate_options import read_pairs
     from simcse.evaluate.retrieval import groups_set, pairs_set
 
     if pairs is not None:

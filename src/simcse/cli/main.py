@@ -12,10 +12,10 @@ from simcse import __version__
 from simcse.cli.adapt import adapt_command
 from simcse.cli.average import average
 from simcse.cli.calibrate import calibrate
-from simcse.cli.compare import compare
+from simcse.cli.compare import compare_command
 from simcse.cli.data import data
 from simcse.cli.encode import encode_command, similarity_command
-from simcse.cli.evaluate import evaluate
+from simcse.cli.evaluate import evaluate_command
 from simcse.cli.export import export
 from simcse.cli.index import index
 from simcse.cli.info import info
@@ -62,8 +62,8 @@ COMMANDS = (
         average,
         weigh,
         reproduce_command,
-        evaluate,
-        compare,
+        evaluate_command,
+        compare_command,
         postprocess,
     ),
     *(export, encode_command, similarity_command, index, calibrate, serve, info, data),

@@ -1,4 +1,4 @@
-"""Tables on stdout, in the format asked for."""
+"""Tables on stdout, in the format of --format."""
 
 import json
 import sys
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from simcse.report.tables import Table
 
 PIPED_WIDTH = 200
-FORMATS = ("table", "json", "markdown", "latex")
 format_option = click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice(("table", "json", "markdown", "latex")),
     default="table",
     show_default=True,
-    help="How results are printed.",
+    help="Format of the printed results.",
 )
 
 
-def show_all(tables: Sequence["Table"]) -> None:
-    """Print tables as JSON on stdout: the rows of one, or an object of several by title."""
-    from simcse.report.tables import to_json, to_rows
+def show_all(tables: Sequence["Table"], form: str) -> None:
+    """Print tables on stdout; several as JSON are one object by title."""
+    from simcse.report.tables import to_rows
 
-    if len(tables) == 1:
-        click.echo(to_json(tables[0]))
+    if form == "json" and len(tables) > 1:
+        whole = {table.title: to_rows(table) for table in tables}
+        click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2))
         return
-    whole = {table.title: to_rows(table) for table in tables}
-    click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2))
+    for table in tables:
+        show(table, form)
 
 
 def show(table: "Table", form: str) -> None:
@@ -40,13 +40,9 @@ def show(table: "Table", form: str) -> None:
     from simcse.report import tables
 
     if form == "table":
-        # Piped output is read by programs or pasted: never wrap it at some default width.
+        # Piped output is read by programs or pasted: never wrap it at a default width.
         width = None if sys.stdout.isatty() else PIPED_WIDTH
         Console(width=width).print(tables.to_rich(table))
         return
-    writers = {
-        "json": tables.to_json,
-        "markdown": tables.to_markdown,
-        "latex": tables.to_latex,
-    }
+    writers = {"json": tables.to_json, "markdown": tables.to_markdown, "latex": tables.to_latex}
     click.echo(writers[form](table))

@@ -1,4 +1,4 @@
-"""Measures of embeddings. Takes arrays or an ``Encode`` callable, never a model."""
+"""Evaluation of embeddings. Takes arrays or an ``Encode`` callable, never a model."""
 
 from collections.abc import Callable, Sequence
 

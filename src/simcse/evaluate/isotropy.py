@@ -1,4 +1,4 @@
-"""Why contrastive training spreads embeddings, as the paper argues it, step by step in figures.
+"""The paper's argument for isotropy, each step as a number.
 
 Gao et al. 2021, section 5: for unit embeddings W (m, D) the second term of the loss is an upper
 bound of the sum of all cells of W W^T (Jensen). Its trace is fixed, and where no cell is negative
@@ -6,11 +6,13 @@ the sum bounds the largest eigenvalue (Merikoski 1984); so training lowers that 
 flattens the spectrum.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logsumexp
 
 from simcse.errors import DataError
 from simcse.evaluate.vectors import unit
@@ -21,52 +23,43 @@ ROUNDING = 1e-9  # relative: where a bound is met with equality
 
 @dataclass(frozen=True, slots=True)
 class Isotropy:
-    """Each step of the bound, for m sentences.
+    """Each step of the bound, for m sentences."""
 
-    Attributes:
-        log_mean_exp: mean over sentences of log(mean of exp(cosine / temperature)), the loss's
-            second term with all m sentences as negatives.
-        mean: of all m x m cosines.
-        largest_eigenvalue: of W W^T, from the mean of a row's sum up to m.
-        total: the sum of all cosines.
-        negative_share: of pairs of different sentences, those with a negative cosine, 0 to 1.
-        sentences: m.
-        temperature: divisor of the cosine.
-    """
-
+    # mean over sentences of log(mean of exp(cosine / temperature)), the loss's second term with all
+    # m sentences as negatives
     log_mean_exp: float
-    mean: float
-    largest_eigenvalue: float
-    total: float
-    negative_share: float
-    sentences: int
-    temperature: float
+    mean: float  # of all m x m cosines
+    largest_eigenvalue: float  # of W W^T, from the mean of a row's sum up to m
+    total: float  # the sum of all cosines
+    negative_share: float  # of pairs of different sentences, those with a negative cosine, 0 to 1
+    sentences: int  # m
+    temperature: float  # divisor of the cosine
 
     @property
-    def is_jensen(self) -> bool:
+    def jensen_holds(self) -> bool:
         """Whether log-mean-exp >= mean / temperature; it must."""
         return _reaches(self.log_mean_exp, self.mean / self.temperature)
 
     @property
-    def is_above_mean(self) -> bool:
+    def lower_bound_holds(self) -> bool:
         """Whether the largest eigenvalue >= m times the mean; it must."""
         return _reaches(self.largest_eigenvalue, self.sentences * self.mean)
 
     @property
-    def is_below_sum(self) -> bool:
+    def upper_bound_holds(self) -> bool:
         """Whether the largest eigenvalue <= the sum; it must where no cosine is negative."""
         return _reaches(self.total, self.largest_eigenvalue)
 
 
-def measure_isotropy(vectors: ArrayLike, *, temperature: float = 0.05) -> Isotropy:
-    """Measure the bound on vectors (m, D), one a distinct sentence; exact, in the memory of a tile.
+def isotropy_bound(vectors: ArrayLike, *, temperature: float = 0.05) -> Isotropy:
+    """Compute the bound for vectors (m, D), one row a distinct sentence; exact, tile by tile.
 
     Raises:
         DataError: there are fewer than two vectors, or the temperature is not above 0.
         NumericError: a row holds NaN or infinity.
 
     Example:
-        >>> measure_isotropy([[1.0, 0.0], [0.0, 2.0]]).largest_eigenvalue
+        >>> isotropy_bound([[1.0, 0.0], [0.0, 2.0]]).largest_eigenvalue
         1.0
     """
     rows = unit(vectors)
@@ -79,14 +72,12 @@ def measure_isotropy(vectors: ArrayLike, *, temperature: float = 0.05) -> Isotro
     logs, negative = 0.0, 0
     for start in range(0, count, TILE):
         cosines = rows[start : start + TILE] @ rows.T  # (T, m)
-        scaled = cosines / temperature
-        top = scaled.max(axis=1, keepdims=True)
-        logs += float((np.log(np.exp(scaled - top).mean(axis=1)) + top[:, 0]).sum())
+        logs += float(logsumexp(cosines / temperature, axis=1).sum())
         negative += int((cosines < 0).sum())
     total = float((rows.sum(axis=0) ** 2).sum())
     square = rows.T @ rows if count > rows.shape[1] else rows @ rows.T  # of equal eigenvalues
     return Isotropy(
-        log_mean_exp=logs / count,
+        log_mean_exp=logs / count - math.log(count),
         mean=total / count**2,
         largest_eigenvalue=float(np.linalg.eigvalsh(square)[-1]),
         total=total,
@@ -96,8 +87,8 @@ def measure_isotropy(vectors: ArrayLike, *, temperature: float = 0.05) -> Isotro
     )
 
 
-def falls(values: Sequence[float]) -> int:
-    """Count the looks at which a measure is below that of the look before."""
+def count_falls(values: Sequence[float]) -> int:
+    """Count the values that are below the one before."""
     return sum(now < before for before, now in zip(values, values[1:], strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Retrieval: where the relevant documents land when documents are ranked by cosine."""
+"""Retrieval: the ranks of the relevant documents when documents are ranked by cosine."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,59 +9,42 @@ from numpy.typing import ArrayLike, NDArray
 
 from simcse.errors import DataError, UsageError
 from simcse.evaluate import Encode
+from simcse.evaluate.significance import mean_intervals
 from simcse.evaluate.vectors import COSINE_DECIMALS, Floats, unit
 
-MEASURES = ("mrr", "recall", "ndcg")
-RESAMPLES = 1000
+METRICS = ("mrr", "recall", "ndcg")
 CHUNK_CELLS = 1 << 22  # cosines held at once; 32 MB in float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RetrievalResult:
-    """Ranking quality over all queries, each number in [0, 1].
+    """Ranking quality over all queries, each number in [0, 1]."""
 
-    Attributes:
-        queries: queries averaged over.
-        documents: documents ranked for each of them.
-        k: cut-off of the recall and of nDCG.
-        mrr: mean of 1 / rank of the best relevant document, over the full ranking.
-        recall: mean share of a query's relevant documents among its first ``k``.
-        ndcg: mean discounted gain of the first ``k`` over that of the best possible ranking.
-        intervals: of the three, by name: 95 % percentile intervals, queries resampled.
-    """
-
-    queries: int
-    documents: int
-    k: int
-    mrr: float
-    recall: float
-    ndcg: float
+    queries: int  # queries averaged over
+    documents: int  # documents ranked for each of them
+    k: int  # cut-off of the recall and of nDCG
+    mrr: float  # mean of 1 / rank of the best relevant document, over the full ranking
+    recall: float  # mean share of a query's relevant documents among its first ``k``
+    ndcg: float  # mean discounted gain of the first ``k`` over that of the best possible ranking
+    # 95 % bootstrap intervals of the three, by name; queries are resampled
     intervals: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
-    """Queries, documents and which belong together.
+    """Queries, documents and their relevance."""
 
-    Attributes:
-        name: what the set is called in tables.
-        queries: (N,) distinct queries.
-        documents: (M,) distinct documents.
-        relevant: (N,) each query's documents, as rows of ``documents``.
-        own: (N,) the row of each query that is itself a document.
-    """
-
-    name: str
-    queries: tuple[str, ...]
-    documents: tuple[str, ...]
-    relevant: tuple[tuple[int, ...], ...]
-    own: tuple[int, ...] | None = None
+    name: str  # the name of the set in tables
+    queries: tuple[str, ...]  # (N,) distinct queries
+    documents: tuple[str, ...]  # (M,) distinct documents
+    relevant: tuple[tuple[int, ...], ...]  # (N,) each query's documents, as rows of ``documents``
+    own: tuple[int, ...] | None = None  # (N,) the row of each query that is itself a document
 
 
 def pairs_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
     """Make each pair's first sentence a query for its second, among all seconds.
 
-    A query that stands in several pairs has several relevant documents.
+    A query of several pairs has several relevant documents.
     """
     documents: dict[str, int] = {}
     relevant: dict[str, set[int]] = {}
@@ -88,15 +71,12 @@ def groups_set(name: str, pairs: Iterable[tuple[str, str]]) -> RetrievalSet:
     return RetrievalSet(name, tuple(texts[row] for row in own), texts, relevant, own)
 
 
-def evaluate_retrieval(encode: Encode, asked: RetrievalSet, *, k: int = 10) -> RetrievalResult:
-    """Encode a set's queries and documents and rank them; see `retrieval`.
-
-    Raises:
-        UsageError: ``k`` is below 1.
-        NumericError: an embedding holds NaN or infinity.
-    """
-    documents, queries = encode(asked.documents), encode(asked.queries)
-    return retrieval(queries, documents, asked.relevant, k=k, own=asked.own)
+def evaluate_retrieval(
+    encode: Encode, retrieval_set: RetrievalSet, *, k: int = 10
+) -> RetrievalResult:
+    """Encode a set's queries and documents and rank them as `retrieval` does."""
+    documents, queries = encode(retrieval_set.documents), encode(retrieval_set.queries)
+    return retrieval(queries, documents, retrieval_set.relevant, k=k, own=retrieval_set.own)
 
 
 def retrieval(
@@ -107,10 +87,10 @@ def retrieval(
     k: int = 10,
     own: Sequence[int] | None = None,
 ) -> RetrievalResult:
-    """Rank documents (M, D) by cosine for each query (N, D) and find the relevant ones.
+    """Rank documents (M, D) by cosine for each query (N, D) and score the relevant ones.
 
-    ``relevant`` gives each query its document's row, or the rows of several. A tie goes to the
-    other document, so that a collapsed model, for which all documents tie, ranks last. ``own``
+    ``relevant`` gives each query its document's row, or the rows of several. A tie counts
+    for the irrelevant document, so that a collapsed model, for which all tie, ranks last. ``own``
     gives each query that is itself a document its row, which is then left out of its ranking.
 
     Raises:
@@ -123,9 +103,10 @@ def retrieval(
         1.0
     """
     scores = query_scores(queries, documents, relevant, k=k, own=own)
-    means = dict(zip(MEASURES, scores.mean(axis=0).tolist(), strict=True))
-    sizes = len(scores), len(np.asarray(documents))
-    return RetrievalResult(*sizes, k, **means, intervals=_intervals(scores))
+    mrr, recall, ndcg = scores.mean(axis=0).tolist()
+    intervals = dict(zip(METRICS, map(tuple, mean_intervals(scores).tolist()), strict=True))
+    counts = len(scores), len(np.asarray(documents))
+    return RetrievalResult(*counts, k, mrr, recall, ndcg, intervals)
 
 
 def query_scores(
@@ -136,23 +117,19 @@ def query_scores(
     k: int = 10,
     own: Sequence[int] | None = None,
 ) -> Floats:
-    """Return each query's reciprocal rank, recall and nDCG, (N, 3), as `retrieval` averages them.
-
-    Raises:
-        UsageError: ``k`` is below 1.
-        DataError: the shapes do not fit, or a query has no relevant document or an unknown one.
-        NumericError: a row holds NaN or infinity.
-    """
+    """Return each query's reciprocal rank, recall and nDCG, (N, 3); arguments as `retrieval`."""
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
-    asked, ranked = unit(queries), unit(documents)
-    if asked.shape[1] != ranked.shape[1]:
-        raise DataError(f"queries have shape {asked.shape}, documents {ranked.shape}")
-    rows = _relevant_rows(relevant, queries=len(asked), documents=len(ranked))
-    scores = np.empty((len(asked), 3))
-    chunk = max(1, CHUNK_CELLS // len(ranked))
-    for start in range(0, len(asked), chunk):
-        cosines = (asked[start : start + chunk] @ ranked.T).round(COSINE_DECIMALS)  # (chunk, M)
+    left, right = unit(queries), unit(documents)
+    if left.shape[1] != right.shape[1]:
+        raise DataError(
+            f"expected queries and documents of one width, got shapes {left.shape}, {right.shape}"
+        )
+    rows = _relevant_rows(relevant, queries=len(left), documents=len(right))
+    scores = np.empty((len(left), 3))
+    chunk = max(1, CHUNK_CELLS // len(right))
+    for start in range(0, len(left), chunk):
+        cosines = (left[start : start + chunk] @ right.T).round(COSINE_DECIMALS)  # (chunk, M)
         if own is not None:
             cosines[np.arange(len(cosines)), np.asarray(own[start : start + chunk])] = -np.inf
         for number, query in enumerate(cosines, start):
@@ -161,7 +138,7 @@ def query_scores(
 
 
 def sentence_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
-    """Number the sentences of pairs as they first stand there: each one's `groups`, by number."""
+    """Number the distinct sentences in order and map each to its group, as numbers."""
     rows: dict[str, int] = {}
     links = [
         (rows.setdefault(first, len(rows)), rows.setdefault(second, len(rows)))
@@ -171,7 +148,7 @@ def sentence_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
 
 
 def groups(pairs: Sequence[tuple[int, int]], *, count: int) -> list[list[int]]:
-    """Join what pairs connect, such as captions of one image: each of ``count`` rows' group.
+    """Return the group of each of ``count`` rows: the rows that pairs connect it with.
 
     Example:
         >>> groups([(0, 1), (1, 2)], count=4)
@@ -196,20 +173,11 @@ def _scores(ranks: NDArray[np.intp], k: int) -> tuple[float, float, float]:
     return 1 / float(ranks[0]), len(within) / len(ranks), float(ndcg)
 
 
-def _intervals(scores: Floats) -> dict[str, tuple[float, float]]:
-    """Return each measure's 95 % interval: scores (N, 3) of the queries."""
-    random = np.random.default_rng(0)
-    chances = np.full(len(scores), 1 / len(scores))
-    means = random.multinomial(len(scores), chances, size=RESAMPLES) @ scores / len(scores)
-    low, high = np.percentile(means, (2.5, 97.5), axis=0).tolist()
-    return dict(zip(MEASURES, zip(low, high, strict=True), strict=True))
-
-
 def _ranks(cosines: Floats, relevant: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the 1-based ranks, ascending, of the relevant documents: (M,), (R,) -> (R,)."""
     found = np.sort(cosines[relevant])[::-1]
     at_least = np.array([np.count_nonzero(cosines >= score) for score in found])
-    others = at_least - (found >= found[:, None]).sum(axis=1)  # those in front, ties included
+    others = at_least - (found >= found[:, None]).sum(axis=1)  # irrelevant ones, ties included
     ranks: NDArray[np.intp] = others + np.arange(1, len(found) + 1)
     return ranks
 

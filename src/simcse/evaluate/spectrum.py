@@ -1,4 +1,4 @@
-"""The shape of an embedding space: how evenly it fills its directions, and who is whose neighbor.
+"""The shape of an embedding space: singular values, cosines and hubness.
 
 Gao et al. 2021, section 5 and appendix F: contrastive training should flatten the spectrum.
 """
@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from simcse.errors import DataError
 from simcse.evaluate.geometry import alignment, uniformity
+from simcse.evaluate.significance import resample_means
 from simcse.evaluate.vectors import Floats, unit
 
 NEIGHBORS = 10
 RESAMPLES = 200
 NORMAL = 1.96  # standard errors of a 95 % interval
-PAIRWISE = 4000  # vectors whose pairs are held at once; of more, so many are drawn
+MAX_VECTORS = 4000  # vectors whose pairs are held at once; more are sampled
 SEED = 0
 
 Interval = tuple[float, float]
@@ -25,43 +26,34 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """Measures of (N, D) embeddings scaled to length 1, not centered.
+    """Statistics of (N, D) embeddings scaled to length 1, not centered."""
 
-    Attributes:
-        mean_cosine: of two different sentences; 0 if directions cancel out.
-        negative_share: share of pairs with a negative cosine, from 0 to 1.
-        effective_rank: exp of the entropy of the singular values' shares (Roy and Vetterli 2007),
-            from 1 to D.
-        top_1: share of the squared singular values in the first direction. It is the largest
-            eigenvalue of the similarity matrix over its trace, at least the mean of all its cells.
-        top_10: the same of the first ten.
-        hubness: skewness of how often a sentence is among another's ten nearest (Radovanovic et
-            al. 2010); 0 is even, above 1 a few sentences are near everything.
-        singular_values: (min(N, D),) from the largest, which is 1.
-        sentences: N.
-        intervals: 95 % bootstrap intervals by measure; hubness has none, because a sentence
-            drawn twice is its own neighbor.
-    """
-
-    mean_cosine: float
-    negative_share: float
+    mean_cosine: float  # of two different sentences; 0 if directions cancel out
+    negative_share: float  # share of pairs with a negative cosine, from 0 to 1
+    # exp of the entropy of the singular values' shares (Roy and Vetterli 2007), from 1 to D
     effective_rank: float
+    # share of the squared singular values in the first direction. It is the largest eigenvalue of
+    # the similarity matrix over its trace, at least the mean of all its cells
     top_1: float
-    top_10: float
+    top_10: float  # the same of the first ten
+    # skewness of how often a sentence is among another's ten nearest (Radovanovic et al. 2010); 0
+    # is even, above 1 a few sentences are near everything
     hubness: float
-    singular_values: Floats
-    sentences: int
+    singular_values: Floats  # (min(N, D),) from the largest, which is 1
+    sentences: int  # N
+    # 95 % bootstrap intervals by name; hubness has none, because a sentence drawn twice is its own
+    # neighbor
     intervals: Mapping[str, Interval]
 
 
-def measure_space(
+def space_statistics(
     vectors: ArrayLike, *, positives: tuple[ArrayLike, ArrayLike] | None = None
 ) -> Space:
-    """Measure the space of vectors (N, D), and give alignment's and uniformity's intervals.
+    """Describe the space of vectors (N, D), with the intervals of alignment and uniformity.
 
     Args:
-        vectors: one row a distinct sentence. Of more than `PAIRWISE` so many are drawn, always
-            the same ones.
+        vectors: one row a distinct sentence. Of more than `MAX_VECTORS` rows, that many are
+            sampled, always the same ones.
         positives: (P, D) and (P, D), the pairs behind the alignment, where there are any.
 
     Raises:
@@ -69,27 +61,27 @@ def measure_space(
         NumericError: a row holds NaN or infinity.
 
     Example:
-        >>> round(measure_space(np.eye(12)).effective_rank, 6)
+        >>> round(space_statistics(np.eye(12)).effective_rank, 6)
         12.0
     """
     rows = unit(vectors)
     if len(rows) < 3:
-        raise DataError(f"the space needs at least three sentences, got {len(rows)}")
-    if len(rows) > PAIRWISE:
-        rows = rows[np.random.default_rng(SEED).choice(len(rows), PAIRWISE, replace=False)]
+        raise DataError(f"an embedding space needs at least three sentences, got {len(rows)}")
+    if len(rows) > MAX_VECTORS:
+        rows = rows[np.random.default_rng(SEED).choice(len(rows), MAX_VECTORS, replace=False)]
     cosines = rows @ rows.T  # (N, N)
     values = _singular_values(rows)
     pairs = len(rows) * (len(rows) - 1)
-    measures = {"mean_cosine": (cosines.sum() - np.trace(cosines)) / pairs, **_shares(values**2)}
+    statistics = {"mean_cosine": (cosines.sum() - np.trace(cosines)) / pairs, **_shares(values**2)}
     negative = int((cosines < 0).sum()) - int((np.diag(cosines) < 0).sum())
     hubness = _hubness(cosines)
     return Space(
-        **{name: float(value) for name, value in measures.items()},
+        **{name: float(value) for name, value in statistics.items()},
         negative_share=negative / pairs,
         hubness=hubness,
         singular_values=values / values[0] if values[0] > 0 else values,
         sentences=len(rows),
-        intervals=_intervals(rows, cosines, measures, positives),
+        intervals=_intervals(rows, cosines, statistics, positives),
     )
 
 
@@ -103,7 +95,7 @@ def _singular_values(rows: Floats) -> Floats:
 
 
 def _shares(energies: Floats) -> dict[str, float]:
-    """Return what the squared singular values, from the largest, say: (K,)."""
+    """Return the statistics of the squared singular values (K,), from the largest."""
     total = energies.sum()
     if not total > 0:  # every vector is zero
         return {"effective_rank": 0.0, "top_1": 0.0, "top_10": 0.0}
@@ -118,7 +110,7 @@ def _shares(energies: Floats) -> dict[str, float]:
 
 
 def _hubness(cosines: Floats) -> float:
-    """Return the skewness of the number of times each row is a neighbor."""
+    """Return the skewness of how often each row is another's neighbor."""
     others = cosines.copy()
     np.fill_diagonal(others, -np.inf)
     count = min(NEIGHBORS, len(cosines) - 1)
@@ -131,13 +123,13 @@ def _hubness(cosines: Floats) -> float:
 def _intervals(
     rows: Floats,
     cosines: Floats,
-    measures: Mapping[str, float],
+    statistics: Mapping[str, float],
     positives: tuple[ArrayLike, ArrayLike] | None,
 ) -> dict[str, Interval]:
     """Return estimate ± 1.96 bootstrap standard errors over sentences, and over pairs.
 
-    A sentence drawn several times is not a pair with itself. Percentiles would be off center:
-    fewer distinct sentences span fewer directions.
+    A sentence drawn several times is not a pair with itself, which scipy's bootstrap cannot
+    express. Percentiles would be biased: fewer distinct sentences span fewer directions.
     """
     random = np.random.default_rng(SEED)
     weights = random.multinomial(
@@ -146,16 +138,15 @@ def _intervals(
     weights = weights[(weights > 0).sum(axis=1) > 1]  # of one sentence there is no pair
     potentials = np.exp(4 * (cosines - 1))  # exp(-2 ||x - y||^2) of unit vectors
     found = {
-        "mean_cosine": (measures["mean_cosine"], _pair_means(cosines, weights)),
+        "mean_cosine": (statistics["mean_cosine"], _pair_means(cosines, weights)),
         "uniformity": (uniformity(rows), np.log(_pair_means(potentials, weights))),
     }
     resampled = [_shares(_energies(rows, weight)) for weight in weights]
     for name in ("effective_rank", "top_1", "top_10"):
-        found[name] = (measures[name], np.array([shares[name] for shares in resampled]))
+        found[name] = (statistics[name], np.array([shares[name] for shares in resampled]))
     if positives is not None:
         distances = ((unit(positives[0]) - unit(positives[1])) ** 2).sum(axis=1)  # (P,)
-        drawn = random.integers(0, len(distances), (RESAMPLES, len(distances)))
-        found["alignment"] = (alignment(*positives), distances[drawn].mean(axis=1))
+        found["alignment"] = (alignment(*positives), resample_means(distances, count=RESAMPLES))
     return {
         name: (value - NORMAL * float(spread.std()), value + NORMAL * float(spread.std()))
         for name, (value, spread) in found.items()
@@ -163,7 +154,7 @@ def _intervals(
 
 
 def _pair_means(matrix: Floats, weights: Floats) -> Floats:
-    """Return the mean over pairs of different rows, row i taken weights[b, i] times: (B,)."""
+    """Return the mean over pairs of different rows, row i counted weights[b, i] times: (B,)."""
     pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
     own = (weights**2) @ np.diag(matrix)
     means: Floats = (((weights @ matrix) * weights).sum(axis=1) - own) / pairs

@@ -1,55 +1,43 @@
-"""Semantic textual similarity: how well the cosine ranks sentence pairs (Gao et al. 2021, 6.1)."""
+"""Semantic textual similarity: cosines against human ratings (Gao et al. 2021, section 6.1)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simcse.errors import DataError
 from simcse.evaluate import Encode
-from simcse.evaluate.vectors import cosine
-from simcse.io.sts import StsTask
+from simcse.evaluate.vectors import cosine, encode_checked
+from simcse.io.sts import StsTask, read_sts
 
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
 Aggregation = Literal["all", "mean", "wmean"]
-NOISE = 1e-6  # float32 embeddings leave errors of about 1e-7 in a cosine
+MIN_SPREAD = 1e-6  # float32 embeddings leave errors of about 1e-7 in a cosine
 
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Agreement of cosines and gold scores, x100.
+    """Correlation of cosines and gold scores, x100."""
 
-    Attributes:
-        pairs: sentence pairs behind the two numbers.
-        spearman: rank correlation, the paper's measure; ``None`` where it is undefined.
-        pearson: linear correlation; ``None`` where it is undefined.
-    """
-
-    pairs: int
-    spearman: float | None
-    pearson: float | None
+    pairs: int  # sentence pairs behind the two numbers
+    spearman: float | None  # rank correlation, the paper's measure; ``None`` where it is undefined
+    pearson: float | None  # linear correlation; ``None`` where it is undefined
 
 
 @dataclass(frozen=True, slots=True)
 class StsResult:
-    """One task's scores.
+    """One task's scores."""
 
-    Attributes:
-        task: the task's name.
-        aggregations: ``all`` is one correlation over the concatenated subsets (the paper and
-            MTEB), ``mean`` the mean over subsets, ``wmean`` the same weighted by their pairs;
-            appendix B compares them. The means are ``None`` if any subset is.
-        subsets: each subset's own correlation, in the task's order.
-        zero_vectors: distinct sentences whose embedding is all zeros; their cosines count as 0.
-    """
-
-    task: str
+    task: str  # the task's name
+    # ``all`` is one correlation over the concatenated subsets (the paper and MTEB), ``mean`` the
+    # mean over subsets, ``wmean`` the same weighted by their pairs; appendix B compares them. The
+    # means are ``None`` if any subset is
     aggregations: Mapping[Aggregation, Correlation]
-    subsets: Mapping[str, Correlation]
-    zero_vectors: int
+    subsets: Mapping[str, Correlation]  # each subset's own correlation, in the task's order
+    zero_vectors: int  # distinct sentences whose embedding is all zeros; their cosines count as 0
 
     def spearman(self, aggregation: Aggregation = "all") -> float | None:
         """Return the task's Spearman x100, ``None`` where it is undefined."""
@@ -58,19 +46,12 @@ class StsResult:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTask:
-    """A task whose distinct sentences were encoded once, for every measure to share.
+    """A task whose distinct sentences were encoded once, for all its scores."""
 
-    Attributes:
-        task: the pairs and their gold scores.
-        vectors: (U, D), one row a distinct sentence.
-        first: (N,), the row of each pair's first sentence.
-        second: (N,), the row of each pair's second sentence.
-    """
-
-    task: StsTask
-    vectors: NDArray[Any]
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
+    task: StsTask  # the pairs and their gold scores
+    vectors: NDArray[Any]  # (U, D), one row a distinct sentence
+    first: NDArray[np.intp]  # (N,), the row of each pair's first sentence
+    second: NDArray[np.intp]  # (N,), the row of each pair's second sentence
 
     @property
     def zero_vectors(self) -> int:
@@ -87,27 +68,23 @@ def embed_task(encode: Encode, task: StsTask) -> EmbeddedTask:
     rows: dict[str, int] = {}
     first = [rows.setdefault(sentence, len(rows)) for sentence in task.first]
     second = [rows.setdefault(sentence, len(rows)) for sentence in task.second]
-    vectors = np.asarray(encode(list(rows)))
-    if vectors.ndim != 2 or len(vectors) != len(rows):
-        raise DataError(
-            f"encode must return shape ({len(rows)}, D) for {len(rows)} sentences of {task.name}, "
-            f"got {vectors.shape}"
-        )
+    vectors = encode_checked(encode, list(rows), task.name)
     return EmbeddedTask(task, vectors, np.array(first, np.intp), np.array(second, np.intp))
 
 
-def evaluate_sts(encode: Encode, task: StsTask) -> StsResult:
-    """Score an encoder on one STS task: cosine, Spearman and Pearson x100.
+def evaluate_sts(encode: Encode, task: StsTask | str | Path) -> StsResult:
+    """Score an encoder on an STS task or its file: cosine, Spearman and Pearson x100.
 
     Raises:
-        DataError: ``encode`` did not return one vector for each sentence.
+        DataError: ``encode`` did not return one vector each, or the file is no STS task.
         NumericError: an embedding holds NaN or infinity.
 
     Example:
-        >>> evaluate_sts(encoder.encode, read_sts(path)).spearman("all")  # doctest: +SKIP
+        >>> evaluate_sts(encoder.encode, path).spearman("all")  # doctest: +SKIP
         82.03
     """
-    return score_sts(embed_task(encode, task))
+    rated = task if isinstance(task, StsTask) else read_sts(task)
+    return score_sts(embed_task(encode, rated))
 
 
 def score_sts(embedded: EmbeddedTask) -> StsResult:
@@ -131,24 +108,22 @@ def score_sts(embedded: EmbeddedTask) -> StsResult:
     return StsResult(task.name, aggregations, subsets, embedded.zero_vectors)
 
 
-def correlation(cosines: ArrayLike, scores: ArrayLike) -> Correlation:
+def correlation(cosines: ArrayLike, gold: ArrayLike) -> Correlation:
     """Correlate cosines (N,) with gold scores (N,), x100.
 
     Undefined, hence ``None``, for fewer than two pairs and where one side is constant. Cosines
-    that spread less than the noise of float32 are constant: a collapsed model has no ranking.
+    that spread less than float32 rounding are constant: a collapsed model has no ranking.
 
     Example:
         >>> correlation([0.1, 0.5, 0.9], [1, 2, 5]).spearman
         100.0
     """
-    stats: Any = import_module("scipy.stats")  # takes a second: only when a score is wanted
-    left, right = np.asarray(cosines, np.float64), np.asarray(scores, np.float64)
-    if len(left) < 2 or not (np.ptp(left) > NOISE and np.ptp(right) > 0):  # also where NaN
+    stats: Any = import_module("scipy.stats")  # takes a second to import
+    left, right = np.asarray(cosines, np.float64), np.asarray(gold, np.float64)
+    if len(left) < 2 or not (np.ptp(left) > MIN_SPREAD and np.ptp(right) > 0):  # also where NaN
         return Correlation(len(left), None, None)
-    spearman = float(stats.spearmanr(left, right).statistic)
-    return Correlation(
-        len(left), 100 * spearman, 100 * float(stats.pearsonr(left, right).statistic)
-    )
+    scores = [float(f(left, right).statistic) for f in (stats.spearmanr, stats.pearsonr)]
+    return Correlation(len(left), 100 * scores[0], 100 * scores[1])
 
 
 def sts_average(

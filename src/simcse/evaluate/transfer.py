@@ -1,4 +1,4 @@
-"""The transfer tasks of SentEval: what a linear classifier reads from frozen embeddings.
+"""The transfer tasks of SentEval: a linear classifier on frozen embeddings.
 
 Gao et al. 2021, section 6.1 and appendix E; the protocol is that of SentEval's code
 (Conneau and Kiela 2018), to the letter.
@@ -22,7 +22,7 @@ from simcse.evaluate.classifier import (
     fit_classifiers,
     predict,
 )
-from simcse.evaluate.vectors import unit
+from simcse.evaluate.vectors import encode_checked, unit
 from simcse.io.transfer import LabeledSentences, TransferTask
 
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
@@ -31,24 +31,15 @@ L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferResult:
-    """One task's scores, x100.
+    """One task's scores, x100."""
 
-    Attributes:
-        task: the task's name.
-        accuracy: on the test examples; where the task is cross-validated, the mean over folds.
-        dev: on the examples L2 was chosen by.
-        f1: of the positive class on the test examples, for MRPC.
-        folds: accuracy of each outer fold; one value where the task has a test set.
-        l2: the value chosen in each of them.
-        correct: (N,) whether each test example, in the order of its file, was told right.
-    """
-
-    task: str
-    accuracy: float
-    dev: float
-    f1: float | None
-    folds: tuple[float, ...]
-    l2: tuple[float, ...]
+    task: str  # the task's name
+    accuracy: float  # on the test examples; where the task is cross-validated, the mean over folds
+    dev: float  # on the examples that L2 was chosen by
+    f1: float | None  # of the positive class on the test examples, for MRPC
+    folds: tuple[float, ...]  # accuracy of each outer fold; one value where the task has a test set
+    l2: tuple[float, ...]  # the value chosen in each of them
+    # (N,) whether each test example, in the order of its file, was classified correctly
     correct: NDArray[np.bool_]
 
     @property
@@ -58,8 +49,8 @@ class TransferResult:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """One test set, what may be learnt from, and the dev set if the task has one."""
+class _Split:
+    """One test set, its training set, and the dev set if the task has one."""
 
     train: Rows
     test: Rows
@@ -76,10 +67,10 @@ def evaluate_transfer(
     """Score an encoder on one transfer task.
 
     Args:
-        encode: sentences to vectors, unit or raw as the model says.
+        encode: sentences to vectors, normalized or not as the model does.
         task: the examples.
         protocol: SentEval's `FULL` or `FAST`, or one with the solver ``lbfgs``.
-        advance: is told of every few fits that are finished; there are `count_fits` of them.
+        advance: called with the number of fits that have just finished, of `count_fits`.
 
     Raises:
         DataError: ``encode`` did not return one vector for each sentence.
@@ -88,17 +79,17 @@ def evaluate_transfer(
     """
     examples = list(task.parts.values())
     features = np.concatenate([_features(encode, part) for part in examples])  # (N, D)
-    written = [label for part in examples for label in part.labels]
-    labels = np.unique(written, return_inverse=True)[1]  # (N,)
-    parts = list(_parts(task, labels, protocol.folds))
-    chosen, dev = _choose_l2(features, labels, parts, protocol, advance)
-    final = [Fit(part.train, part.dev, (l2,)) for part, l2 in zip(parts, chosen, strict=True)]
+    names = [label for part in examples for label in part.labels]
+    labels = np.unique(names, return_inverse=True)[1]  # (N,)
+    splits = list(_outer_splits(task, labels, protocol.folds))
+    chosen, dev = _choose_l2(features, labels, splits, protocol, advance)
+    final = [Fit(split.train, split.dev, (l2,)) for split, l2 in zip(splits, chosen, strict=True)]
     predicted = np.full(len(labels), -1)
     fitted = fit_classifiers(features, labels, final, protocol, advance=advance)
-    for part, found in zip(parts, fitted, strict=True):
-        predicted[part.test] = predict(found.weights[0], features[part.test])
-    tested = np.sort(np.concatenate([part.test for part in parts]))
-    folds = [(predicted[part.test] == labels[part.test]).mean() for part in parts]
+    for split, found in zip(splits, fitted, strict=True):
+        predicted[split.test] = predict(found.weights[0], features[split.test])
+    tested = np.sort(np.concatenate([split.test for split in splits]))
+    folds = [(predicted[split.test] == labels[split.test]).mean() for split in splits]
     return TransferResult(
         task.name,
         accuracy=100 * float(np.mean(folds)),
@@ -112,9 +103,9 @@ def evaluate_transfer(
 
 def count_fits(task: TransferTask, protocol: Protocol) -> int:
     """Return how many classifiers a task trains."""
-    outer = protocol.folds if "all" in task.parts else 1
-    inner = 1 if "dev" in task.parts else protocol.folds
-    return outer * (inner * len(L2_GRID) + 1)
+    outer_folds = protocol.folds if "all" in task.parts else 1
+    inner_folds = 1 if "dev" in task.parts else protocol.folds
+    return outer_folds * (inner_folds * len(L2_GRID) + 1)
 
 
 def transfer_average(results: Mapping[str, TransferResult]) -> float | None:
@@ -133,7 +124,7 @@ def stratified_folds(labels: Rows, folds: int) -> Rows:
         DataError: a class has fewer examples than there are folds.
     """
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    classes = np.argsort(np.argsort(first))[inverse]  # (N,) numbered as they are first met
+    classes = np.argsort(np.argsort(first))[inverse]  # (N,) numbered in order of appearance
     if np.bincount(classes).min() < folds:
         raise DataError(f"a class has fewer than {folds} examples, one for each fold")
     ordered = np.sort(classes)
@@ -149,28 +140,27 @@ def stratified_folds(labels: Rows, folds: int) -> Rows:
 def _choose_l2(
     features: NDArray[np.float32],
     labels: Rows,
-    parts: list[_Part],
+    outer: list[_Split],
     protocol: Protocol,
     advance: Advance,
 ) -> tuple[tuple[float, ...], float]:
-    """Return each part's best L2 and the mean of its dev scores, x100; all fits run together."""
-    splits = [
-        (number, Fit(train, dev, L2_GRID))
-        for number, part in enumerate(parts)
-        for train, dev in _inner(part, labels, protocol.folds)
-    ]
-    fits = [fit for _, fit in splits]
+    """Return each split's best L2 and the mean of its dev scores, x100; all fits run together."""
+    fits, split_numbers = [], []
+    for number, split in enumerate(outer):
+        for train, dev in _inner_splits(split, labels, protocol.folds):
+            fits.append(Fit(train, dev, L2_GRID))
+            split_numbers.append(number)
     fitted = fit_classifiers(features, labels, fits, protocol, advance=advance)
-    owners = np.array([number for number, _ in splits])
     accuracy = np.stack([found.accuracy for found in fitted])  # (fits, R)
+    numbers = np.array(split_numbers)
     # SentEval rounds to two decimals first, so that the smaller of two equal values wins.
-    scores = [(100 * accuracy[owners == i].mean(axis=0)).round(2) for i in range(len(parts))]
+    scores = [(100 * accuracy[numbers == i].mean(axis=0)).round(2) for i in range(len(outer))]
     chosen = tuple(L2_GRID[int(score.argmax())] for score in scores)
     return chosen, float(np.mean([score.max() for score in scores]))
 
 
-def _parts(task: TransferTask, labels: Rows, folds: int) -> Iterator[_Part]:
-    """Yield what is tested: the folds of a task without a test set, else that test set.
+def _outer_splits(task: TransferTask, labels: Rows, folds: int) -> Iterator[_Split]:
+    """Yield the task's test set, or else the folds of its cross-validation.
 
     Rows are in SentEval's order, which sorts by length before anything is split.
     """
@@ -179,22 +169,24 @@ def _parts(task: TransferTask, labels: Rows, folds: int) -> Iterator[_Part]:
         ordered[name] = offset + _senteval_order(part)
         offset += len(part.labels)
     if "all" not in ordered:
-        yield _Part(ordered["train"], ordered["test"], ordered.get("dev"))
+        yield _Split(ordered["train"], ordered["test"], ordered.get("dev"))
         return
-    rows = ordered["all"]
+    for train, test in _fold_rows(ordered["all"], labels, folds):
+        yield _Split(train, test)
+
+
+def _inner_splits(split: _Split, labels: Rows, folds: int) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the training and dev rows that L2 is chosen on."""
+    if split.dev is not None:
+        yield split.train, split.dev
+    else:
+        yield from _fold_rows(split.train, labels, folds)
+
+
+def _fold_rows(rows: Rows, labels: Rows, folds: int) -> Iterator[tuple[Rows, Rows]]:
     fold = stratified_folds(labels[rows], folds)
     for number in range(folds):
-        yield _Part(rows[fold != number], rows[fold == number])
-
-
-def _inner(part: _Part, labels: Rows, folds: int) -> Iterator[tuple[Rows, Rows]]:
-    """Yield the splits that L2 is chosen on."""
-    if part.dev is not None:
-        yield part.train, part.dev
-        return
-    fold = stratified_folds(labels[part.train], folds)
-    for number in range(folds):
-        yield part.train[fold != number], part.train[fold == number]
+        yield rows[fold != number], rows[fold == number]
 
 
 def _senteval_order(part: LabeledSentences) -> Rows:
@@ -205,13 +197,11 @@ def _senteval_order(part: LabeledSentences) -> Rows:
 
 
 def _features(encode: Encode, part: LabeledSentences) -> NDArray[np.float32]:
-    """Return the embeddings, of a pair the difference's size and the product: (N, D or 2 D)."""
-    sides = [np.asarray(encode(side), np.float32) for side in part.texts]
+    """Return embeddings (N, D); of pairs [|u - v|, u * v], (N, 2 D)."""
+    sides = [encode_checked(encode, side, part.path.name) for side in part.texts]
+    sides = [side.astype(np.float32, copy=False) for side in sides]
     for vectors in sides:
-        if vectors.ndim != 2 or len(vectors) != len(part.labels):
-            expected = f"({len(part.labels)}, D) for the sentences of {part.path.name}"
-            raise DataError(f"encode must return shape {expected}, got {vectors.shape}")
-        unit(vectors)  # refuses what is not finite
+        unit(vectors)  # raises where a value is not finite
     if len(sides) == 1:
         return sides[0]
     first, second = sides
@@ -219,7 +209,7 @@ def _features(encode: Encode, part: LabeledSentences) -> NDArray[np.float32]:
 
 
 def _f1(predicted: Rows, labels: Rows) -> float:
-    """F1 of class 1; 0 where it is neither there nor predicted."""
+    """Return F1 of class 1; 0 where it neither occurs nor is predicted."""
     both = int(((predicted == 1) & (labels == 1)).sum())
     either = int((predicted == 1).sum() + (labels == 1).sum())
     return 2 * both / either if either else 0.0

@@ -1,9 +1,12 @@
-"""What every measure shares: finite vectors of length 1, and their cosine, in float64."""
+"""Finite vectors of length 1, and their cosine, in float64."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simcse.errors import DataError, NumericError
+from simcse.evaluate import Encode
 
 Floats = NDArray[np.float64]
 COSINE_DECIMALS = 12  # below this is rounding: identical sentences must tie on every machine
@@ -45,3 +48,23 @@ def cosine(first: ArrayLike, second: ArrayLike) -> Floats:
         raise DataError(f"expected pairs of embeddings, got shapes {left.shape} and {right.shape}")
     cosines: Floats = np.einsum("nd,nd->n", left, right).round(COSINE_DECIMALS)
     return cosines
+
+
+def encode_checked(encode: Encode, sentences: Sequence[str], source: str = "") -> np.ndarray:
+    """Encode N sentences and return their (N, D) vectors; ``source`` names them in errors.
+
+    Raises:
+        DataError: ``encode``, which may be the user's own, did not return one vector each.
+    """
+    found = encode(sentences)
+    try:
+        vectors = np.asarray(found)
+        vectors.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        name = type(found).__name__
+        raise DataError(f"encode must return numbers (N, D), got a {name}: {error}") from error
+    count = len(sentences)
+    if vectors.ndim != 2 or len(vectors) != count:
+        expected = f"({count}, D) for {count} sentences{source and f' of {source}'}"
+        raise DataError(f"encode must return shape {expected}, got {vectors.shape}")
+    return vectors

@@ -1,4 +1,4 @@
-"""Embeddings kept between evaluations: one folder a model fingerprint, one file a block."""
+"""A disk cache of embeddings: one folder a model fingerprint, one file a block."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ KEY_BYTES = 16
 
 
 class EmbeddingCache:
-    """Vectors by sentence, under one fingerprint of what made them.
+    """Vectors by sentence, for one model fingerprint.
 
     The folder may be deleted at any time; a damaged file counts as absent and is replaced.
     """
@@ -26,7 +26,7 @@ class EmbeddingCache:
         self.folder = root / fingerprint
 
     def read(self, sentences: Sequence[str]) -> dict[int, NDArray[np.float32]]:
-        """Return the vectors that are known, by their sentence's number."""
+        """Return the stored vectors by the position of their sentence."""
         numbers = {_key(sentence): number for number, sentence in enumerate(sentences)}
         found: dict[int, NDArray[np.float32]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
@@ -42,7 +42,7 @@ class EmbeddingCache:
         return found
 
     def write(self, sentences: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        """Keep one block.
+        """Store one block.
 
         Raises:
             ResourceError: the disk is full or read-only.

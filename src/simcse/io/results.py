@@ -39,18 +39,18 @@ def read_results(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: results are not JSON: {error}") from error
     if not isinstance(results, dict):
-        kind = type(results).__name__
-        raise ArtifactError(f"{path}: expected a JSON object of results, got a {kind}")
+        found = type(results).__name__
+        raise ArtifactError(f"{path}: expected a JSON object of results, got a {found}")
     return results
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - plain values of any kind
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

@@ -12,9 +12,14 @@ import numpy as np
 from simcse.evaluate import Encode
 from simcse.evaluate.classifier import FULL, Protocol
 from simcse.evaluate.embeddings import embed_once
-from simcse.evaluate.measure import ModelEvaluation, Plan, Report, measure_model
 from simcse.evaluate.retrieval import RetrievalSet, groups_set
 from simcse.evaluate.sts import STS_TASKS, sts_average
+from simcse.evaluate.suite import (
+    EvaluationSuite,
+    ModelEvaluation,
+    ProgressCallback,
+    evaluate_model,
+)
 from simcse.evaluate.transfer import TRANSFER_TASKS, transfer_average
 from simcse.evaluate.vectors import unit
 from simcse.io.datasets import load_sts_task, load_transfer_task
@@ -66,7 +71,7 @@ def read_search(path: Path, queries: Sequence[str], limit: int | None) -> Neighb
 
 def load_tests(
     wanted: set[Family], protocol: Protocol = FULL, search: NeighborSearch | None = None
-) -> Plan:
+) -> EvaluationSuite:
     """Read the test sets that the metrics need, before anything is trained.
 
     Raises:
@@ -74,7 +79,7 @@ def load_tests(
     """
     names = STS_TASKS if "sts" in wanted else ("stsb",) if "cosines" in wanted else ()
     tasks = TRANSFER_TASKS if "transfer" in wanted else ()
-    return Plan(
+    return EvaluationSuite(
         sts={name: load_sts_task(TEST_FILES.get(name, name)) for name in names},
         transfer=[load_transfer_task(name) for name in tasks],
         protocol=protocol,
@@ -83,7 +88,7 @@ def load_tests(
     )
 
 
-def has_tests(tests: Plan) -> bool:
+def has_tests(tests: EvaluationSuite) -> bool:
     """Return whether there is anything to evaluate besides the dev set."""
     return bool(tests.sts or tests.transfer or tests.geometry or tests.retrieval)
 
@@ -98,15 +103,18 @@ def with_layer(
 
 
 def evaluate_encoder(
-    encoder: SentenceEncoder, tests: Plan, progress: Report, search: NeighborSearch | None = None
+    encoder: SentenceEncoder,
+    tests: EvaluationSuite,
+    progress: ProgressCallback,
+    search: NeighborSearch | None = None,
 ) -> dict[str, Any]:
     """Return the scores by metric, and the values that figures draw."""
     limit = min(MAX_LENGTH, encoder.backbone.max_positions or MAX_LENGTH)
     encode: Encode = partial(encoder.with_max_length(limit).encode, truncation="truncate")
     if search is not None:  # once for both, the scores and the neighbors
         sentences = chain(tests.sentences(), search.queries)
-        encode = embed_once(encode, sentences, advance=partial(progress, "encoding"))
-    found = measure_model("model", encode, tests, report=progress)
+        encode = embed_once(encode, sentences, progress=partial(progress, "encoding"))
+    found = evaluate_model("model", encode, tests, progress=progress)
     drawn: dict[str, Any] = {}
     if "stsb" in found.cosines:
         bands = rating_bands(found.cosines["stsb"], tests.sts["stsb"].scores)

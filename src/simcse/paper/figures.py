@@ -52,7 +52,7 @@ def grid_figure(grid: Grid, results: Results, *, quote: bool = False) -> Iterato
 
 def _paths(rows: Mapping[str, Result]) -> Picture | None:
     paths = [
-        plots.Path(
+        plots.Trajectory(
             name,
             [(each["dev_alignment"], each["dev_uniformity"]) for each in row["evaluations"]],
         )
@@ -60,7 +60,7 @@ def _paths(rows: Mapping[str, Result]) -> Picture | None:
         if row.get("evaluations") and "dev_alignment" in row["evaluations"][0]
     ]
     text = "Alignment and uniformity of STS-B dev during training, one path per row"
-    return Picture(alignment_uniformity_plane([], paths=paths), text) if paths else None
+    return Picture(alignment_uniformity_plane([], trajectories=paths), text) if paths else None
 
 
 def _plane(rows: Mapping[str, Result]) -> Picture | None:

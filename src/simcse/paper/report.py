@@ -14,7 +14,7 @@ from simcse.paper.grid import Grid, grid_from, paper_order
 from simcse.paper.metrics import DEV, find_score, metric_column, metric_title
 from simcse.paper.results import Store
 from simcse.paper.runner import GRID, RESULTS
-from simcse.report.grid import Comparison, GridReport, RowScores, compare_rows
+from simcse.report.grid import GridComparison, GridReport, RowScores, compare_rows
 from simcse.report.sections import Link, Section, to_html, to_text
 from simcse.report.tables import Column, Table, Value
 
@@ -127,7 +127,7 @@ def _read(path: Path, store: Store) -> GridResults:
     return GridResults(grid, values, results)
 
 
-def _comparisons(found: GridResults) -> Iterator[Comparison]:
+def _comparisons(found: GridResults) -> Iterator[GridComparison]:
     groups = dict.fromkeys(row.group for row in found.grid.rows)
     for metric in found.grid.metrics:
         scores, title = _scores(found, metric), found.title(metric)
@@ -137,7 +137,7 @@ def _comparisons(found: GridResults) -> Iterator[Comparison]:
                 yield compare_rows(
                     f"{title}, {group}" if group else title,
                     rows,
-                    place=f"on {found.values['model']} with {found.size} rows",
+                    setting=f"on {found.values['model']} with {found.size} rows",
                     column=metric_column(metric, "Ours"),
                 )
 

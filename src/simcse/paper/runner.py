@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse.errors import NumericError, StoppedError
-from simcse.evaluate.measure import Plan
+from simcse.evaluate.suite import EvaluationSuite
 from simcse.io.files import write_text
 from simcse.io.locks import lock_folder
 from simcse.io.log import read_log
@@ -112,7 +112,7 @@ class _Runner:
 
     grid: Grid
     plan: GridPlan
-    tests: Plan
+    tests: EvaluationSuite
     search: NeighborSearch | None
     output: Path
     options: GridOptions

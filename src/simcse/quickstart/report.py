@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from simcse.config import to_dict
-from simcse.evaluate.bootstrap import PairedDifference
+from simcse.evaluate.significance import PairedDifference
 from simcse.quickstart.run import RECALL_AT, DocstringMetrics, QuickstartResult
 from simcse.report import html
 from simcse.report.plots import (

@@ -11,9 +11,9 @@ import numpy as np
 
 from simcse.errors import UsageError
 from simcse.evaluate import Encode
-from simcse.evaluate.bootstrap import PairedDifference, compare_means
 from simcse.evaluate.geometry import alignment, uniformity
 from simcse.evaluate.retrieval import query_scores
+from simcse.evaluate.significance import PairedDifference, compare_means
 from simcse.evaluate.vectors import Floats, cosine, unit
 from simcse.io.checkpoints import atomic_folder
 from simcse.io.examples import Example

@@ -1,1 +1,1 @@
-"""Results to tables, PNG and one-file HTML."""
+"""Results as tables, PNG figures and one-file HTML pages."""

@@ -1,151 +1,149 @@
-"""Two models on the same test items: differences, intervals, p-values; kept beside the results."""
+"""Paired comparison of two models on the same test items, stored with the results."""
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse.errors import ArtifactError, DataError
-from simcse.evaluate.bootstrap import (
+from simcse.errors import ArtifactError, DataError, UsageError
+from simcse.evaluate.significance import (
     PairedDifference,
     compare_average,
     compare_means,
     compare_spearman,
 )
 from simcse.evaluate.sts import STS_TASKS
+from simcse.evaluate.suite import ModelEvaluation
 from simcse.evaluate.transfer import TRANSFER_TASKS
 from simcse.report.tables import Column, Table
 
-TITLES = {
-    "sts12": "STS12",
-    "sts13": "STS13",
-    "sts14": "STS14",
-    "sts15": "STS15",
-    "sts16": "STS16",
-    "stsb": "STS-B",
-    "sickr": "SICK-R",
-    "mr": "MR",
-    "cr": "CR",
-    "subj": "SUBJ",
-    "mpqa": "MPQA",
-    "sst2": "SST-2",
-    "trec": "TREC",
-    "mrpc": "MRPC",
-}
+TITLES = {task: task.upper() for task in (*STS_TASKS, *TRANSFER_TASKS)}
+TITLES |= {"stsb": "STS-B", "sickr": "SICK-R", "sst2": "SST-2"}
 STS_AVERAGE, TRANSFER_AVERAGE = "STS average", "Transfer average"
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Items:
-    """What each test item got from one model.
+class ItemScores:
+    """One model's score on each test item."""
 
-    Attributes:
-        model: the model's name.
-        gold: the ratings (N,) of each STS task.
-        cosines: its cosines (N,) by STS task.
-        correct: which test examples (N,) it told right, by transfer task.
+    model: str  # the model's name
+    gold: Arrays  # the ratings (N,) of each STS task
+    cosines: Arrays  # the model's cosines (N,) by STS task
+    correct: Arrays  # whether each test example (N,) was classified correctly, by transfer task
+
+    @classmethod
+    def of(cls, model: ModelEvaluation, gold: Arrays) -> "ItemScores":
+        """Return the item scores of an evaluated model."""
+        correct = {task: result.correct for task, result in model.transfer.items()}
+        return cls(model.model, gold, model.cosines, correct)
+
+
+def find_model(
+    models: Sequence[ItemScores], name: str | None, path: object, option: str
+) -> ItemScores:
+    """Return the model of this name, or the only one.
+
+    Raises:
+        UsageError: there is no such model, or there are several and no name.
     """
+    known = ", ".join(model.model for model in models)
+    if name is None and len(models) != 1:
+        raise UsageError(f"{path} has {len(models)} models ({known}). Choose one by {option}.")
+    found = [model for model in models if name in (None, model.model)]
+    if not found:
+        raise UsageError(f"{path} has no model {name!r}; it has {known}")
+    return found[0]
 
-    model: str
-    gold: Mapping[str, NDArray[Any]]
-    cosines: Mapping[str, NDArray[Any]]
-    correct: Mapping[str, NDArray[Any]]
 
-
-Comparison = dict[str, PairedDifference]
-
-
-def compare(first: Items, second: Items) -> Comparison:
-    """Compare two models on every task both were measured on, and on whole averages.
+def compare_models(first: ItemScores, second: ItemScores) -> dict[str, PairedDifference]:
+    """Compare two models on every task both were evaluated on, and on complete averages.
 
     Raises:
         DataError: they share no task, or a task's items differ.
     """
-    found, sts, transfer = {}, [], []
-    for task in (task for task in STS_TASKS if task in first.cosines and task in second.cosines):
+    sts = [task for task in STS_TASKS if task in first.cosines and task in second.cosines]
+    transfer = [task for task in TRANSFER_TASKS if task in first.correct and task in second.correct]
+    for task in sts:
         if not np.array_equal(first.gold[task], second.gold[task]):
-            raise DataError(f"{TITLES[task]}: the two models were measured on other pairs")
-        sts.append(compare_spearman(first.cosines[task], second.cosines[task], first.gold[task]))
-        found[TITLES[task]] = sts[-1][0]
-    if len(sts) == len(STS_TASKS):
-        found[STS_AVERAGE] = compare_average(sts)
-    for task in (
-        task for task in TRANSFER_TASKS if {task} <= first.correct.keys() & second.correct
+            raise DataError(f"{TITLES[task]}: the two models were evaluated on other pairs")
+    if not sts + transfer:
+        raise DataError(f"{first.model} and {second.model} were not evaluated on a common task")
+    found = {
+        task: compare_spearman(first.cosines[task], second.cosines[task], first.gold[task])
+        for task in sts
+    } | {task: compare_means(first.correct[task], second.correct[task]) for task in transfer}
+    differences: dict[str, PairedDifference] = {}
+    for tasks, complete, title in (
+        (sts, STS_TASKS, STS_AVERAGE),
+        (transfer, TRANSFER_TASKS, TRANSFER_AVERAGE),
     ):
-        transfer.append(compare_means(first.correct[task], second.correct[task]))
-        found[TITLES[task]] = transfer[-1][0]
-    if len(transfer) == len(TRANSFER_TASKS):
-        found[TRANSFER_AVERAGE] = compare_average(transfer)
-    if not found:
-        raise DataError(f"{first.model} and {second.model} were not measured on a common task")
-    return found
+        differences |= {TITLES[task]: found[task][0] for task in tasks}
+        if len(tasks) == len(complete):
+            differences[title] = compare_average([found[task] for task in tasks])
+    return differences
 
 
-def comparison_table(first: str, second: str, found: Comparison) -> Table:
+def model_comparison_table(first: ItemScores, second: ItemScores) -> Table:
     """Return one task a row: both scores, the difference, its interval and p-value."""
-    columns = (
-        Column("Task"),
-        Column(first),
-        Column(second),
-        Column("Difference"),
-        Column("95 % from"),
-        Column("to"),
-        Column("p", decimals=3),
-    )
+    titles = ("Task", first.model, second.model, "Difference", "95 % from", "to")
+    columns = (*map(Column, titles), Column("p", decimals=3))
     rows = tuple(
         (task, each.first, each.second, each.difference, each.low, each.high, each.p)
-        for task, each in found.items()
+        for task, each in compare_models(first, second).items()
     )
-    return Table(f"{second} minus {first}, paired bootstrap", columns, rows)
+    return Table(f"{second.model} minus {first.model}, paired bootstrap", columns, rows)
 
 
-def pack(values: NDArray[Any]) -> str:
+def array_to_text(values: NDArray[Any]) -> str:
     """Write numbers as base64 of little-endian float32, truth values as base64 of bits."""
     array = np.asarray(values)
-    if array.dtype == np.bool_:
-        return f"bits:{len(array)}:{base64.b64encode(np.packbits(array).tobytes()).decode()}"
-    return f"f4:{len(array)}:{base64.b64encode(array.astype('<f4').tobytes()).decode()}"
+    is_bits = array.dtype == np.bool_
+    data = np.packbits(array) if is_bits else array.astype("<f4")
+    encoded = base64.b64encode(data.tobytes()).decode()
+    return f"{'bits' if is_bits else 'f4'}:{len(array)}:{encoded}"
 
 
-def unpack(text: str) -> NDArray[Any]:
-    """Read what `pack` wrote.
+def text_to_array(text: str) -> NDArray[Any]:
+    """Read the text of `array_to_text`.
 
     Raises:
         ValueError: it is something else.
     """
-    kind, length, data = text.split(":")
-    stored = base64.b64decode(data, validate=True)
-    if kind == "bits":
-        return np.unpackbits(np.frombuffer(stored, np.uint8), count=int(length)).astype(bool)
-    found = np.frombuffer(stored, "<f4")
-    if kind != "f4" or len(found) != int(length):
-        raise ValueError(f"expected {length} numbers, got {kind} {len(found)}")
+    dtype, length, encoded = text.split(":")
+    data = base64.b64decode(encoded, validate=True)
+    if dtype == "bits":
+        return np.unpackbits(np.frombuffer(data, np.uint8), count=int(length)).astype(bool)
+    found = np.frombuffer(data, "<f4")
+    if dtype != "f4" or len(found) != int(length):
+        raise ValueError(f"expected {length} numbers, got {dtype} {len(found)}")
     return found
 
 
-def read_items(results: Mapping[str, Any], path: object) -> list[Items]:
-    """Return the items of each model in the results of an evaluation.
+def read_item_scores(results: Mapping[str, Any], path: object) -> list[ItemScores]:
+    """Return the item scores of each model in the results of an evaluation.
 
     Raises:
-        ArtifactError: the results are of another kind or damaged.
+        ArtifactError: the results are not those of an evaluation, or damaged.
     """
+
+    def arrays(texts: Mapping[str, str]) -> Arrays:
+        return {task: text_to_array(text) for task, text in texts.items()}
+
     try:
-        gold = {task: unpack(text) for task, text in results["gold"].items()}
+        gold = arrays(results["gold"])
         return [
-            Items(
-                str(model["model"]),
-                gold,
-                {task: unpack(text) for task, text in model["cosines"].items()},
-                {task: unpack(text) for task, text in model["correct"].items()},
+            ItemScores(
+                str(model["model"]), gold, arrays(model["cosines"]), arrays(model["correct"])
             )
             for model in results["models"]
         ]
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         raise ArtifactError(
-            f"{path} has no items to compare by; make it with `simcse evaluate all|sts|transfer "
-            f"--output FOLDER` ({error!r})"
+            f"{path} has no scores of single test items. Make it with `simcse evaluate "
+            f"all|sts|transfer --output FOLDER` ({error!r})"
         ) from error

@@ -1,29 +1,20 @@
 """The tables of an evaluation, one model a row."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from numpy.typing import NDArray
-
-from simcse.evaluate.measure import ModelEvaluation
-from simcse.evaluate.retrieval import RetrievalResult
+from simcse.evaluate.reference_scores import ReferenceCheck
 from simcse.evaluate.spectrum import Space
-from simcse.evaluate.sts import STS_TASKS, Aggregation, Correlation, StsResult, sts_average
+from simcse.evaluate.sts import STS_TASKS, Aggregation, sts_average
+from simcse.evaluate.suite import ModelEvaluation
 from simcse.evaluate.transfer import TRANSFER_TASKS, TransferResult, transfer_average
-from simcse.report.comparison import TITLES, Items
+from simcse.report.comparison import TITLES
 from simcse.report.tables import Column, Spread, Table, Value
 
-WORSE = 0.1  # of a transfer average, x100: less is not worth a warning
-
-
-def items_of(model: ModelEvaluation, gold: Mapping[str, NDArray[Any]]) -> Items:
-    """Return what each test item got from a model, given the ratings of the STS tasks."""
-    correct = {task: result.correct for task, result in model.transfer.items()}
-    return Items(model.model, gold, model.cosines, correct)
+MIN_LOSS = 0.1  # of a transfer average, x100: less is not worth a warning
 
 
 def sts_table(models: Sequence[ModelEvaluation], *, aggregation: Aggregation = "all") -> Table:
-    """Return the paper's table of seven tasks and their average, one model a row."""
+    """Return the paper's table of seven tasks and their average."""
     titles = [*(TITLES[task] for task in STS_TASKS), "Avg."]
     columns = (Column("Model"), *(Column(title, best="highest") for title in titles))
     rows = tuple(
@@ -45,10 +36,15 @@ def sts_scores(model: ModelEvaluation, aggregation: Aggregation) -> list[float |
 
 def subset_table(models: Sequence[ModelEvaluation], task: str) -> Table:
     """Return one task's Spearman x100 by subset, then by aggregation, one model a column."""
-    parts = [_parts(model.sts[task]) if task in model.sts else {} for model in models]
-    pairs = {name: found.pairs for part in parts for name, found in part.items()}
+    by_model = []
+    for model in models:
+        result = model.sts.get(task)
+        whole = result.aggregations.items() if result else ()
+        subsets = result.subsets if result else {}
+        by_model.append({**subsets, **{f"aggregation {name}": found for name, found in whole}})
+    pairs = {name: found.pairs for scores in by_model for name, found in scores.items()}
     rows = tuple(
-        (name, count, *(part[name].spearman if name in part else None for part in parts))
+        (name, count, *(scores[name].spearman if name in scores else None for scores in by_model))
         for name, count in pairs.items()
     )
     columns = (Column("Subset"), Column("Pairs"), *(Column(model.model) for model in models))
@@ -56,9 +52,9 @@ def subset_table(models: Sequence[ModelEvaluation], task: str) -> Table:
 
 
 def transfer_table(models: Sequence[ModelEvaluation], *, protocol: str) -> Table:
-    """Return accuracy on the seven tasks, F1 of MRPC and the average, one model a row.
+    """Return accuracy on the seven tasks, F1 of MRPC and the average.
 
-    A cross-validated task has the standard deviation over its folds. ``protocol`` says which one.
+    A cross-validated task has the standard deviation over its folds.
     """
     titles = [*(TITLES[task] for task in TRANSFER_TASKS), "MRPC F1", "Avg."]
     columns = (Column("Model"), *(Column(title, best="highest") for title in titles))
@@ -75,7 +71,7 @@ def transfer_table(models: Sequence[ModelEvaluation], *, protocol: str) -> Table
 
 
 def geometry_table(models: Sequence[ModelEvaluation]) -> Table:
-    """Return alignment and uniformity, one measured model a row.
+    """Return alignment and uniformity.
 
     No value is in bold: a collapsed model aligns perfectly, so that neither is best alone.
     """
@@ -93,11 +89,11 @@ def geometry_table(models: Sequence[ModelEvaluation]) -> Table:
         for model in models
         if (found := model.geometry)
     )
-    return Table("On unit vectors; lower is better, of both at once", columns, rows)
+    return Table("Alignment and uniformity on unit vectors; lower is better", columns, rows)
 
 
 def space_table(models: Sequence[ModelEvaluation]) -> Table:
-    """Return the shape of each measured space, one model a row."""
+    """Return the statistics of each embedding space."""
     columns = (
         Column("Model"),
         Column("Mean cosine", decimals=3),
@@ -122,30 +118,59 @@ def space_table(models: Sequence[ModelEvaluation]) -> Table:
         for model in models
         if (found := model.space)
     )
-    return Table("The space of the sentences; ± is half a 95 % bootstrap interval", columns, rows)
+    return Table("Embedding space; ± is half a 95 % bootstrap interval", columns, rows)
 
 
 def retrieval_table(models: Sequence[ModelEvaluation], name: str) -> Table:
-    """Return one set's retrieval scores x100, one model a row."""
+    """Return one set's retrieval scores x100."""
     found = [(model.model, model.retrieval[name]) for model in models if name in model.retrieval]
     k = found[0][1].k if found else 10
-    columns = (
-        Column("Model"),
-        Column("MRR", best="highest"),
-        Column(f"Recall@{k}", best="highest"),
-        Column(f"nDCG@{k}", best="highest"),
-        Column("Queries"),
-        Column("Documents"),
-    )
+    titles = {"mrr": "MRR", "recall": f"Recall@{k}", "ndcg": f"nDCG@{k}"}
+    scored = (Column(title, best="highest") for title in titles.values())
+    columns = (Column("Model"), *scored, Column("Queries"), Column("Documents"))
+    rows: list[tuple[Value, ...]] = []
+    for label, result in found:
+        scores = [
+            Spread(100 * getattr(result, metric), 50 * (high - low))
+            for metric in titles
+            for low, high in [result.intervals[metric]]
+        ]
+        rows.append((label, *scores, result.queries, result.documents))
+    return Table(f"{name}, ×100; ± is half a 95 % bootstrap interval", columns, tuple(rows))
+
+
+def seconds_table(models: Sequence[ModelEvaluation]) -> Table:
+    """Return the time of each step; encoding counts only sentences that were not cached."""
+    steps = list(dict.fromkeys(step for model in models for step in model.seconds))
+    columns = (Column("Model"), *(Column(f"{step}, s", decimals=1) for step in steps))
+    rows = tuple((model.model, *(model.seconds.get(step) for step in steps)) for model in models)
+    return Table("Time", columns, rows)
+
+
+def reference_table(checks: Sequence[ReferenceCheck]) -> Table:
+    """Return the expected and the found score of each task, and whether they agree."""
+    titles = ("Task", "Expected", "Found", "Tolerance", "Result")
     rows = tuple(
-        (label, *_ranking_scores(result), result.queries, result.documents)
-        for label, result in found
+        (
+            reference_title(check),
+            check.expected,
+            check.found,
+            check.tolerance,
+            "passed" if check.passed else "FAILED",
+        )
+        for check in checks
     )
-    return Table(f"{name}, ×100; ± is half a 95 % bootstrap interval", columns, rows)
+    title = "all-MiniLM-L6-v2: STS, and transfer by the fast protocol"
+    return Table(title, tuple(map(Column, titles)), rows)
+
+
+def reference_title(check: ReferenceCheck) -> str:
+    """Return the title of a checked task."""
+    return TITLES.get(check.task, "SICK-R, all")
 
 
 def transfer_warnings(models: Sequence[ModelEvaluation]) -> Iterator[str]:
-    """Say where post-processing costs accuracy, for models whose bare form is here, too."""
+    """Warn where post-processing costs accuracy, if the model without it was evaluated too."""
     bare = {
         model.base: transfer_average(model.transfer)
         for model in models
@@ -154,11 +179,12 @@ def transfer_warnings(models: Sequence[ModelEvaluation]) -> Iterator[str]:
     for model in models:
         before, after = bare.get(model.base), transfer_average(model.transfer)
         layer = model.settings.get("postprocess", "none")
-        if before is not None and after is not None and layer != "none" and after < before - WORSE:
-            yield (
-                f"{model.model}: {layer} lowers the transfer average from {before:.2f} to "
-                f"{after:.2f}, as Gao et al. 2021 found of such layers (appendix E)"
-            )
+        if before is None or after is None or layer == "none" or after >= before - MIN_LOSS:
+            continue
+        yield (
+            f"{model.model}: {layer} lowers the transfer average from {before:.2f} to "
+            f"{after:.2f}, as Gao et al. 2021 report for such layers (appendix E)."
+        )
 
 
 def _accuracy(result: TransferResult | None) -> Value:
@@ -168,22 +194,8 @@ def _accuracy(result: TransferResult | None) -> Value:
 
 
 def _with_margin(space: Space | None, name: str, value: float, *, factor: float = 1) -> Value:
-    """Return a measure with half its interval, where it has one."""
+    """Return a value with half its interval, where it has one."""
     if space is None or name not in space.intervals:
         return factor * value
     low, high = space.intervals[name]
     return Spread(factor * value, factor * (high - low) / 2)
-
-
-def _ranking_scores(result: RetrievalResult) -> list[Value]:
-    scores = {"mrr": result.mrr, "recall": result.recall, "ndcg": result.ndcg}
-    return [
-        Spread(100 * value, 50 * (result.intervals[name][1] - result.intervals[name][0]))
-        for name, value in scores.items()
-    ]
-
-
-def _parts(result: StsResult) -> dict[str, Correlation]:
-    """Return a task's correlations under the names they have in a table."""
-    whole = {f"aggregation {name}": found for name, found in result.aggregations.items()}
-    return {**result.subsets, **whole}

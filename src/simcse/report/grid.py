@@ -1,37 +1,36 @@
-"""The page of a grid: each row beside the published one, and whether their order holds."""
+"""The report of a grid of experiments: each row beside the published one, and the rankings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from simcse.evaluate.significance import MIN_SEEDS, RankAgreement, rank_agreement, sign_flip_p
 from simcse.report.plots import RowPoints, row_points
-from simcse.report.ranks import LEAST_SEEDS, LEVEL, Agreement, agreement
-from simcse.report.sections import Picture, Section
-from simcse.report.seeds import compare_seeds, mean_interval, spread
+from simcse.report.sections import Block, Picture, Section
+from simcse.report.seeds import mean_interval, spread
 from simcse.report.tables import Column, Spread, Table
 
-MEASURE = "score"
 SCORE = Column("Ours", best="highest")
+LEVEL = 0.05  # of significance
+EXPLAINED = (
+    "A difference is to the baseline on the same seeds, with Student's 95 % interval. p is the "
+    "exact p-value of the difference over all ways of flipping the signs of the seeds' "
+    "differences; with few seeds it cannot be small. Rows are tested one by one: of twenty rows "
+    "without any effect, one is expected to have an interval that excludes 0."
+)
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """One row's scores by one measure.
+    """One row's scores by one metric."""
 
-    Attributes:
-        name: of the row.
-        group: the rows it is compared with.
-        scores: by seed; of what is not trained the same for all.
-        published: theirs, where there is one.
-        baseline: whether the others of its group are compared with it.
-        trained: whether seeds make a difference.
-    """
-
-    name: str
-    scores: Mapping[int, float]
-    published: float | None = None
-    group: str = ""
-    baseline: bool = False
-    trained: bool = True
+    name: str  # name of the row
+    scores: Mapping[int, float]  # by seed; the same for all seeds where nothing is trained
+    published: float | None = None  # the published score, where there is one
+    group: str = ""  # the rows it is compared with
+    baseline: bool = False  # whether the other rows of its group are compared with it
+    trained: bool = True  # whether the score depends on the seed
 
     @property
     def mean(self) -> float:
@@ -40,108 +39,170 @@ class RowScores:
 
     @property
     def shown(self) -> Spread | float:
-        """The mean, with its spread where there is one."""
+        """The mean, with its standard deviation where there is one."""
         return (spread(list(self.scores.values())) if self.trained else None) or self.mean
 
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """A row against its baseline on the seeds both have.
+    """A row compared with its baseline on the seeds both have."""
 
-    Attributes:
-        row: the row.
-        difference: to the baseline's mean; ``None`` without a baseline.
-        low: lower end of Student's 95 % interval of the paired difference.
-        high: its upper end.
-        p: two-sided and exact, by flipping signs of the paired differences.
-        published: the difference that was published.
-    """
+    row: RowScores  # the row
+    difference: float | None = None  # to the baseline's mean; ``None`` without a baseline
+    low: float | None = None  # lower end of Student's 95 % interval of the paired difference
+    high: float | None = None  # its upper end
+    p: float | None = None  # two-sided and exact, by flipping signs of the paired differences
+    published: float | None = None  # the published difference
 
-    row: RowScores
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    published: float | None = None
+    @property
+    def is_significant(self) -> bool:
+        """Whether the 95 % interval excludes 0."""
+        return self.low is not None and self.high is not None and self.low * self.high > 0
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All rows of one group by one measure.
+class GridComparison:
+    """All rows of one group by one metric."""
 
-    Attributes:
-        title: the measure, and the group where there are several.
-        rows: those that have a score.
-        seeds: runs a row, the fewest.
-        agreement: of our order and theirs; ``None`` where nothing was published.
-        place: the backbone and the scale, in words.
-        column: how the measure is shown: its decimals, and which end is best.
-    """
-
-    title: str
-    rows: Sequence[RowOutcome]
-    seeds: int
-    agreement: Agreement | None
-    place: str
-    column: Column
-
-    @property
-    def verdict(self) -> str:
-        """Say in a sentence or two whether their order of rows is ours."""
-        return _verdict(self)
+    title: str  # the metric, and the group where there are several
+    rows: Sequence[RowOutcome]  # those that have a score
+    seeds: int  # smallest number of runs of a row
+    # of our ranking and the published one; ``None`` without published scores
+    agreement: RankAgreement | None
+    setting: str  # the backbone and the data, such as "on mini with 100 rows"
+    column: Column  # how the metric is shown: its decimals, and which end is best
 
     @property
     def summary(self) -> str:
-        """Say both, `verdict` and `directions`."""
+        """Both sentences, `verdict` and `directions`."""
         return f"{self.verdict} {self.directions}".rstrip()
 
     @property
-    def directions(self) -> str:
-        """Say how many rows differ from the baseline, and if the way that was published."""
-        both = [
-            (each, each.difference * each.published > 0)
-            for each in self.rows
-            if each.difference is not None and each.published
-        ]
-        if not both:
-            known = [each for each in self.rows if each.low is not None]
-            differ = sum(map(_without_zero, known))
-            said = f"Of {len(known)} rows {differ} differ from the baseline by a 95 % interval"
-            return f"{said} without 0." if known else ""
-        same = [each for each, agrees in both if agrees]
-        said = (
-            f"{len(same)} of {len(both)} rows differ from the baseline in the published direction"
+    def verdict(self) -> str:
+        """A sentence or two on whether our ranking of rows agrees with the published one."""
+        found = self.agreement
+        if found is None and any(each.row.published is not None for each in self.rows):
+            return "There is no ranking to compare: it needs two rows with different scores."
+        if found is None:
+            return "There is no published ranking to compare with."
+        tau = f"Kendall tau {found.tau:.2f} over {found.rows} rows"
+        if found.p is None:
+            return f"There are not enough seeds for a p-value ({self.seeds} of {MIN_SEEDS}): {tau}."
+        seeds = found.by_seed
+        by_seed = f"; tau of single seeds {min(seeds):.2f} to {max(seeds):.2f}" if seeds else ""
+        numbers = f"({tau}, p = {found.p:.2g}{by_seed})"
+        if found.tau <= 0:
+            return f"The ranking does not agree with the published one {self.setting} {numbers}."
+        if found.p < LEVEL:
+            return f"The ranking agrees with the published one {self.setting} {numbers}."
+        limit = (
+            f" With {found.rows} rows, even an identical ranking has p = {found.least_p:.2g}."
+            if found.least_p >= LEVEL
+            else ""
         )
-        if all(each.low is None for each, _ in both):
-            return f"{said}."
-        sure = sum(1 for each in same if _without_zero(each))
-        other = sum(1 for each, agrees in both if not agrees and _without_zero(each))
-        without = f"{sure} of them with a 95 % interval without 0; {other} the other way with one"
-        return f"{said}, {without}."
+        return (
+            f"The ranking correlates with the published one {self.setting}, but not significantly "
+            f"{numbers}.{limit}"
+        )
+
+    @property
+    def directions(self) -> str:
+        """A sentence on how many rows differ from the baseline, and in which direction."""
+        published = [each for each in self.rows if each.difference is not None and each.published]
+        known = [each for each in self.rows if each.low is not None]
+        if not published:
+            significant = sum(each.is_significant for each in known)
+            count = f"{significant} of {len(known)} rows differ from the baseline"
+            return f"{count} with a 95 % interval that excludes 0." if known else ""
+        same = [each for each in published if each.difference * each.published > 0]  # type: ignore[operator]
+        count = (
+            f"{len(same)} of {len(published)} rows differ from the baseline in the published "
+            "direction"
+        )
+        if all(each.low is None for each in published):
+            return f"{count}."
+        significant = sum(each.is_significant for each in same)
+        opposite = sum(each.is_significant for each in published if each not in same)
+        return (
+            f"{count}, {significant} of them with a 95 % interval that excludes 0; {opposite} "
+            "differ significantly in the opposite direction."
+        )
+
+    def table(self) -> Table:
+        """Return one line a row: our score, the published one, and both differences.
+
+        A column without any value is left out.
+        """
+        ours, enough = self.column, self.seeds >= MIN_SEEDS
+        differences = ("Our difference", "95 % from", "to", "Published difference")
+        columns = (
+            Column("Row"),
+            ours,
+            replace(ours, title="Published"),
+            *(Column(heading, ours.decimals) for heading in differences),
+            Column(f"p (≥ {2 / 2**self.seeds:.3g})" if enough else "p", decimals=3),
+        )
+        rows = tuple(
+            (
+                f"{each.row.name}{' (baseline)' if each.row.baseline else ''}",
+                each.row.shown,
+                each.row.published,
+                each.difference,
+                each.low,
+                each.high,
+                each.published,
+                each.p if enough else None,
+            )
+            for each in self.rows
+        )
+        title = f"{self.title}, mean ± standard deviation over seeds"
+        return Table(title, columns, rows).without_empty()
+
+    def seed_table(self) -> Table:
+        """Return every row's score of every seed."""
+        seeds = sorted({seed for each in self.rows for seed in each.row.scores})
+        decimals = self.column.decimals
+        columns = (Column("Row"), *(Column(f"Seed {seed}", decimals) for seed in seeds))
+        rows = tuple(
+            (each.row.name, *(each.row.scores.get(seed) for seed in seeds)) for each in self.rows
+        )
+        return Table(f"{self.title}, each seed", columns, rows)
+
+    def section(self) -> Section:
+        """Return the tables and the figure under the title."""
+        blocks: list[Block] = [self.table()]
+        if any(each.low is not None for each in self.rows):
+            blocks.append(EXPLAINED)
+        return Section(self.title, [*blocks, self._picture(), self.seed_table()])
+
+    def _picture(self) -> Picture:
+        base = next((each.row for each in self.rows if each.row.baseline), None)
+        points = [
+            RowPoints(
+                each.row.name,
+                [score - base.mean if base else score for score in each.row.scores.values()],
+                each.published if base else each.row.published,
+            )
+            for each in self.rows
+        ]
+        label = f"{self.title}, difference to the baseline" if base else self.title
+        published = any(point.theirs is not None for point in points)
+        shown = "our seeds and mean by row" + ", and the published scores" * published
+        return Picture(row_points(points, title=label), f"{label}: {shown}, as in the table")
 
 
 @dataclass(frozen=True)
 class GridReport:
-    """What the page of a grid says.
+    """The content of the page of a grid."""
 
-    Attributes:
-        title: of the page.
-        source: where it was published.
-        claim: what was said there.
-        note: of how it is rerun.
-        comparisons: by measure and group.
-        left_out: rows that were not run, and why.
-        more: further sections, such as the grid's own figure.
-        scale: what it was run on, in words by name.
-    """
-
-    title: str
-    source: str
-    claim: str
-    note: str
-    comparisons: Sequence[Comparison]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    more: Sequence[Section] = ()
+    title: str  # title of the page
+    source: str  # where the results were published
+    claim: str  # the claim made there
+    note: str  # how it is rerun
+    comparisons: Sequence[GridComparison]  # by metric and group
+    left_out: Mapping[str, str] = field(default_factory=dict)  # rows that were not run, and why
+    more: Sequence[Section] = ()  # further sections, such as the grid's own figure
+    # the size of the rerun, in words by name
     scale: Mapping[str, str] = field(default_factory=dict)
 
     def sections(self) -> list[Section]:
@@ -151,152 +212,38 @@ class GridReport:
         first += [self.note] if self.note else []
         verdicts = [f"{each.title}: {each.summary}" for each in self.comparisons]
         found = [Section("", first), Section("Verdict", verdicts)]
-        found += [_section(each) for each in self.comparisons]
+        found += [each.section() for each in self.comparisons]
         if self.left_out:
             rows = tuple(self.left_out.items())
-            table = Table("Rows without a run", (Column("Row"), Column("Why, and how")), rows)
+            table = Table("Rows without a run", (Column("Row"), Column("Reason")), rows)
             found.append(Section("Not run", [table]))
-        found += self.more
-        scale = Table("Scale", (Column("What"), Column("Value")), tuple(self.scale.items()))
-        return [*found, Section("How it was run", [scale])]
+        scale = Table("Scale", (Column("Setting"), Column("Value")), tuple(self.scale.items()))
+        return [*found, *self.more, Section("How it was run", [scale])]
 
 
 def compare_rows(
-    title: str, rows: Sequence[RowScores], *, place: str, column: Column = SCORE
-) -> Comparison:
-    """Put rows beside their baseline and their published scores."""
+    title: str, rows: Sequence[RowScores], *, setting: str, column: Column = SCORE
+) -> GridComparison:
+    """Compare rows with their baseline and with their published scores."""
     baseline = next((row for row in rows if row.baseline), None)
-    both = [row for row in rows if row.published is not None]
-    found = agreement(
-        [list(row.scores.values()) for row in both],
-        [row.published for row in both if row.published is not None],
+    both = [(row, row.published) for row in rows if row.published is not None]
+    agreement = rank_agreement(
+        [list(row.scores.values()) for row, _ in both], [published for _, published in both]
     )
     seeds = min((len(row.scores) for row in rows if row.trained), default=0)
-    outcomes = [_outcome(row, baseline) for row in rows]
-    return Comparison(title, outcomes, seeds, found, place, column)
+    outcomes = [_compare_with(baseline, row) for row in rows]
+    return GridComparison(title, outcomes, seeds, agreement, setting, column)
 
 
-def comparison_table(found: Comparison) -> Table:
-    """Return one row a row: our score, theirs, and both differences to the baseline.
-
-    What nobody published or compared has no column.
-    """
-    ours = found.column
-    least = f" (≥ {2 / 2**found.seeds:.3g})" if found.seeds >= LEAST_SEEDS else ""
-    columns = (
-        Column("Row"),
-        ours,
-        replace(ours, title="Published"),
-        *(
-            Column(heading, ours.decimals)
-            for heading in ("Our difference", "95 % from", "to", "Published difference")
-        ),
-        Column(f"p{least}", decimals=3),
-    )
-    rows = tuple(
-        (
-            f"{each.row.name}{' (baseline)' if each.row.baseline else ''}",
-            each.row.shown,
-            each.row.published,
-            each.difference,
-            each.low,
-            each.high,
-            each.published,
-            each.p if found.seeds >= LEAST_SEEDS else None,
-        )
-        for each in found.rows
-    )
-    title = f"{found.title}, mean ± standard deviation over seeds"
-    return Table(title, columns, rows).without_empty()
-
-
-def seeds_table(found: Comparison) -> Table:
-    """Return every row's score of every seed."""
-    seeds = sorted({seed for each in found.rows for seed in each.row.scores})
-    decimals = found.column.decimals
-    columns = (Column("Row"), *(Column(f"Seed {seed}", decimals) for seed in seeds))
-    rows = tuple(
-        (each.row.name, *(each.row.scores.get(seed) for seed in seeds)) for each in found.rows
-    )
-    return Table(f"{found.title}, each seed", columns, rows)
-
-
-def _section(found: Comparison) -> Section:
-    blocks: list[str | Table | Picture] = [comparison_table(found)]
-    if any(each.low is not None for each in found.rows):
-        blocks.append(EXPLAINED)
-    blocks += [_picture(found), seeds_table(found)]
-    return Section(found.title, blocks)
-
-
-EXPLAINED = (
-    "A difference is to the baseline on the same seeds, with Student's 95 % interval. p is that of "
-    "the difference, exact, over all ways of flipping the signs of the seeds' differences; of few "
-    "seeds it cannot be small. Rows are looked at one by one: of twenty without any effect one has "
-    "an interval without 0."
-)
-
-
-def _picture(found: Comparison) -> Picture:
-    relative = any(each.row.baseline for each in found.rows)
-    base = next((each.row for each in found.rows if each.row.baseline), None)
-    points = []
-    for each in found.rows:
-        ours = [s - base.mean if base else s for s in each.row.scores.values()]
-        theirs = each.published if relative else each.row.published
-        points.append(RowPoints(each.row.name, ours, theirs))
-    label = f"{found.title}, difference to the baseline" if relative else found.title
-    published = any(point.theirs is not None for point in points)
-    shown = "our seeds and mean by row" + ", and what was published" * published
-    alt = f"{label}: {shown}, as in the table"
-    return Picture(row_points(points, title=label), alt)
-
-
-def _outcome(row: RowScores, baseline: RowScores | None) -> RowOutcome:
+def _compare_with(baseline: RowScores | None, row: RowScores) -> RowOutcome:
     if baseline is None or baseline is row:
         return RowOutcome(row)
-    theirs = (
+    published = (
         None
         if row.published is None or baseline.published is None
         else row.published - baseline.published
     )
     common = sorted(row.scores.keys() & baseline.scores.keys())
-    low = high = p = None
-    if len(common) > 1:
-        sides = [
-            {seed: {"best": {MEASURE: each.scores[seed]}} for seed in common}
-            for each in (baseline, row)
-        ]
-        p = compare_seeds(*sides)[0].sign_flip_p
-        low, high = mean_interval([row.scores[s] - baseline.scores[s] for s in common])
-    return RowOutcome(row, row.mean - baseline.mean, low, high, p, theirs)
-
-
-def _without_zero(row: RowOutcome) -> bool:
-    return row.low is not None and row.high is not None and row.low * row.high > 0
-
-
-def _verdict(found: Comparison) -> str:
-    told = found.agreement
-    if told is None and any(each.row.published is not None for each in found.rows):
-        return "no order to compare yet: fewer than two rows that differ; ours alone is below."
-    if told is None:
-        return "nothing was published to compare the order of rows with."
-    tau = f"Kendall's tau {told.tau:.2f} over {told.rows} rows"
-    if told.p is None:
-        return f"not enough seeds for a verdict ({found.seeds} of {LEAST_SEEDS}); {tau}."
-    shown = f"{tau}, p = {told.p:.2g}{_seed_by_seed(told)}"
-    if told.tau <= 0:
-        return f"the order does not hold {found.place} ({shown})."
-    if told.p < LEVEL:
-        return f"the order holds {found.place} ({shown})."
-    least = ""
-    if told.least_p >= LEVEL:
-        least = f" Of {told.rows} rows even the same order has p = {told.least_p:.2g}."
-    return f"the order is not confirmed {found.place}: it agrees, but so may luck ({shown}).{least}"
-
-
-def _seed_by_seed(told: Agreement) -> str:
-    if not told.by_seed:
-        return ""
-    return f"; seed by seed tau is {min(told.by_seed):.2f} to {max(told.by_seed):.2f}"
+    gain = [row.scores[seed] - baseline.scores[seed] for seed in common]
+    p = sign_flip_p(np.array(gain)) if len(common) > 1 else None
+    return RowOutcome(row, row.mean - baseline.mean, *mean_interval(gain), p, published)

@@ -1,13 +1,17 @@
 """Tables and figures of the bound on the largest eigenvalue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from simcse.evaluate.isotropy import Isotropy, falls
+from simcse.evaluate.isotropy import Isotropy, count_falls
+from simcse.io.files import write_text
+from simcse.io.results import write_results
 from simcse.report import html
 from simcse.report.plots import Curve, curves
 from simcse.report.tables import Column, Table
 
-Looks = Mapping[int, Isotropy]  # by step
+BySteps = Mapping[int, Isotropy]  # the evaluations of one training
 
 MEANING = (
     "m sentences, the cosines of all m x m pairs. Jensen: log-mean-exp is at least mean / τ. "
@@ -30,6 +34,49 @@ _COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class IsotropyEvaluation:
+    """The bound for models, and along trainings."""
+
+    models: Mapping[str, Isotropy] = field(default_factory=dict)  # by name
+    # by the name of the run folder, then by step
+    runs: Mapping[str, BySteps] = field(default_factory=dict)
+
+    def tables(self) -> list[Table]:
+        """Return one table of all models and steps, and one of the trainings."""
+        steps = {
+            f"{run} step {step}": found
+            for run, by_step in self.runs.items()
+            for step, found in by_step.items()
+        }
+        return [isotropy_table({**self.models, **steps}), *self._training()]
+
+    def _training(self) -> list[Table]:
+        return [training_table(self.runs)] if self.runs else []
+
+    def write(self, folder: Path) -> None:
+        """Write results.json and report.html, which has a table and curves for each training.
+
+        Raises:
+            ResourceError: the folder cannot be written.
+        """
+        models = {name: asdict(found) for name, found in self.models.items()}
+        runs = {
+            run: {str(step): asdict(found) for step, found in by_step.items()}
+            for run, by_step in self.runs.items()
+        }
+        write_results(folder / "results.json", {"models": models, "runs": runs})
+        tables = [isotropy_table(self.models)] if self.models else []
+        for by_step in self.runs.values():
+            tables.append(isotropy_table({f"step {n}": found for n, found in by_step.items()}))
+        tables += self._training()
+        blocks = [MEANING, *(html.section(table.title, table) for table in tables)]
+        figures = [figure for name, steps in self.runs.items() for figure in _figures(name, steps)]
+        if figures:
+            blocks.append(html.section("Curves", html.gallery(*figures)))
+        write_text(folder / "report.html", html.page("Isotropy", *blocks))
+
+
 def isotropy_table(found: Mapping[str, Isotropy]) -> Table:
     """Return a row a model, with each step of the bound and whether it holds."""
     rows = tuple(
@@ -38,12 +85,12 @@ def isotropy_table(found: Mapping[str, Isotropy]) -> Table:
             each.sentences,
             each.log_mean_exp,
             each.mean / each.temperature,
-            _said(each.is_jensen),
+            _yes(each.jensen_holds),
             each.sentences * each.mean,
             each.largest_eigenvalue,
-            _said(each.is_above_mean),
+            _yes(each.lower_bound_holds),
             each.total,
-            _said(each.is_below_sum) + ("" if each.negative_share == 0 else " (need not)"),
+            _yes(each.upper_bound_holds) + (" (not required)" if each.negative_share else ""),
             100 * each.negative_share,
         )
         for name, each in found.items()
@@ -51,48 +98,30 @@ def isotropy_table(found: Mapping[str, Isotropy]) -> Table:
     return Table("The bound on the largest eigenvalue", _COLUMNS, rows)
 
 
-def falling_table(runs: Mapping[str, Looks]) -> Table:
+def training_table(runs: Mapping[str, BySteps]) -> Table:
     """Return a row a training: whether the largest eigenvalue falls along it."""
     columns = (
         Column("Training"),
-        Column("Looks"),
-        Column("Log-mean-exp at first", 4),
-        Column("Log-mean-exp at last", 4),
-        Column("Largest eigenvalue at first", 2),
-        Column("Largest eigenvalue at last", 2),
-        Column("Looks at which it fell"),
-        Column("It falls"),
+        Column("Evaluations"),
+        Column("Log-mean-exp, first", 4),
+        Column("Log-mean-exp, last", 4),
+        Column("Largest eigenvalue, first", 2),
+        Column("Largest eigenvalue, last", 2),
+        Column("Decreases"),
+        Column("Falls overall"),
     )
     rows = []
-    for name, looks in runs.items():
-        first, *_, last = looks.values()
-        values = [look.largest_eigenvalue for look in looks.values()]
-        rows.append(
-            (
-                name,
-                len(looks),
-                first.log_mean_exp,
-                last.log_mean_exp,
-                values[0],
-                values[-1],
-                f"{falls(values)} of {len(values) - 1}",
-                _said(values[-1] < values[0]),
-            )
-        )
+    for name, by_step in runs.items():
+        first, *_, last = by_step.values()
+        values = [found.largest_eigenvalue for found in by_step.values()]
+        ends = (first.log_mean_exp, last.log_mean_exp, values[0], values[-1])
+        decreases = f"{count_falls(values)} of {len(values) - 1}"
+        rows.append((name, len(values), *ends, decreases, _yes(values[-1] < values[0])))
     return Table("Along training", columns, tuple(rows))
 
 
-def isotropy_report(tables: Sequence[Table], runs: Mapping[str, Looks]) -> str:
-    """Return the self-contained page: tables, and the steps of the bound along each training."""
-    figures = [figure for name, looks in runs.items() for figure in _figures(name, looks)]
-    blocks = [MEANING, *(html.section(table.title, html.table(table)) for table in tables)]
-    if figures:
-        blocks.append(html.section("Curves", html.gallery(*figures)))
-    return html.page("Isotropy", *blocks)
-
-
-def _figures(name: str, looks: Looks) -> list[html.Html]:
-    steps, found = list(looks), list(looks.values())
+def _figures(name: str, by_step: BySteps) -> Iterator[html.Html]:
+    found = list(by_step.values())
     pairs = {
         "Jensen": {
             "log-mean-exp": [each.log_mean_exp for each in found],
@@ -103,16 +132,14 @@ def _figures(name: str, looks: Looks) -> list[html.Html]:
             "m x mean": [each.sentences * each.mean for each in found],
         },
     }
-    figures = []
     for title, lines in pairs.items():
-        drawn = [Curve(label, steps, values) for label, values in lines.items()]
-        ends = [
-            f"{line.label} from {line.values[0]:.4g} to {line.values[-1]:.4g}" for line in drawn
-        ]
-        png = curves(drawn, title=f"{title}: {name}")
-        figures.append(html.figure(png, f"By step of {name}: {', '.join(ends)}"))
-    return figures
+        png = curves(
+            [Curve(label, list(by_step), values) for label, values in lines.items()],
+            title=f"{title}: {name}",
+        )
+        ends = [f"{label} from {vs[0]:.4g} to {vs[-1]:.4g}" for label, vs in lines.items()]
+        yield html.figure(png, f"By step of {name}: {', '.join(ends)}")
 
 
-def _said(holds: bool) -> str:
+def _yes(holds: bool) -> str:
     return "yes" if holds else "no"

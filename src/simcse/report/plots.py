@@ -4,25 +4,26 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 DPI = 150
-# Okabe and Ito 2008: told apart by color-blind readers
+# Okabe and Ito 2008: distinct for color-blind readers
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", "--", ":")  # of lines beyond the palette
 SOFT, GRID, PALE = "#5c6470", "#e4e7eb", "#b4bac2"
-SMOOTHED = 200  # a curve of more points is noise: it is drawn faint, under its running mean
-LONGEST = 32  # characters of a label
+SMOOTHED = 200  # longer curves are drawn faint, under their running mean
+MAX_LABEL = 32  # characters
 RIDGE_COLUMNS = 3  # panels side by side
 RIDGE_BINS = np.linspace(-1, 1, 81)
 COSINE_BINS = np.linspace(-1, 1, 101)
@@ -32,7 +33,7 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One measure over training: ``values`` at ``steps``; ``None`` and NaN leave a gap."""
+    """One metric over training: ``values`` at ``steps``; ``None`` and NaN leave a gap."""
 
     label: str
     steps: Sequence[int]
@@ -41,33 +42,22 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class PlanePoint:
-    """A model in the alignment-uniformity plane.
-
-    Attributes:
-        label: the model's name.
-        alignment: its alignment.
-        uniformity: its uniformity.
-        score: its STS average, which gives the point its color.
-        before: alignment and uniformity of the model it was trained from, where known.
-    """
+    """A model in the alignment-uniformity plane."""
 
     label: str
     alignment: float
     uniformity: float
-    score: float | None = None
+    score: float | None = None  # its STS average, which gives the point its color
+    # alignment and uniformity of the model it was trained from, where known
     before: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """How a model moved in the plane while it was trained.
+class Trajectory:
+    """Alignment and uniformity of a model during training."""
 
-    Attributes:
-        label: the run's name.
-        points: alignment and uniformity, from the first evaluation to the last.
-    """
-
-    label: str
+    label: str  # the run's name
+    # alignment and uniformity, from the first evaluation to the last
     points: Sequence[tuple[float, float]]
 
 
@@ -83,7 +73,7 @@ class RowPoints:
 def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) -> bytes:
     """Draw curves over the training steps, with a dotted line at the best step."""
     figure, axes = _figure(title, width=4.6, height=2.9)
-    for line, color in zip(lines, _colors(len(lines)), strict=True):
+    for line, color in zip(lines, cycle(PALETTE), strict=False):
         _draw_curve(axes, line, color)
     if best_step is not None:
         axes.axvline(best_step, color=SOFT, linestyle=":", linewidth=1.5, zorder=1)
@@ -94,18 +84,25 @@ def curves(lines: Sequence[Curve], *, title: str, best_step: int | None = None) 
 
 
 def alignment_uniformity_plane(
-    points: Sequence[PlanePoint], *, paths: Sequence[Path] = ()
+    points: Sequence[PlanePoint], *, trajectories: Sequence[Trajectory] = ()
 ) -> bytes:
     """Draw models in the plane of figure 3 of Gao et al. 2021: both lower is better.
 
-    Colors and numbers in brackets are STS averages; an arrow leads from where a model started,
-    a line with dots follows a training.
+    Colors and numbers in brackets are STS averages; an arrow leads from a model's start, a line
+    with dots follows a training.
     """
     figure, axes = _figure("Alignment and uniformity", width=5.6, height=4.2)
-    started = [point.before for point in points if point.before is not None]
-    axes.scatter([at[1] for at in started], [at[0] for at in started], c="white", edgecolors=SOFT)
-    for path, color in zip(paths, _colors(len(paths)), strict=True):
-        _draw_path(axes, path, color)
+    for point in points:
+        if point.before is not None:
+            start, end = point.before[::-1], (point.uniformity, point.alignment)
+            axes.scatter(*start, c="white", edgecolors=SOFT)
+            axes.add_patch(
+                FancyArrowPatch(
+                    start, end, arrowstyle="->", color=PALE, mutation_scale=10, shrinkA=4, shrinkB=5
+                )
+            )
+    for trajectory, color in zip(trajectories, cycle(PALETTE), strict=False):
+        _draw_trajectory(axes, trajectory, color)
     axes.scatter(
         [point.uniformity for point in points],
         [point.alignment for point in points],
@@ -116,22 +113,17 @@ def alignment_uniformity_plane(
         edgecolors=SOFT,
         zorder=3,
     )
-    for point in points:
-        _draw_arrow(axes, point)
     axes.margins(0.2)
     axes.set_xlabel("uniformity (lower is better)")
     axes.set_ylabel("alignment (lower is better)")
-    if len(paths) > 1:
+    if len(trajectories) > 1:
         axes.legend(frameon=False)
     _spread_out(figure, [_draw_label(axes, point) for point in points])
     return _png(figure)
 
 
 def spectrum(lines: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw singular values, the largest 1, as appendix F of Gao et al. 2021 does.
-
-    A flat curve is a space whose directions are all used.
-    """
+    """Draw singular values, the largest 1, as appendix F of Gao et al. 2021 does."""
     height = 3.4 + 0.2 * -(-len(lines) // 2)
     figure, axes = _figure("Singular values, largest = 1", width=5.6, height=height)
     for number, (label, values) in enumerate(lines.items()):
@@ -143,7 +135,7 @@ def spectrum(lines: Mapping[str, Sequence[float]]) -> bytes:
             linewidth=1.8,
             label=_label(label),
         )
-    # Rounding leaves values that mean nothing: a scale down to them would hide the others.
+    # Rounding leaves meaningless small values: an axis down to them would hide the others.
     axes.set_yscale("log")
     axes.set_ylim(1e-4, 1.5)
     axes.set_xlabel("direction, from the strongest")
@@ -156,7 +148,7 @@ def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
     """Draw each model's cosines by rating band, as Gao et al. 2021 do for STS-B.
 
     ``models`` gives each model its bands, from the lowest rating, and their cosines. A good model
-    has narrow hills, further right the higher the rating.
+    has narrow densities, further right the higher the rating.
     """
     columns = 2 if len(models) == 4 else min(len(models), RIDGE_COLUMNS)
     lines = -(-len(models) // columns)
@@ -178,9 +170,9 @@ def rating_densities(models: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
 
 
 def cosine_histogram(groups: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw how the cosines of each group of pairs are distributed, such as before and after."""
+    """Draw the distribution of each group's cosines, such as before and after training."""
     figure, axes = _figure("Cosines", width=5.6, height=3.2)
-    for (label, cosines), color in zip(groups.items(), _colors(len(groups)), strict=True):
+    for (label, cosines), color in zip(groups.items(), cycle(PALETTE), strict=False):
         inside = np.clip(cosines, -1, 1)  # rounding may leave a cosine just outside
         name = f"{_label(label)} (mean {inside.mean():.2f})"
         density, _ = np.histogram(inside, COSINE_BINS, density=True)
@@ -189,7 +181,7 @@ def cosine_histogram(groups: Mapping[str, Sequence[float]]) -> bytes:
     axes.set_xlim(min(min(cosines) for cosines in groups.values()) - 0.05, 1.02)
     axes.set_xlabel("cosine")
     axes.set_ylabel("density")
-    axes.set_ylim(top=axes.get_ylim()[1] * (1 + 0.12 * len(groups)))  # the legend's room
+    axes.set_ylim(top=axes.get_ylim()[1] * (1 + 0.12 * len(groups)))  # room for the legend
     axes.legend(frameon=False)
     return _png(figure)
 
@@ -218,10 +210,10 @@ def bars(metrics: Sequence[str], groups: Mapping[str, Values], *, title: str) ->
 
 
 def row_points(rows: Sequence[RowPoints], *, title: str) -> bytes:
-    """Draw rows one below the other: each seed faint, their mean, and the published score."""
+    """Draw one row below another: each seed faint, their mean, and the published score."""
     figure, axes = _figure(title, width=6.4, height=1.2 + 0.36 * len(rows))
-    for place, row in enumerate(rows):
-        axes.scatter(row.ours, [place] * len(row.ours), color=PALETTE[0], s=14, alpha=0.45)
+    for number, row in enumerate(rows):
+        axes.scatter(row.ours, [number] * len(row.ours), color=PALETTE[0], s=14, alpha=0.45)
     means = [sum(row.ours) / len(row.ours) for row in rows]
     axes.plot(means, range(len(rows)), "o", color=PALETTE[0], label="ours: mean, and each seed")
     if any(row.theirs is not None for row in rows):
@@ -256,26 +248,19 @@ def _style(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(SOFT)
 
 
-def _draw_path(axes: Axes, path: Path, color: str) -> None:
-    alignments, uniformities = zip(*path.points, strict=True)
-    axes.plot(uniformities, alignments, color=color, marker=".", label=_label(path.label))
-    axes.annotate(
-        "start",
-        xy=(uniformities[0], alignments[0]),
-        xytext=(4, 4),
-        textcoords="offset points",
-        fontsize=8,
-        color=SOFT,
-    )
+def _draw_trajectory(axes: Axes, trajectory: Trajectory, color: str) -> None:
+    alignments, uniformities = zip(*trajectory.points, strict=True)
+    axes.plot(uniformities, alignments, color=color, marker=".", label=_label(trajectory.label))
+    axes.text(uniformities[0], alignments[0], " start", fontsize=8, color=SOFT, va="bottom")
     axes.scatter(uniformities[-1:], alignments[-1:], color=color, s=60, zorder=3)
 
 
 def _draw_ridge(axes: Axes, cosines: NDArray[np.float64], level: int, color: object) -> None:
-    """Draw one band's density as a hill that stands on ``level``."""
+    """Draw one band's density on the baseline ``level``."""
     if not len(cosines):
         return
     counts, edges = np.histogram(cosines, RIDGE_BINS)
-    # Two passes of three bins: the hill's shape counts, not the luck of where a bin begins.
+    # Two moving averages of three bins: the shape should not depend on where a bin begins.
     smooth = np.convolve(np.convolve(counts, np.full(3, 1 / 3), "same"), np.full(3, 1 / 3), "same")
     middles = (edges[1:] + edges[:-1]) / 2
     top = level + 0.85 * smooth / smooth.max()
@@ -296,36 +281,27 @@ def _draw_curve(axes: Axes, line: Curve, color: str) -> None:
     axes.plot(middle, means, color=color, linewidth=1.6, label=_label(line.label))
 
 
-def _draw_arrow(axes: Axes, point: PlanePoint) -> None:
-    if point.before is None:
-        return
-    axes.annotate(
-        "",
-        xy=(point.uniformity, point.alignment),
-        xytext=point.before[::-1],
-        arrowprops={"arrowstyle": "->", "color": PALE, "shrinkA": 4, "shrinkB": 5},
-    )
-
-
 def _draw_label(axes: Axes, point: PlanePoint) -> Annotation:
     score = "" if point.score is None else f" ({point.score:.1f})"
     left, right = axes.get_xlim()
-    beyond = point.uniformity > (left + right) / 2  # the label stays inside the axes
-    return axes.annotate(
+    is_right = point.uniformity > (left + right) / 2  # the label must stay inside the axes
+    label = Annotation(
         _label(point.label) + score,
         xy=(point.uniformity, point.alignment),
-        xytext=(-8 if beyond else 8, 0),
+        xytext=(-8 if is_right else 8, 0),
         textcoords="offset points",
-        ha="right" if beyond else "left",
+        ha="right" if is_right else "left",
         va="center",
         fontsize=9,
-        in_layout=False,  # a long label may be cut off, but never squeezes the axes
+        in_layout=False,  # a long label may be cropped, but never shrinks the axes
         path_effects=[withStroke(linewidth=3, foreground="white")],
     )
+    axes.add_artist(label)
+    return label
 
 
 def _spread_out(figure: Figure, labels: Sequence[Annotation]) -> None:
-    """Move each label down until it covers none of those above it."""
+    """Move each label down until it overlaps none of those above it."""
     figure.draw_without_rendering()
     placed: list[Bbox] = []
     for label in sorted(labels, key=lambda label: -label.get_window_extent().y1):
@@ -343,17 +319,13 @@ def _floats(values: Values) -> NDArray[np.float64]:
     return np.where(np.isfinite(numbers), numbers, math.nan)
 
 
-def _colors(count: int) -> list[str]:
-    return list(islice(cycle(PALETTE), count))
-
-
 def _label(text: str) -> str:
-    """Return a name or path for a legend, of a long one its end."""
-    return _plain(text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}")
+    """Return a name or path for a legend; a long one is shortened to its end."""
+    return _plain(text if len(text) <= MAX_LABEL else f"…{text[1 - MAX_LABEL :]}")
 
 
 def _plain(text: str) -> str:
-    """Keep matplotlib from reading ``$`` as mathematics and ``_x`` as a hidden label."""
+    """Escape ``$``, which matplotlib reads as mathematics, and ``_x``, a hidden label."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 

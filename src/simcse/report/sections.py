@@ -9,7 +9,7 @@ from simcse.report.tables import Table, markdown_text, to_markdown
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its PNG, what it shows to those who cannot see it, and a caption."""
+    """A figure: its PNG, a description for readers who cannot see it, and a caption."""
 
     png: bytes
     alt: str
@@ -18,7 +18,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Link:
-    """A link to another page, by the name of its file without the ending."""
+    """A link to another page, by the name of its file without the suffix."""
 
     text: str
     slug: str
@@ -29,7 +29,7 @@ Block = str | Table | Picture | Link
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading; without one they stand below the page's title."""
+    """Blocks under a heading, or directly below the title where the heading is empty."""
 
     heading: str
     blocks: Sequence[Block]
@@ -37,33 +37,31 @@ class Section:
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
     """Return the self-contained page."""
-    parts: list[str] = []
+    rendered: list[str | Table] = []
     for section in sections:
         blocks = [_html(block) for block in section.blocks]
-        parts += [html.section(section.heading, *blocks)] if section.heading else blocks
-    return html.page(title, *parts)
+        rendered += [html.section(section.heading, *blocks)] if section.heading else blocks
+    return html.page(title, *rendered)
 
 
 def to_text(title: str, sections: Sequence[Section], *, slug: str) -> tuple[str, dict[str, bytes]]:
-    """Return the page as Markdown and the pictures it shows, by file name: ``slug-1.png``, ..."""
-    parts, pictures = [f"# {markdown_text(title)}"], dict[str, bytes]()
+    """Return the page as Markdown and its pictures by file name: ``slug-1.png``, ..."""
+    lines, pictures = [f"# {markdown_text(title)}"], dict[str, bytes]()
     for section in sections:
         if section.heading:
-            parts.append(f"## {markdown_text(section.heading)}")
+            lines.append(f"## {markdown_text(section.heading)}")
         for block in section.blocks:
             if isinstance(block, Picture):
                 name = f"{slug}-{len(pictures) + 1}.png"
                 pictures[name] = block.png
-                parts.append(f"![{markdown_text(block.alt)}]({name})")
-                parts += [markdown_text(block.caption)] if block.caption else []
+                lines.append(f"![{markdown_text(block.alt)}]({name})")
+                lines += [markdown_text(block.caption)] if block.caption else []
             else:
-                parts.append(_markdown(block))
-    return "\n\n".join(parts) + "\n", pictures
+                lines.append(_markdown(block))
+    return "\n\n".join(lines) + "\n", pictures
 
 
-def _html(block: Block) -> str:
-    if isinstance(block, Table):
-        return html.table(block)
+def _html(block: Block) -> str | Table:
     if isinstance(block, Picture):
         return html.figure(block.png, block.alt, block.caption)
     if isinstance(block, Link):

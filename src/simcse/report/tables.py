@@ -29,16 +29,11 @@ Value = str | int | float | Spread | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's title and how its values are shown.
+    """A column's title and the format of its values."""
 
-    Attributes:
-        title: the heading.
-        decimals: digits after the point of a float or a spread.
-        best: which end of the scale is set in bold; ``None`` for neither.
-    """
-
-    title: str
-    decimals: int = 2
+    title: str  # the heading
+    decimals: int = 2  # digits after the point of a float or a spread
+    # which extreme is set in bold; ``None`` for neither
     best: Literal["highest", "lowest"] | None = None
 
 
@@ -48,7 +43,7 @@ class Table:
 
     Raises:
         ValueError: a row is not as wide as the columns.
-        NumericError: a number is not finite; what is undefined must come as ``None``.
+        NumericError: a number is not finite; undefined values must be ``None``.
     """
 
     title: str
@@ -60,29 +55,31 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"expected {len(self.columns)} values, got {len(row)}: {row}")
             for value in row:
-                parts = (value.mean, value.deviation) if isinstance(value, Spread) else (value,)
-                if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+                numbers = (value.mean, value.deviation) if isinstance(value, Spread) else (value,)
+                if any(isinstance(each, float) and not math.isfinite(each) for each in numbers):
                     raise NumericError(f"table {self.title!r} has the value {value}")
 
     def is_numeric(self, column: int) -> bool:
-        """Say whether a column holds numbers only, and is set flush right."""
+        """Return whether a column holds only numbers, and is aligned right."""
         return not any(isinstance(row[column], str) for row in self.rows)
 
     def without_empty(self) -> "Table":
         """Return the table without the columns that have no value in any row."""
-        kept = [i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)]
-        columns = tuple(self.columns[i] for i in kept)
-        return Table(self.title, columns, tuple(tuple(row[i] for i in kept) for row in self.rows))
+        shown = [
+            i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)
+        ]
+        columns = tuple(self.columns[i] for i in shown)
+        return Table(self.title, columns, tuple(tuple(row[i] for i in shown) for row in self.rows))
 
     def texts(self) -> list[list[str]]:
-        """Return every value as it is shown."""
+        """Return every value as it is printed."""
         return [
             [_text(value, column) for value, column in zip(row, self.columns, strict=True)]
             for row in self.rows
         ]
 
     def is_best(self, row: int, column: int) -> bool:
-        """Say whether a value is its column's best, as shown, among two or more."""
+        """Return whether a value, as printed, is its column's best among two or more."""
         best, decimals = self.columns[column].best, self.columns[column].decimals
         numbers = [_number(other[column]) for other in self.rows]
         known = [round(number, decimals) for number in numbers if number is not None]
@@ -100,14 +97,14 @@ def to_rich(table: Table) -> "RichTable":
     rich = RichTable(title=Text(table.title))
     for number, column in enumerate(table.columns):
         rich.add_column(Text(column.title), justify="right" if table.is_numeric(number) else "left")
-    for row in _cells(table, plain=Text, bold=lambda text: Text(text, style="bold")):
+    for row in _cells(table, lambda text, best: Text(text, style="bold" if best else "")):
         rich.add_row(*row)
     return rich
 
 
 def to_markdown(table: Table) -> str:
     """Return the table as padded Markdown, the best values in bold."""
-    cells = _cells(table, plain=markdown_text, bold=lambda text: f"**{markdown_text(text)}**")
+    cells = _cells(table, lambda text, best: f"**{text}**" if best else text, markdown_text)
     titles = [markdown_text(column.title) for column in table.columns]
     widths = [max(3, *map(len, column)) for column in zip(titles, *cells, strict=True)]
     right = [table.is_numeric(column) for column in range(len(titles))]
@@ -125,7 +122,7 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Return the table as a LaTeX ``table`` for the `booktabs` package."""
-    cells = _cells(table, plain=_latex, bold=lambda text: f"\\textbf{{{_latex(text)}}}")
+    cells = _cells(table, lambda text, best: f"\\textbf{{{text}}}" if best else text, _latex)
     alignment = "".join("r" if table.is_numeric(at) else "l" for at in range(len(table.columns)))
     titles = [_latex(column.title) for column in table.columns]
     head, *body = (f"{' & '.join(row)} \\\\\n" for row in [titles, *cells])
@@ -157,11 +154,11 @@ def to_rows(table: Table) -> list[dict[str, Any]]:
 
 
 def _cells(
-    table: Table, *, plain: Callable[[str], Cell], bold: Callable[[str], Cell]
+    table: Table, mark: Callable[[str, bool], Cell], escape: Callable[[str], str] = str
 ) -> list[list[Cell]]:
-    """Render every value, the best of a column by ``bold`` and the others by ``plain``."""
+    """Render every value by ``mark``, which is given its text and whether it is the best."""
     return [
-        [(bold if table.is_best(row, column) else plain)(text) for column, text in enumerate(texts)]
+        [mark(escape(text), table.is_best(row, column)) for column, text in enumerate(texts)]
         for row, texts in enumerate(table.texts())
     ]
 
@@ -183,7 +180,7 @@ def _text(value: Value, column: Column) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return text on one line, with what Markdown would read as markup escaped."""
+    """Return text on one line, with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 

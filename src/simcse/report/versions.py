@@ -1,4 +1,4 @@
-"""Which versions a result was computed with."""
+"""Versions of the software that computed a result."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

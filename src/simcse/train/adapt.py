@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from simcse.evaluate import Encode
-from simcse.evaluate.bootstrap import PairedDifference, compare_means
 from simcse.evaluate.retrieval import RetrievalSet, query_scores
+from simcse.evaluate.significance import PairedDifference, compare_means
 from simcse.io.locks import lock_folder
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.token_weights import SMOOTHING, fit_token_weights

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from simcse.errors import UsageError
-from simcse.evaluate.geometry import alignment, mean_cosine, measure_geometry, uniformity
+from simcse.evaluate.geometry import alignment, mean_cosine, score_geometry, uniformity
 from simcse.evaluate.spectrum import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
 from simcse.io.examples import Example
@@ -48,7 +48,7 @@ def sts_validation(task: StsTask, *, name: str = "stsb_dev") -> Validate:
     def validate(encoder: SentenceEncoder) -> Validation:
         embedded = embed_task(encoder.encode, task)
         spearman = score_sts(embedded).spearman()
-        geometry = measure_geometry(embedded)
+        geometry = score_geometry(embedded)
         return Validation(
             spearman,
             {

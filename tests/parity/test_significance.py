@@ -1,16 +1,17 @@
-"""Paired bootstrap against SciPy on lists that are really resampled."""
+"""Paired bootstrap against plain resampling, one list at a time."""
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from simcse.errors import DataError
-from simcse.evaluate.bootstrap import (
+from simcse.evaluate.significance import (
     RESAMPLES,
     compare_average,
     compare_means,
     compare_spearman,
-    weighted_spearman,
+    mean_intervals,
+    spearman_rows,
 )
 
 
@@ -19,19 +20,44 @@ def random():
     return np.random.default_rng(2)
 
 
-def test_weighted_spearman_is_scipys_on_the_resampled_lists(random):
-    first = random.integers(0, 9, 40).astype(float)  # many ties
-    second = first + random.normal(size=40)
-    weights = random.multinomial(40, np.full(40, 1 / 40), size=20).astype(float)
-    found = weighted_spearman(first, second, weights)
-    for counts, value in zip(weights.astype(int), found, strict=True):
-        rows = np.repeat(np.arange(40), counts)
-        expected = scipy.stats.spearmanr(first[rows], second[rows]).statistic
-        assert value == pytest.approx(expected, abs=1e-12)
+def test_spearman_rows_is_scipys_row_by_row(random):
+    first = random.integers(0, 9, (20, 40)).astype(float)  # many ties
+    second = first + random.normal(size=(20, 40))
+    found = spearman_rows(first, second)
+    for row in range(20):
+        expected = scipy.stats.spearmanr(first[row], second[row]).statistic
+        assert found[row] == pytest.approx(expected, abs=1e-12)
 
 
 def test_spearman_of_a_constant_is_0(random):
-    assert weighted_spearman(np.ones(9), random.normal(size=9), np.ones((1, 9))).tolist() == [0]
+    assert spearman_rows(np.ones(9), random.normal(size=9)) == 0
+
+
+def test_the_interval_agrees_with_plain_resampling_of_pairs(random):
+    gold = random.integers(0, 6, 120).astype(float)
+    first, second = (gold + spread * random.normal(size=120) for spread in (2.0, 1.5))
+    plain = []
+    for _ in range(2000):
+        rows = random.integers(0, 120, 120)  # the same pairs for both models
+        scores = [
+            scipy.stats.spearmanr(side[rows], gold[rows]).statistic for side in (first, second)
+        ]
+        plain.append(100 * (scores[1] - scores[0]))
+    found, distribution = compare_spearman(first, second, gold)
+    assert found.low == pytest.approx(np.percentile(plain, 2.5), abs=1.5)
+    assert found.high == pytest.approx(np.percentile(plain, 97.5), abs=1.5)
+    assert distribution.std() == pytest.approx(np.std(plain), rel=0.1)
+    again, _ = compare_spearman(first, second, gold)
+    assert again == found  # seeded
+
+
+def test_intervals_of_means_are_the_plain_bootstraps(random):
+    scores = random.random((80, 2)) * [1, 10]
+    found = mean_intervals(scores)
+    means = np.array([scores[random.integers(0, 80, 80)].mean(axis=0) for _ in range(4000)])
+    expected = np.percentile(means, (2.5, 97.5), axis=0).T
+    assert found == pytest.approx(expected, rel=0.05)
+    assert mean_intervals(scores[:1]).tolist() == [[x, x] for x in scores[0].tolist()]
 
 
 def test_a_clear_difference_is_significant_and_noise_is_not(random):
@@ -78,7 +104,7 @@ def test_an_average_is_narrower_than_its_parts(random):
 
 
 def test_other_items_are_refused(random):
-    with pytest.raises(DataError, match="same pairs"):
+    with pytest.raises(DataError, match="two or more pairs"):
         compare_spearman(np.ones(3), np.ones(4), np.ones(3))
-    with pytest.raises(DataError, match="same examples"):
+    with pytest.raises(DataError, match="two or more examples"):
         compare_means(np.ones(3), np.ones(4))
