@@ -1,9 +1,10 @@
-"""What `simcse adapt` does for three corpora: labeled pairs that it never sees, before and after.
+"""The effect of `simcse adapt` on three corpora, evaluated on labeled pairs that it never sees.
 
     python adaptation.py mini results/adaptation.json [--rows 6400] [--seeds 3] [--runs FOLDER]
 
-Questions are to find their duplicates, captions those of the same image (both of the shared data),
-summary lines of Python's docstrings their bodies. Prints Markdown. Runs that were cut off go on.
+The queries are questions for their duplicates, captions for those of the same image (both from the
+shared data), and summary lines of Python's docstrings for their bodies. Prints Markdown.
+Interrupted runs continue.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def of_docstrings(rows: int) -> tuple[list[str], RetrievalSet]:
 def adapt(
     model: str, corpus: Path, asked: RetrievalSet, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Adapt once, beside the corpus; what it came to, for the results file."""
+    """Adapt once, in a folder beside the corpus; return plain values for the results file."""
     config = build(TrainConfig, merge(adapting.SETTINGS, settings))
     run = corpus.parent / f"seed-{config.seed}"
     found = adapting.adapt(model, [corpus], run, config, pairs=asked, resume=run.exists())
@@ -67,8 +68,8 @@ def adapt(
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Table:
-    """A row a run."""
-    titles = ("Corpus", "Seed", "Before", "After", "Difference", "From", "To", "Handed over")
+    """Return a table with one row per run."""
+    titles = ("Corpus", "Seed", "Before", "After", "Difference", "From", "To", "Result")
     columns = tuple(Column(title, 2 if 1 < i < 7 else 0) for i, title in enumerate(titles))
     rows = []
     for corpus, runs in found.items():
@@ -86,27 +87,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--rows", type=int, default=6400, help="sentences trained on")
+    parser.add_argument("--rows", type=int, default=6400, help="Number of sentences to train on.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("adaptation"))
     parser.add_argument("--threads", type=int, default=None)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     corpora = {
-        "duplicate questions": of_pairs("quora_duplicates.tsv.gz", asked.rows),
-        "captions of one image": of_pairs("flickr30k_captions.tsv.gz", asked.rows),
-        "docstrings": of_docstrings(asked.rows),
+        "duplicate questions": of_pairs("quora_duplicates.tsv.gz", options.rows),
+        "captions of one image": of_pairs("flickr30k_captions.tsv.gz", options.rows),
+        "docstrings": of_docstrings(options.rows),
     }
     found: dict[str, list[dict[str, Any]]] = {}
     for name, (sentences, pairs) in corpora.items():
-        corpus = asked.runs / name.replace(" ", "-") / "corpus.txt"
+        corpus = options.runs / name.replace(" ", "-") / "corpus.txt"
         write_text(corpus, "".join(f"{' '.join(line.split())}\n" for line in sentences))
-        for seed in range(asked.seeds):
-            settings = {"seed": seed, "train": {"threads": asked.threads}}
-            found.setdefault(name, []).append(adapt(asked.model, corpus, pairs, settings))
+        for seed in range(options.seeds):
+            settings = {"seed": seed, "train": {"threads": options.threads}}
+            found.setdefault(name, []).append(adapt(options.model, corpus, pairs, settings))
             print(f"{name}, seed {seed}: {found[name][-1]}")
     print(to_markdown(table(found)))
-    results = {"model": asked.model, "rows": asked.rows, "versions": versions()}
-    write_results(asked.output, {**results, "corpora": found})
+    results = {"model": options.model, "rows": options.rows, "versions": versions()}
+    write_results(options.output, {**results, "corpora": found})
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from exported import Work, repeated
 from race import System
 from race_options import race_options, read_texts, run_race
 from simcse.cli.main import main
+from simcse.cli.options import count_option
 from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
@@ -26,13 +27,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the peers, as simc
 
 @click.command()
 @race_options
-@click.option(
-    "--repeats",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Number of passes over the sentences per round.",
-)
+@count_option("--repeats", "Number of passes over the sentences per round.", default=1)
 def encode(
     model: str,
     source: Path | None,

@@ -31,7 +31,7 @@ def wordllama(sentences: Sequence[str], *, repeats: int) -> Work:
     """Encode with WordLlama's own package."""
     import wordllama as package
 
-    home = Path(package.__file__).parent  # where 0.4.0 does not look for the tokenizer it has
+    home = Path(package.__file__).parent  # 0.4.0 does not search it for its own tokenizer
     model = package.WordLlama.load(cache_dir=home, disable_download=True)
 
     def encode() -> np.ndarray:

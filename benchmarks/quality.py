@@ -15,6 +15,7 @@ from race import System, Timing
 from race_options import choose_systems, log, race_options, read_texts
 from race_report import find_baseline, race_results
 from simcse.cli.main import main
+from simcse.cli.options import count_option
 from simcse.cli.output import show
 from simcse.evaluate.sts import evaluate_sts
 from simcse.io.datasets import load_sts_task
@@ -31,26 +32,11 @@ from train import RUNS, SYSTEMS, TextRow, batches
     "--target",
     type=float,
     default=70.0,
-    show_default=True,
     help="Score on STS-B dev at which a system stops, as Spearman x100.",
 )
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Number of steps between two evaluations.",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(2),
-    default=64,
-    show_default=True,
-    help="Number of rows per step.",
-)
-@click.option(
-    "--lr", type=float, default=2e-4, show_default=True, help="Learning rate of every system."
-)
+@count_option("--steps", "Number of steps between two evaluations.", default=10)
+@count_option("--batch", "Number of rows per step.", default=64, minimum=2)
+@click.option("--lr", type=float, default=2e-4, help="Learning rate of every system.")
 def quality(
     model: str,
     source: Path | None,

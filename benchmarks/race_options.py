@@ -11,7 +11,7 @@ import click
 import race
 import roofline
 from race_report import agreements, race_results, race_table
-from simcse.cli.options import Command, model_option
+from simcse.cli.options import Command, count_option, model_option
 from simcse.cli.output import format_option, show
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
@@ -26,27 +26,11 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="File with one sentence per line. Default: the documentation that comes with Python.",
     ),
-    click.option(
-        "--sentences",
-        type=click.IntRange(1),
-        default=2000,
-        show_default=True,
-        help="Number of sentences to take from the start of the input.",
+    count_option(
+        "--sentences", "Number of sentences to take from the start of the input.", default=2000
     ),
-    click.option(
-        "--max-length",
-        type=click.IntRange(3),
-        default=32,
-        show_default=True,
-        help="Limit of a sentence in tokens.",
-    ),
-    click.option(
-        "--rounds",
-        type=click.IntRange(1),
-        default=5,
-        show_default=True,
-        help="Number of rounds per system.",
-    ),
+    count_option("--max-length", "Limit of a sentence in tokens.", default=32, minimum=3),
+    count_option("--rounds", "Number of rounds per system.", default=5),
     click.option(
         "--only",
         multiple=True,

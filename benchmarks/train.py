@@ -19,6 +19,7 @@ from race import System
 from race_options import race_options, read_texts, run_race
 from simcse import config
 from simcse.cli.main import main
+from simcse.cli.options import count_option
 from simcse.io.examples import Example
 from simcse.losses.settings import LossConfig
 from simcse.model.names import locate
@@ -40,13 +41,7 @@ SYSTEMS: tuple[tuple[str, str, dict[str, object]], ...] = (
 
 @click.command()
 @race_options
-@click.option(
-    "--batch",
-    type=click.IntRange(2),
-    default=64,
-    show_default=True,
-    help="Number of sentences per step.",
-)
+@count_option("--batch", "Number of sentences per step.", default=64, minimum=2)
 @click.option(
     "--dropout",
     type=click.FloatRange(0, 1, max_open=True),

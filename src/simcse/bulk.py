@@ -36,6 +36,7 @@ from simcse.io.rows import Row, read_rows
 from simcse.io.sentences import read_sentences
 from simcse.io.vectors import vector_writer
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.fingerprint import model_fingerprint
 from simcse.text import Truncation
 
 MANIFEST = "manifest.json"
@@ -49,26 +50,21 @@ Progress = Callable[[int], None]  # receives the number of rows that were done
 
 @dataclass(frozen=True)
 class Reading:
-    """How input files are read.
+    """How input files are read."""
 
-    Attributes:
-        text_column: field of ``.jsonl`` and ``.parquet`` that holds the text.
-        bad_lines: ``error`` stops at a line that cannot be used, ``skip`` counts it.
-    """
-
-    text_column: str = "text"
-    bad_lines: BadLines = "error"
+    text_column: str = "text"  # field of .jsonl and .parquet that holds the text
+    bad_lines: BadLines = "error"  # error stops at a line that cannot be used, skip counts it
 
     def rows(self, path: str | Path, counts: ReadCounts | None = None) -> Iterator[Row]:
         """Stream a file's rows with their ids and metadata."""
-        return read_rows(
-            path, text_column=self.text_column, bad_lines=self.bad_lines, counts=counts
-        )
+        column, bad_lines = self.text_column, self.bad_lines
+        return read_rows(path, text_column=column, bad_lines=bad_lines, counts=counts)
 
     def texts(self, paths: Sequence[str], counts: ReadCounts) -> Iterator[str]:
         """Stream the texts of several files; an unusable first file fails before the first text."""
+        column, bad_lines = self.text_column, self.bad_lines
         streams = (
-            read_sentences(path, column=self.text_column, bad_lines=self.bad_lines, counts=counts)
+            read_sentences(path, column=column, bad_lines=bad_lines, counts=counts)
             for path in paths
         )
         return itertools.chain(next(streams), itertools.chain.from_iterable(streams))
@@ -76,40 +72,30 @@ class Reading:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to load a model and encode with it; plain values, so that workers can receive them.
+    """How to load a model and encode with it; plain values, so that workers can receive them."""
 
-    Attributes:
-        name: a folder that every worker can read, a bundled name or a hub id.
-        device: where it runs; ``None`` chooses.
-        precision: number format, the same in all workers.
-        changes: settings in place of the model's own.
-        truncation: treatment of texts over the length limit; see `SentenceEncoder.encode`.
-        dimensions: length of the embeddings; ``None`` for all.
-    """
-
-    name: str
-    device: str | None
-    precision: Literal["fp32", "bf16", "int8"]
-    changes: Mapping[str, Any]
-    truncation: Truncation = "warn"
-    dimensions: int | None = None
+    name: str  # a folder that every worker can read, a bundled name or a hub id
+    device: str | None  # where it runs; None chooses
+    precision: Literal["fp32", "bf16", "int8"]  # number format, the same in all workers
+    changes: Mapping[str, Any]  # settings in place of the model's own
+    truncation: Truncation  # treatment of texts over the length limit
+    dimensions: int | None  # length of the embeddings; None for all
 
     @classmethod
     def of(
         cls,
         encoder: SentenceEncoder,
         name: str,
-        options: Mapping[str, Any],
-        *,
-        truncation: Truncation = "warn",
-        dimensions: int | None = None,
+        loading: Mapping[str, Any],
+        truncation: Truncation,
+        dimensions: int | None,
     ) -> "ModelSpec":
-        """Describe an encoder that was loaded by ``name`` and the loading options ``options``."""
+        """Describe an encoder that was loaded by ``name`` and the options ``loading``."""
         folder = Path(name).expanduser()
-        changes = {key: options.get(key) for key in ("pooling", "max_length")}
+        changes = {key: loading.get(key) for key in ("pooling", "max_length")}
         return cls(
             str(folder.resolve()) if folder.is_dir() else name,
-            options.get("device"),
+            loading.get("device"),
             encoder.backbone.precision,
             {key: value for key, value in changes.items() if value is not None},
             truncation,
@@ -131,47 +117,25 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some rows of an input file.
+    """Some rows of an input file."""
 
-    Attributes:
-        file: absolute path.
-        sha256: of the file.
-        first: number of the file's rows before this shard.
-        rows: number of rows.
-        name: of the Parquet file that receives the rows and vectors.
-    """
-
-    file: str
-    sha256: str
-    first: int
-    rows: int
-    name: str
+    file: str  # absolute path
+    sha256: str  # of the file
+    first: int  # number of the file's rows before this shard
+    rows: int  # number of rows
+    name: str  # of the Parquet file that receives the rows and vectors
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that determines the contents of a folder of shards.
-
-    Attributes:
-        fingerprint: the model.
-        precision: number format it runs in.
-        truncation: treatment of texts over the length limit.
-        dimensions: length of the embeddings; ``None`` for all.
-        reading: how the files are read.
-        shards: in the order of the rows.
-    """
+class EncodeJob:
+    """Everything that determines the contents of a folder of shards."""
 
     fingerprint: ModelFingerprint
     precision: str
     truncation: Truncation
     dimensions: int | None
     reading: Reading
-    shards: tuple[Shard, ...]
-
-    @property
-    def rows(self) -> int:
-        """Number of rows of all shards."""
-        return sum(shard.rows for shard in self.shards)
+    shards: tuple[Shard, ...]  # in the order of the rows
 
 
 def encode_to_file(
@@ -193,7 +157,8 @@ def encode_to_file(
 
 def encode_to_folder(
     folder: Path,
-    job: Job,
+    shards: Sequence[Shard],
+    reading: Reading,
     spec: ModelSpec,
     encoder: SentenceEncoder,
     *,
@@ -205,7 +170,8 @@ def encode_to_folder(
 
     Args:
         folder: on a cluster, one that all machines share.
-        job: the contents.
+        shards: all shards of the folder.
+        reading: how the files are read.
         spec: the model, for workers.
         encoder: the same model, for this process.
         engine: ``local`` is this process, ``ray`` a Ray cluster or several processes here.
@@ -218,15 +184,16 @@ def encode_to_folder(
         DataError: a text is too long, or a file has changed.
         ResourceError: the disk is full, another process writes there, or Ray is not installed.
     """
-    truncated = 0
+    fingerprint, truncated = model_fingerprint(encoder, spec.name), 0
+    options = (spec.precision, spec.truncation, spec.dimensions)
     with lock_folder(folder, busy=BUSY):
-        resume_or_create(folder, job)
-        missing = [shard for shard in job.shards if not (folder / shard.name).exists()]
-        progress(job.rows - sum(shard.rows for shard in missing))
+        resume_or_create(folder, EncodeJob(fingerprint, *options, reading, tuple(shards)))
+        missing = [shard for shard in shards if not (folder / shard.name).exists()]
+        progress(sum(shard.rows for shard in shards) - sum(shard.rows for shard in missing))
         if engine == "ray" and missing:
-            results = _encode_on_ray(missing, folder, job, spec, workers)
+            results = _encode_on_ray(missing, folder, reading, spec, workers)
         else:
-            encode_one = ShardEncoder(folder, job.reading, spec, encoder)
+            encode_one = ShardEncoder(folder, reading, spec, encoder)
             results = (encode_one(dataclasses.asdict(shard)) for shard in missing)
         for result in results:
             progress(result["rows"])
@@ -235,7 +202,7 @@ def encode_to_folder(
 
 
 def plan_shards(
-    files: Sequence[str | Path], *, rows: int, reading: Reading, counts: ReadCounts
+    files: Sequence[str | Path], rows: int, reading: Reading, counts: ReadCounts
 ) -> tuple[Shard, ...]:
     """Divide files into shards of at most ``rows`` rows, which reads each file once.
 
@@ -262,7 +229,7 @@ def plan_shards(
     return tuple(shards)
 
 
-def resume_or_create(folder: Path, job: Job) -> None:
+def resume_or_create(folder: Path, job: EncodeJob) -> None:
     """Write the manifest into a new folder, or check that an earlier one has the same job.
 
     Raises:
@@ -290,7 +257,10 @@ def resume_or_create(folder: Path, job: Job) -> None:
 
 
 def index_shards(
-    index: VectorIndex, folder: Path, job: Job, progress: Progress = lambda rows: None
+    index: VectorIndex,
+    folder: Path,
+    shards: Sequence[Shard],
+    progress: Progress = lambda rows: None,
 ) -> Commit:
     """Add all shards to an index, one commit each; a repeated call continues after the last one.
 
@@ -298,9 +268,9 @@ def index_shards(
         ArtifactError: a shard is damaged.
         ResourceError: the index cannot be written.
     """
-    total, job_hash = Commit(), sha256_file(folder / MANIFEST)
-    for shard in job.shards:
-        source = f"{job_hash} {shard.name}"
+    total, job = Commit(), sha256_file(folder / MANIFEST)
+    for shard in shards:
+        source = f"{job} {shard.name}"
         if source not in index.facts["progress"]:
             for rows, vectors in read_shard(folder / shard.name):
                 index.add(rows, vectors)
@@ -355,7 +325,11 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: Reading) -
 
 
 def _encode_on_ray(
-    missing: Sequence[Shard], folder: Path, job: Job, spec: ModelSpec, workers: int | None
+    missing: Sequence[Shard],
+    folder: Path,
+    reading: Reading,
+    spec: ModelSpec,
+    workers: int | None,
 ) -> Iterator[dict[str, int]]:
     try:
         import ray
@@ -374,7 +348,7 @@ def _encode_on_ray(
     )
     results = shards.map(
         ShardEncoder,
-        fn_constructor_args=(folder.resolve(), job.reading, spec),
+        fn_constructor_args=(folder.resolve(), reading, spec),
         concurrency=min(count, len(missing)),
         num_cpus=1,
         max_restarts=-1,

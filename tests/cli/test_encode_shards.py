@@ -208,14 +208,14 @@ def test_a_slip_has_its_exit_code(simcse, tmp_path, more, code, monkeypatch):
 
 
 def test_a_file_that_changed_after_planning_is_refused(inputs, tmp_path):
-    shards = plan_shards(inputs[:1], rows=200, reading=READING, counts=ReadCounts())
+    shards = plan_shards(inputs[:1], 200, READING, ReadCounts())
     assert [(shard.first, shard.rows) for shard in shards] == [(0, 200), (200, 101)]
     inputs[0].write_text("one row\n")
     with pytest.raises(DataError, match="199 rows fewer than planned"):
         encode_shard(shards[0], lambda texts: np.ones((len(texts), 2)), tmp_path, READING)
     assert not list(tmp_path.glob("shard-*"))
     with pytest.raises(UsageError, match="standard input cannot be read twice"):
-        plan_shards(["-"], rows=2, reading=READING, counts=ReadCounts())
+        plan_shards(["-"], 2, READING, ReadCounts())
 
 
 def test_a_shard_is_what_was_written(tmp_path):

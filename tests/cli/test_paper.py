@@ -137,7 +137,7 @@ def test_two_grids_share_runs_training_files_and_what_cannot_run_is_said(
     assert len(trained) == 4  # one row is not trained
     assert len(list((output / ".work" / "data").glob("*.tsv"))) == 1
     text = (output / "wider.md").read_text()
-    assert "of which were there already: 3 of 5 runs, by mine" in text
+    assert "of which already existed: 3 of 5 runs, by mine" in text
     assert "| elsewhere | it is not part of this tool" in text
     untrained = [line for line in text.splitlines() if line.startswith("| untrained")]
     assert "±" not in "".join(untrained)
@@ -146,7 +146,16 @@ def test_two_grids_share_runs_training_files_and_what_cannot_run_is_said(
 
 def test_only_some_rows_and_kept_models(simcse, grid, tmp_path):
     output = tmp_path / "out"
-    asked = ("--output", output, "--seeds", 1, "--rows", "p 0", "--keep", "optim.max_steps=1")
+    asked = (
+        "--output",
+        output,
+        "--seeds",
+        1,
+        "--rows",
+        "p 0",
+        "--save-models",
+        "optim.max_steps=1",
+    )
     assert simcse("sweep", grid, *asked).code == 0
     (run,) = (output / ".work" / "runs").iterdir()
     assert (run / "best" / "model.safetensors").is_file()
@@ -176,7 +185,7 @@ def test_an_interrupted_grid_goes_on_from_its_checkpoint(grid, tmp_path, simcse,
         going.send_signal(signal.SIGINT)
         _, said = going.communicate(timeout=PATIENCE)
     assert going.returncode == 130, said
-    assert "the same command goes on from here" in said
+    assert "the same command continues here" in said
     assert (output / "mine.md").is_file()
     begun = next((output / ".work" / "runs").iterdir())
     done = simcse(*asked)
@@ -196,7 +205,7 @@ def test_one_grid_at_a_time_in_a_folder(simcse, grid, tmp_path):
     with lock_folder(output / ".work"):
         outcome = simcse("sweep", grid, "--output", output)
     assert outcome.code == 5
-    assert "carries out a grid there" in outcome.err
+    assert "runs a grid there" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -240,7 +249,7 @@ def test_tables_of_the_paper_are_listed_and_run_on_any_backbone(
     refused = simcse(*run, "model.dropout=0.3")
     assert refused.code == 0  # only some rows set it
     nothing = simcse("paper", "run", "batch", *asked, "optim.lr=1e-3")
-    assert (nothing.code, "every row of batch sets itself" in nothing.err) == (2, True)
+    assert (nothing.code, "every row of batch sets " in nothing.err) == (2, True)
 
 
 def test_a_figure_is_measured_on_the_test_sets(simcse, files, small_data, monkeypatch, tmp_path):
@@ -258,7 +267,7 @@ def test_a_figure_is_measured_on_the_test_sets(simcse, files, small_data, monkey
         assert outcome.code == 0, outcome.err
         text = (output / f"{name}.md").read_text()
         assert text.startswith(f"# {heading}\n")
-        assert "Each row's first seed." in text
+        assert "The figure shows the first seed of each row." in text
         assert "first-last average, untrained" in text
     kept = [json.loads(text) for text in results(output).values()]
     assert len(kept) == 2  # both figures are drawn of the same two results

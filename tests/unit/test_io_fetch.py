@@ -99,7 +99,7 @@ def test_senteval_archive_gives_every_known_file(tmp_path):
 def test_another_form_is_a_data_error(tmp_path, name, text, problem):
     files = senteval_files() | {name: text}
     archive = pack(tmp_path / "a.tar", {n: t for n, t in files.items() if t is not None})
-    with pytest.raises(DataError, match=f"not SentEval's form: .*{problem}"):
+    with pytest.raises(DataError, match=f"not in SentEval's format: .*{problem}"):
         list(convert_senteval(archive))
 
 
@@ -167,7 +167,7 @@ def test_a_known_file_is_kept(tmp_path, monkeypatch):
     path.write_text("known")
     known = known_files()["sts/sts12.tsv"]
     monkeypatch.setattr(fetch, "sha256_file", lambda path: known.sha256)
-    assert "kept" in fetch._write_rows(tmp_path, "sts/sts12.tsv", [("new",)]).note
+    assert "unchanged" in fetch._write_rows(tmp_path, "sts/sts12.tsv", [("new",)]).note
     assert path.read_text() == "known"
 
 

@@ -5,7 +5,7 @@ import pytest
 from simcse.config import build
 from simcse.errors import ArtifactError
 from simcse.paper.results import Recipe, Store
-from simcse.paper.runner import named_scores
+from simcse.paper.runner import dev_scores
 from simcse.train.settings import TrainConfig
 
 CONFIG = TrainConfig()
@@ -18,11 +18,11 @@ def recipe(config=CONFIG, **changes):
 
 
 def result(**more):
-    told = {
+    values = {
         **{"scores": {"dev": 1.0}, "tests": [], "recipe": {}, "seconds": {}},
         **{"grid": "table-3", "row": "p = 0"},
     }
-    return {**told, **more}
+    return {**values, **more}
 
 
 @pytest.mark.parametrize(
@@ -88,5 +88,5 @@ def test_a_damaged_result_is_named(tmp_path, text):
 
 def test_scores_are_named_after_what_decides():
     metrics = {"mine": 3.0, "alignment": 0.1, "uniformity": None, "heldout_loss": 2.0}
-    assert named_scores(metrics) == {"dev": 3.0, "dev_alignment": 0.1, "dev_uniformity": None}
-    assert named_scores({}) == {}
+    assert dev_scores(metrics) == {"dev": 3.0, "dev_alignment": 0.1, "dev_uniformity": None}
+    assert dev_scores({}) == {}

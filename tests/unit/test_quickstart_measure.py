@@ -8,7 +8,7 @@ import pytest
 from simcse.evaluate.bootstrap import PairedDifference, compare_means
 from simcse.quickstart.prose import Pair, Sentence
 from simcse.quickstart.report import verdict
-from simcse.quickstart.run import evaluate_pairs, search
+from simcse.quickstart.run import evaluate_pairs, find_sentences
 
 PAIRS = [Pair(f"name{i}", f"summary {i}", f"body {i}") for i in range(30)]
 
@@ -105,7 +105,7 @@ def test_search_gives_the_nearest_sentences_best_first():
     vectors = encode([sentence.text for sentence in sentences])
     question = encode(["summary 7"])[0]
     expected = sorted(((plain_cosine(question, v), i) for i, v in enumerate(vectors)), reverse=True)
-    hits = search(encode, vectors, sentences, "summary 7", count=3)
+    hits = find_sentences(encode, vectors, sentences, "summary 7", count=3)
     assert [sentence for sentence, _ in hits] == [sentences[i] for _, i in expected[:3]]
     assert [cosine for _, cosine in hits] == pytest.approx([cosine for cosine, _ in expected[:3]])
     assert str(hits[0][0]) == "body 7 [name7]"

@@ -19,8 +19,8 @@ from simcse.quickstart import run
 from simcse.quickstart.prose import Document
 from simcse.quickstart.report import (
     conclusions,
-    evaluated_models,
     metrics_table,
+    named_models,
     next_commands,
     quickstart_report,
 )
@@ -214,7 +214,7 @@ def test_conclusions_and_table_say_what_happened(outcome, best_step, best, last,
 def test_the_page_stands_alone_and_holds_the_answers(outcome, folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "")
-    assert page.count("<img ") == 4 + 1 + len(evaluated_models(outcome))
+    assert page.count("<img ") == 4 + 1 + len(named_models(outcome))
     for question in QUESTIONS:
         assert question in page
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, load_with_stamp, open_index, say_cut
+from simcse.cli.indexing import PLACE, open_index, say_cut
 from simcse.cli.options import (
     bad_lines_option,
     column_option,
+    count_option,
     dimensions_option,
     load_encoder,
     loading_options,
@@ -20,8 +22,12 @@ from simcse.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from simcse.bulk import Reading
+    from collections.abc import Sequence
+
+    from simcse.bulk import Engine, Shard
     from simcse.index.protocol import VectorIndex
+    from simcse.io.files import BadLines
+    from simcse.text import Truncation
 
 ENDINGS = (".npy", ".safetensors", ".parquet")
 
@@ -42,21 +48,12 @@ ENDINGS = (".npy", ".safetensors", ".parquet")
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="Engine that fills a folder: this process, or a Ray cluster (if there is none, several "
     "processes on this machine).",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Number of Ray workers. Default: one per processor core.",
-)
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(1),
-    default=50_000,
-    show_default=True,
-    help="Number of rows per shard of a folder, which a crash may cost.",
+@count_option("--workers", "Number of Ray workers. Default: one per processor core.")
+@count_option(
+    "--shard-rows", "Number of rows per shard of a folder, which a crash may cost.", default=50_000
 )
 @click.option("--index", "uri", type=PLACE, help="Index that receives the shards of a folder.")
 @dimensions_option
@@ -64,12 +61,17 @@ ENDINGS = (".npy", ".safetensors", ".parquet")
 @loading_options
 def encode_command(
     inputs: tuple[str, ...],
+    model: str,
     output: Path,
-    bad_lines: str,
+    bad_lines: BadLines,
     column: str,
-    engine: str,
+    truncation: Truncation,
+    engine: Engine,
+    workers: int | None,
+    shard_rows: int,
     uri: Any,  # noqa: ANN401 - a folder or an address
-    **options: Any,  # noqa: ANN401 - passed on by name
+    dimensions: int | None,
+    **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     """Encode sentences to .npy, .safetensors or .parquet, or to a folder of Parquet shards.
 
@@ -87,91 +89,64 @@ def encode_command(
       cat sentences.txt | simcse encode - --output vectors.parquet --model runs/mine/best
       simcse encode crawl-*.jsonl --output vectors/ --engine ray --index my-index
     """
-    from simcse.bulk import Reading
+    from simcse.bulk import ModelSpec, Reading, encode_to_file, encode_to_folder, plan_shards
+    from simcse.cli.progress import counting_bar
+    from simcse.io.files import ReadCounts
+    from simcse.model.fingerprint import model_fingerprint
 
-    reading = Reading(column, bad_lines)  # type: ignore[arg-type]  # click.Choice allows no other
+    is_file = _check_output(output, needs_folder=engine != "local" or uri is not None)
+    counts, reading = ReadCounts(), Reading(column, bad_lines)
+    # Inputs are opened before the model is loaded, because they may be unusable.
+    texts = reading.texts(inputs, counts) if is_file else ()
+    shards = () if is_file else plan_shards(inputs, shard_rows, reading, counts)
+    index = None if uri is None else open_index(uri)
+    encoder = load_encoder(model, **loading)
+    if index is not None:
+        index.require_model(model_fingerprint(encoder, model))
+    spec = ModelSpec.of(encoder, model, loading, truncation, dimensions)
+    rows = sum(shard.rows for shard in shards)
+    with counting_bar("encoding", rows or None) as advance:
+        if is_file:
+            encode_to_file(texts, output, partial(spec.encode, encoder), advance)
+            truncated = encoder.tokenizer.truncated
+        else:
+            truncated = encode_to_folder(
+                *(output, shards, reading, spec, encoder),
+                engine=engine,
+                workers=workers,
+                progress=advance,
+            )
+    made = "" if is_file else f", {len(shards):,} shards"
+    click.echo(f"{output}: {counts}{made}", err=True)
+    if truncation == "warn":
+        say_cut(encoder, truncated)
+    if index is not None:
+        _add_to_index(index, output, shards)
+
+
+def _check_output(output: Path, *, needs_folder: bool) -> bool:
+    """Return whether the output is a file, by its ending."""
     if output.suffix in ENDINGS:
-        if engine != "local" or uri:
+        if needs_folder:
             raise click.UsageError(
                 "--engine ray and --index need a folder as --output, such as vectors/"
             )
-        _encode_to_file(inputs, output, reading, **options)
-        return
+        return True
     if output.suffix and not output.is_dir():
         raise click.UsageError(
             f"expected --output with the ending {', '.join(ENDINGS)}, or a folder without an "
             f"ending, got {output}"
         )
-    _encode_to_folder(inputs, output, reading, engine, uri, **options)
+    return False
 
 
-def _encode_to_file(
-    inputs: tuple[str, ...],
-    output: Path,
-    reading: Reading,
-    *,
-    model: str,
-    truncation: Any,  # noqa: ANN401 - click.Choice allows no other
-    dimensions: int | None,
-    workers: int | None,
-    shard_rows: int,
-    **loading: Any,  # noqa: ANN401 - passed on by name
-) -> None:
-    from simcse.bulk import ModelSpec, encode_to_file
+def _add_to_index(index: VectorIndex, folder: Path, shards: Sequence[Shard]) -> None:
+    from simcse.bulk import index_shards
     from simcse.cli.progress import counting_bar
-    from simcse.io.files import ReadCounts
-    from simcse.io.sentences import count_lines
 
-    counts = ReadCounts()
-    texts = reading.texts(inputs, counts)  # before the model is loaded: a file may be unusable
-    encoder = load_encoder(model, **loading)
-    spec = ModelSpec.of(encoder, model, loading, truncation=truncation, dimensions=dimensions)
-    lines = [count_lines(path) for path in inputs]
-    total = None if None in lines else sum(filter(None, lines))
-    with counting_bar("encoding", total) as advance:
-        encode_to_file(texts, output, lambda chunk: spec.encode(encoder, chunk), advance)
-    click.echo(f"{output}: {counts}", err=True)
-    if truncation == "warn":
-        say_cut(encoder, encoder.tokenizer.truncated)
-
-
-def _encode_to_folder(
-    inputs: tuple[str, ...],
-    folder: Path,
-    reading: Reading,
-    engine: Any,  # noqa: ANN401 - click.Choice allows no other
-    uri: Any,  # noqa: ANN401
-    *,
-    model: str,
-    truncation: Any,  # noqa: ANN401
-    dimensions: int | None,
-    workers: int | None,
-    shard_rows: int,
-    **loading: Any,  # noqa: ANN401
-) -> None:
-    from simcse.bulk import Job, ModelSpec, encode_to_folder, index_shards, plan_shards
-    from simcse.cli.progress import counting_bar
-    from simcse.io.files import ReadCounts
-
-    counts = ReadCounts()
-    shards = plan_shards(inputs, rows=shard_rows, reading=reading, counts=counts)
-    index: VectorIndex | None = open_index(uri) if uri else None
-    encoder, fingerprint = load_with_stamp(model, **loading)
-    if index is not None:
-        index.require_model(fingerprint)
-    spec = ModelSpec.of(encoder, model, loading, truncation=truncation, dimensions=dimensions)
-    job = Job(fingerprint, spec.precision, truncation, dimensions, reading, shards)
-    with counting_bar("encoding", job.rows) as advance:
-        truncated = encode_to_folder(
-            folder, job, spec, encoder, engine=engine, workers=workers, progress=advance
-        )
-    click.echo(f"{folder}: {counts}, {len(shards):,} shards", err=True)
-    if truncation == "warn":
-        say_cut(encoder, truncated)
-    if index is not None:
-        with counting_bar("indexing", job.rows) as advance:
-            done = index_shards(index, folder, job, advance)
-        click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
+    with counting_bar("indexing", sum(shard.rows for shard in shards)) as advance:
+        done = index_shards(index, folder, shards, advance)
+    click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
 
 
 @click.command("similarity")

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -21,7 +21,7 @@ from simcse.cli.index import index
 from simcse.cli.info import info
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbors, nli
-from simcse.cli.paper import paper, sweep
+from simcse.cli.paper import paper_group, sweep_command
 from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain_command
 from simcse.cli.quickstart import quickstart_command
@@ -34,7 +34,14 @@ from simcse.errors import SimcseError, SimcseWarning
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+CONTEXT: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+}
+
+
+@click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="simcse")
 def cli() -> None:
     """SimCSE sentence embeddings: train, evaluate, encode, search.
@@ -60,7 +67,7 @@ COMMANDS = (
         postprocess,
     ),
     *(export, encode_command, similarity_command, index, calibrate, serve, info, data),
-    *(paper, sweep),
+    *(paper_group, sweep_command),
 )
 for command in COMMANDS:
     cli.add_command(command)
@@ -74,7 +81,7 @@ def main(arguments: list[str] | None = None, *, command: click.Command = cli) ->
         typed = sys.argv[1:] if arguments is None else arguments
         with _warnings_as_lines():
             name = "simcse" if command is cli else command.name
-            code = command.main(typed, prog_name=name, standalone_mode=False, obj=typed)
+            code = command.main(typed, name, standalone_mode=False, obj=typed, **CONTEXT)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -17,7 +17,6 @@ POOLINGS = ("cls", "mean", "mean_last_two", "mean_first_last", "mean_embedding_l
 model_option = click.option(
     "--model",
     default="mini",
-    show_default=True,
     metavar="NAME",
     help="Model folder, bundled name, name in SIMCSE_MODELS or hub id.",
 )
@@ -28,23 +27,18 @@ resume_option = click.option(
     "--resume", is_flag=True, help="Continue from the last checkpoint of the run folder."
 )
 column_option = click.option(
-    "--column",
-    default="text",
-    show_default=True,
-    help="Field of .jsonl and .parquet that holds the text.",
+    "--column", default="text", help="Field of .jsonl and .parquet that holds the text."
 )
 bad_lines_option = click.option(
     "--bad-lines",
     type=click.Choice(["error", "skip"]),
     default="error",
-    show_default=True,
     help="Treatment of lines that are not UTF-8 or otherwise unusable: stop, or skip and count.",
 )
 truncation_option = click.option(
     "--truncation",
     type=click.Choice(["error", "warn", "truncate"]),
     default="warn",
-    show_default=True,
     help="Treatment of sentences over the length limit: stop, truncate and warn, or truncate.",
 )
 dimensions_option = click.option(
@@ -79,19 +73,21 @@ def precision_option(default: str) -> Callable[[Command], Command]:
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16", "int8"]),
         default=default,
-        show_default=True,
         help="Number format; auto chooses fp32 or bf16 by the processor, never int8.",
     )
+
+
+def count_option(
+    name: str, text: str, *, default: int | None = None, minimum: int = 1
+) -> Callable[[Command], Command]:
+    """Add an option for a whole number with this help text."""
+    return click.option(name, type=click.IntRange(minimum), default=default, help=text)
 
 
 def seed_option(purpose: str) -> Callable[[Command], Command]:
     """Add --seed; its help is a random seed for this purpose."""
     return click.option(
-        "--seed",
-        type=click.IntRange(0, 2**32 - 1),
-        default=0,
-        show_default=True,
-        help=f"Random seed for {purpose}.",
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help=f"Random seed for {purpose}."
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import Command
+from simcse.cli.options import Command, count_option
 from simcse.cli.output import show
 
 if TYPE_CHECKING:
@@ -16,43 +16,46 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
-def grid_options(sentences: int | None) -> Callable[[Command], Command]:
-    """Add what says how a grid is carried out; ``sentences`` is the command's own default."""
+def grid_options(output: str, sentences: int | None) -> Callable[[Command], Command]:
+    """Add the options of a command that runs a grid, with the command's own defaults."""
 
     def add(command: Command) -> Command:
         for option in (
             click.argument("settings", nargs=-1, metavar="[section.key=value]..."),
-            click.option("--keep", is_flag=True, help="Keep the models in OUTPUT/.work/runs."),
             click.option(
-                "--fast", is_flag=True, help="SentEval's quick variant of the transfer tasks."
+                "--save-models", is_flag=True, help="Save the trained models in OUTPUT/.work/runs."
+            ),
+            click.option(
+                "--fast", is_flag=True, help="Use SentEval's quick variant of the transfer tasks."
             ),
             click.option(
                 "--masked-model",
                 metavar="NAME",
-                help="Masked-language model, for rows that replace words by its predictions.",
+                help="Masked-language model for rows that replace words by its predictions.",
             ),
             click.option(
                 "--rows",
                 multiple=True,
-                help="Only these rows: a name, or several parted by commas; may be repeated.",
+                metavar="NAMES",
+                help="Rows to run: a name, or several separated by commas; may be repeated.",
             ),
-            click.option(
-                "--seeds",
-                default=3,
-                show_default=True,
-                type=click.IntRange(1),
-                help="Runs of each row; of fewer than 3 the report has no p-values.",
+            count_option(
+                "--seeds", "Number of runs per row; fewer than 3 have no p-values.", default=3
             ),
-            click.option(
+            count_option(
                 "--sentences",
+                "Number of rows to train on, from the start of the corpus; 0 means all.",
                 default=sentences,
-                show_default=sentences is not None,
-                type=click.IntRange(0),
-                metavar="N",
-                help="Rows to train on, the first ones; 0 takes all of the corpus.",
+                minimum=0,
             ),
             click.option("--corpus", type=FILE, help="Training file in place of the grid's."),
             click.option("--backbone", metavar="NAME", help="Start model in place of the grid's."),
+            click.option(
+                "--output",
+                type=FILE,
+                default=Path(output),
+                help="Folder of results and pages; grids that share it share runs.",
+            ),
         ):
             command = option(command)
         return command
@@ -60,9 +63,9 @@ def grid_options(sentences: int | None) -> Callable[[Command], Command]:
     return add
 
 
-@click.group()
-def paper() -> None:
-    """The paper's tables and figures, rerun on any backbone, corpus and scale.
+@click.group("paper")
+def paper_group() -> None:
+    """Rerun the paper's tables and figures on any backbone, corpus and scale.
 
     \b
     Examples:
@@ -72,14 +75,18 @@ def paper() -> None:
     """
 
 
-@paper.command("list")
-def list_tables() -> None:
-    """Show the tables and figures: title, rows, and what they are ranked by.
+@paper_group.command("list")
+def paper_list_command() -> None:
+    """List the tables and figures: title, number of rows, and the metrics that rank the rows.
 
-    Each is a TOML file in the folder that is named, to read and to copy for `simcse sweep`.
+    Each is a TOML file in the folder that is printed, which you can copy for `simcse sweep`.
+
+    \b
+    Example:
+      simcse paper list
     """
     from simcse.paper.grid import GRIDS, list_grids, paper_grid
-    from simcse.paper.measures import title
+    from simcse.paper.metrics import metric_title
     from simcse.report.tables import Column, Table
 
     grids = [paper_grid(name) for name in list_grids()]
@@ -88,8 +95,8 @@ def list_tables() -> None:
             grid.name,
             grid.title,
             len(grid.rows),
-            "; ".join(map(title, grid.measures)),
-            grid.corpus or "a file a row",
+            "; ".join(map(metric_title, grid.metrics)),
+            grid.corpus or "a file per row",
         )
         for grid in grids
     )
@@ -98,26 +105,20 @@ def list_tables() -> None:
     click.echo(f"files: {GRIDS}", err=True)
 
 
-@paper.command()
+@paper_group.command("run")
 @click.argument("table")
-@click.option(
-    "--output",
-    type=FILE,
-    default=Path("paper"),
-    show_default=True,
-    help="Folder of results and pages; tables that share it share runs.",
-)
-@grid_options(10_000)
-def run(table: str, output: Path, **asked: Any) -> None:  # noqa: ANN401 - passed on by name
-    """Rerun a table or figure, and report it beside the published one.
+@grid_options("paper", 10_000)
+def paper_run_command(table: str, output: Path, **options: Any) -> None:  # noqa: ANN401
+    """Rerun a table or figure and compare it with the published one.
 
-    A row is trained by the paper's recipe with what the row changes, one run a seed, and measured.
-    What a backbone needs, such as model.pooling=mean, is given as settings and holds for every
-    row but those that set it themselves. Without --backbone it is the paper's, from the hub.
+    Each row is trained by the paper's recipe and the settings of the row, one run per seed, and
+    evaluated. Settings that a backbone needs, such as model.pooling=mean, are arguments and apply
+    to all rows except those that set them. Without --backbone, the paper's is loaded from the hub.
 
-    The same command goes on after an interruption, and adds seeds or rows; a run that is in
-    OUTPUT/results, by whatever table, is not repeated. Models of finished runs are deleted unless
-    --keep is given. OUTPUT has a page for each table as .html and .md, and an index.
+    After an interruption, the same command continues; it also adds seeds or rows. A run whose
+    result is in OUTPUT/results, from any table, is not repeated. Models are deleted after their
+    evaluation unless --save-models is given. OUTPUT receives a page per table, as .html and .md,
+    and an index.
 
     \b
     Examples:
@@ -128,18 +129,18 @@ def run(table: str, output: Path, **asked: Any) -> None:  # noqa: ANN401 - passe
     """
     from simcse.paper.grid import paper_grid
 
-    _carry_out(paper_grid(table), output, **asked)
+    _run(paper_grid(table), output, **options)
 
 
-@paper.command()
+@paper_group.command("report")
 @click.argument("folder", type=FILE)
 @click.option(
     "--quote",
     is_flag=True,
-    help="Quote sentences that were found, not only their lines; they are their data set's.",
+    help="Quote the sentences that were found instead of their line numbers.",
 )
-def report(folder: Path, quote: bool) -> None:
-    """Write the pages of FOLDER anew from its results, without training.
+def paper_report_command(folder: Path, quote: bool) -> None:
+    """Write the pages of FOLDER again from its results, without training.
 
     \b
     Example:
@@ -148,24 +149,17 @@ def report(folder: Path, quote: bool) -> None:
     _write_pages(folder, quote=quote)
 
 
-@click.command()
+@click.command("sweep")
 @click.argument("grid", type=FILE)
-@click.option(
-    "--output",
-    type=FILE,
-    default=Path("sweep"),
-    show_default=True,
-    help="Folder of results and pages; grids that share it share runs.",
-)
-@grid_options(None)
-def sweep(grid: Path, output: Path, **asked: Any) -> None:  # noqa: ANN401 - passed on by name
-    """Run a grid of your own, as `simcse paper run` runs the paper's.
+@grid_options("sweep", None)
+def sweep_command(grid: Path, output: Path, **options: Any) -> None:  # noqa: ANN401
+    """Run a grid of your own in the same way as `simcse paper run`.
 
-    GRID is a TOML file: a title, a corpus, the settings of every row, and the rows. Any setting of
-    `simcse train` may change. `published` scores may be given, and are then compared with.
+    GRID is a TOML file with a title, a corpus, settings of every row, and the rows. A row can
+    change any setting of `simcse train`, and can have `published` scores to be compared with.
 
     \b
-      title = "How hard should hard negatives count?"
+      title = "Weight of hard negatives"
       corpus = "triplets.tsv"
       backbone = "mini"
       settings.optim.lr = 2e-5
@@ -183,37 +177,37 @@ def sweep(grid: Path, output: Path, **asked: Any) -> None:  # noqa: ANN401 - pas
     """
     from simcse.paper.grid import read_grid
 
-    _carry_out(read_grid(grid), output, **asked)
+    _run(read_grid(grid), output, **options)
 
 
-def _carry_out(
+def _run(
     grid: "Grid",
     output: Path,
     *,
     settings: tuple[str, ...],
     rows: tuple[str, ...],
     sentences: int | None,
-    **asked: Any,  # noqa: ANN401 - passed on by name
+    **options: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     from simcse.config import parse_overrides
     from simcse.errors import StoppedError
-    from simcse.paper.plan import Options, shortened
+    from simcse.paper.plan import GridOptions, shortened
     from simcse.paper.progress import GridProgress
     from simcse.paper.runner import run_grid
 
-    names = [row.name for row in grid.rows]  # which may have commas, too
-    asked_rows = [[text] if text in names else text.split(",") for text in rows]
-    options = Options(
-        rows=tuple(name.strip() for several in asked_rows for name in several),
+    names = [row.name for row in grid.rows]  # which may contain commas
+    chosen = [[text] if text in names else text.split(",") for text in rows]
+    parsed = GridOptions(
+        rows=tuple(name.strip() for several in chosen for name in several),
         settings=parse_overrides(settings),
         sentences=sentences or None,
-        **asked,
+        **options,
     )
-    typed = map(shortened, click.get_current_context().obj)
-    command = shlex.join(["simcse", *typed])
+    words = map(shortened, click.get_current_context().obj)
+    command = shlex.join(["simcse", *words])
     try:
         with GridProgress(grid.slug) as progress:
-            run_grid(grid, output, options, command=command, callback=progress)
+            run_grid(grid, output, parsed, command=command, callback=progress)
     except StoppedError:
         _write_pages(output)
         raise
@@ -221,7 +215,7 @@ def _carry_out(
 
 
 def _write_pages(folder: Path, slug: str = "index", *, quote: bool = False) -> None:
-    from simcse.paper.outcome import write_pages
+    from simcse.paper.report import write_pages
 
     for page in write_pages(folder, quote=quote):
         for comparison in page.comparisons:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simcse.cli.options import model_option, seed_option
+from simcse.cli.options import count_option, model_option, seed_option
 
 if TYPE_CHECKING:
     from simcse.quickstart.run import Answers
@@ -20,16 +20,11 @@ WIDTH = 96  # of the answers
 @click.option(
     "--output",
     default="quickstart",
-    show_default=True,
     type=click.Path(path_type=Path),
     help="Folder to write, in place of that of an earlier quickstart.",
 )
-@click.option(
-    "--sentences",
-    default=4096,
-    show_default=True,
-    type=click.IntRange(2),
-    help="Number of sentences to train on and to search in.",
+@count_option(
+    "--sentences", "Number of sentences to train on and to search in.", default=4096, minimum=2
 )
 @seed_option("the batch order, the dropout and the interval")
 def quickstart_command(model: str, output: Path, sentences: int, seed: int) -> None:

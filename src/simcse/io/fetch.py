@@ -2,9 +2,9 @@
 
 The SentEval text comes from the archive of Gao et al. 2021, the natural text from MTEB's copies
 (Muennighoff et al. 2023) and the training files as Gao et al. released them. The conversion is
-tested on small archives; the download itself is unmeasured, as the project was written on a
-machine without internet. `simcse.io.datasets.check_datasets` says whether what came is what the
-project's numbers were measured on.
+tested on small archives; the download itself is not tested, because the project was written on a
+machine without internet. `simcse.io.datasets.check_datasets` compares the files with those that the
+project's results were computed on.
 """
 
 import shutil
@@ -48,7 +48,7 @@ STS_SUBSETS = {
     "16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
 SICK_FILES = {"train": "train", "dev": "trial", "test": "test_annotated"}
-BINARY_FILES = {  # label 1 first, then label 0
+BINARY_FILES = {  # label 1, then label 0
     "mr": ("MR/rt-polarity.pos", "MR/rt-polarity.neg"),
     "cr": ("CR/custrev.pos", "CR/custrev.neg"),
     "subj": ("SUBJ/subj.objective", "SUBJ/subj.subjective"),
@@ -59,20 +59,20 @@ TREC_FILES = {"train": "train_5500", "test": "TREC_10"}
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A file that was written, and what its reader must know."""
+    """A file that was written, and a note for the user."""
 
     path: Path
     note: str = ""
 
 
 def fetch_datasets(folder: Path, *, download: Download | None = None) -> Iterator[FetchedFile]:
-    """Download and convert everything, giving each file once it is complete in ``folder``.
+    """Download and convert all data sets; yield each file when it is complete in ``folder``.
 
-    A file that is there already and is the known one by SHA-256 is kept; others are replaced.
+    A file that exists and has the known SHA-256 stays; others are replaced.
 
     Raises:
         ResourceError: the hub cannot be reached, or the folder cannot be written.
-        DataError: what came does not have the expected form.
+        DataError: a download does not have the expected format.
     """
     download = download or download_file
     archive = download(PAPER_REPOSITORY, "senteval.tar")
@@ -95,7 +95,7 @@ def download_file(repository: str, name: str) -> Path:
     """Return a local copy of one file of a Hugging Face data set.
 
     Raises:
-        ResourceError: the hub cannot be reached or refuses.
+        ResourceError: the hub cannot be reached or denies access.
     """
     from huggingface_hub import hf_hub_download
 
@@ -107,9 +107,9 @@ def download_file(repository: str, name: str) -> Path:
 
 
 def convert_senteval(archive: Path) -> Iterator[tuple[str, Rows]]:
-    """Yield each of our files' path and rows from SentEval's archive, which is never unpacked.
+    """Yield the path and rows of each file from SentEval's archive, which is never unpacked.
 
-    Sentences are their tokens with one space between, as SentEval hands them to an encoder.
+    Sentences are their tokens separated by one space, as SentEval passes them to an encoder.
 
     Raises:
         DataError: the archive is damaged, or lacks a file or column.
@@ -122,11 +122,11 @@ def convert_senteval(archive: Path) -> Iterator[tuple[str, Rows]]:
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive}: damaged archive: {error}") from error
     except (ValueError, IndexError) as error:
-        raise DataError(f"{archive}: not SentEval's form: {error}") from error
+        raise DataError(f"{archive}: not in SentEval's format: {error}") from error
 
 
 def convert_natural(path: Path) -> Rows:
-    """Return the rows of one MTEB file; the subset is empty where the file does not name it.
+    """Return the rows of one MTEB file; the subset is empty if the file does not name it.
 
     Raises:
         DataError: a row lacks a sentence or score.
@@ -144,21 +144,21 @@ def convert_natural(path: Path) -> Rows:
 
 
 def name_subsets(rows: Rows, name: str, senteval: Rows) -> tuple[Rows, str]:
-    """Fill in empty subsets, and return the rows with a note if that was not possible.
+    """Fill in empty subsets; return the rows, and a note if that was not possible.
 
-    MTEB drops the subsets of STS12-16. Where its scores are, in order, those of the SentEval rows,
-    the pairs are the same and so are their subsets; else each row gets the name of the task.
+    MTEB drops the subsets of STS12-16. If its scores equal those of the SentEval rows in order, the
+    pairs and their subsets are the same; otherwise each row gets the name of the task.
     """
     if all(row[0] for row in rows):
         return rows, ""
     if [row[1] for row in rows] == [row[1] for row in senteval]:
         return [(same[0], *row[1:]) for row, same in zip(rows, senteval, strict=True)], ""
-    note = "subsets are not named: mean and wmean need the SentEval text"
+    note = "the subsets are unknown: mean and wmean need the SentEval text"
     return [(name, *row[1:]) for row in rows], note
 
 
 class _Members:
-    """Reads members of an archive by the end of their path, whatever folder they were packed in."""
+    """Reads members of an archive by the end of their path, in any folder."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self.tar = tar
@@ -190,9 +190,9 @@ def _sts_files(read: _Members) -> Iterator[tuple[str, Rows]]:
 
 
 def _sts_subset(read: _Members, year: str, subset: str) -> Iterator[tuple[str, ...]]:
-    place = f"STS/STS{year}-en-test"
-    scores = read(f"{place}/STS.gs.{subset}.txt")
-    pairs = _cells(read(f"{place}/STS.input.{subset}.txt"))
+    folder = f"STS/STS{year}-en-test"
+    scores = read(f"{folder}/STS.gs.{subset}.txt")
+    pairs = _cells(read(f"{folder}/STS.input.{subset}.txt"))
     for score, pair in zip(scores, pairs, strict=True):
         if score.strip():  # the organizers rated only some pairs
             yield subset, _score(score), _words(pair[0]), _words(pair[1])
@@ -232,6 +232,6 @@ def _score(text: str) -> str:
 def _write_rows(folder: Path, name: str, rows: Rows, note: str = "") -> FetchedFile:
     path, known = folder / name, known_files().get(name)
     if known and path.exists() and sha256_file(path) == known.sha256:
-        return FetchedFile(path, "kept: it was there and is the known file")
+        return FetchedFile(path, "unchanged: the existing file is the known one")
     write_text(path, "".join("\t".join(row) + "\n" for row in rows))
     return FetchedFile(path, note)

@@ -1,11 +1,11 @@
-"""What machine this is."""
+"""The processor of this machine."""
 
 import platform
 from pathlib import Path
 
 
 def processor() -> str:
-    """Return the processor's name, or else the kind of machine."""
+    """Return the processor's name, or else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

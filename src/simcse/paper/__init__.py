@@ -1,1 +1,1 @@
-"""The paper's tables and figures as grids of runs, and one's own ablations."""
+"""The paper's tables and figures as grids of experiments."""

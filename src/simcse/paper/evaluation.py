@@ -1,4 +1,4 @@
-"""Measuring one model of a grid: its test scores, and what the grid's figure draws."""
+"""Evaluation of one model of a grid: its test scores, and the values that figures draw."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from simcse.io.datasets import load_sts_task, load_transfer_task
 from simcse.io.examples import as_pair, stream_examples
 from simcse.io.files import Source
 from simcse.model.encoder import SentenceEncoder
-from simcse.paper.materials import corpus_sentences
-from simcse.paper.measures import Family
+from simcse.paper.metrics import Family
+from simcse.paper.training_files import corpus_sentences
 from simcse.postprocess import Layer, fit_all_but_the_top, fit_flow, fit_whitening
 from simcse.report.evaluation import rating_bands
 
-MAX_LENGTH = 128  # of a test sentence: the reference code trains on 32 tokens and tests uncut
-SPLITS = {"stsb": "stsb-test", "sickr": "sickr-test"}
+MAX_LENGTH = 128  # tokens; the original SimCSE code trains on 32 and evaluates without a limit
+TEST_FILES = {"stsb": "stsb-test", "sickr": "sickr-test"}
 COSINE_EDGES = np.linspace(-1, 1, 201)
-NEAREST = 3  # sentences shown of a query, as in the paper
+NEAREST = 3  # sentences per query, as in the paper
 DIGITS = 5  # of a singular value: results are committed
 LAYERS: dict[str, Callable[[np.ndarray], Layer]] = {
     "whitening": fit_whitening,
@@ -39,95 +39,88 @@ LAYERS: dict[str, Callable[[np.ndarray], Layer]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
-    """Queries, and the pairs among whose sentences the nearest are looked up.
+class NeighborSearch:
+    """Queries, and the pairs among whose sentences their neighbors are found."""
 
-    Attributes:
-        path: the file of pairs.
-        queries: sentences.
-        places: the line and column of each document, where it stands first.
-        asked: every sentence of the file looks for those it is paired with.
-    """
-
-    path: Path
-    queries: tuple[str, ...]
-    places: tuple[tuple[int, int], ...]
-    asked: RetrievalSet
+    queries: tuple[str, ...]  # sentences
+    # Line and column of the first occurrence of each document.
+    positions: tuple[tuple[int, int], ...]
+    retrieval_set: RetrievalSet  # every sentence of the file is a query for those it is paired with
 
 
-def read_search(path: Path, queries: Sequence[str], limit: int | None) -> Search:
-    """Read the first rows of a file of pairs as something to search in.
+def read_search(path: Path, queries: Sequence[str], limit: int | None) -> NeighborSearch:
+    """Read the first rows of a file of pairs to search in.
 
     Raises:
-        DataError: a row is no pair, or no two different sentences are paired.
+        DataError: a row is not a pair, or no two different sentences are paired.
     """
     pairs: list[tuple[str, str]] = []
-    places: dict[str, tuple[int, int]] = {}
+    positions: dict[str, tuple[int, int]] = {}
     for row in islice(stream_examples(Source(path)), limit):
         pairs.append(as_pair(row, path))
         for column, text in enumerate(pairs[-1], 1):
-            places.setdefault(text, (row.line, column))
-    asked = groups_set(path.name, pairs)
-    found = tuple(places[text] for text in asked.documents)
-    return Search(path, tuple(queries), found, asked)
+            positions.setdefault(text, (row.line, column))
+    found = groups_set(path.name, pairs)
+    return NeighborSearch(tuple(queries), tuple(positions[text] for text in found.documents), found)
 
 
-def plan_tests(
-    wanted: set[Family], protocol: Protocol = FULL, search: Search | None = None
+def load_tests(
+    wanted: set[Family], protocol: Protocol = FULL, search: NeighborSearch | None = None
 ) -> Plan:
-    """Read the test sets that these measures need, before anything is trained.
+    """Read the test sets that the metrics need, before anything is trained.
 
     Raises:
-        DataError: one is not there.
+        DataError: one is missing.
     """
     names = STS_TASKS if "sts" in wanted else ("stsb",) if "cosines" in wanted else ()
-    sts = {name: load_sts_task(SPLITS.get(name, name)) for name in names}
-    geometry = load_sts_task(SPLITS["stsb"]) if "geometry" in wanted else None
     tasks = TRANSFER_TASKS if "transfer" in wanted else ()
-    transfer = [load_transfer_task(name) for name in tasks]
-    asked = [search.asked] if search else []
-    return Plan(sts=sts, transfer=transfer, protocol=protocol, geometry=geometry, retrieval=asked)
+    return Plan(
+        sts={name: load_sts_task(TEST_FILES.get(name, name)) for name in names},
+        transfer=[load_transfer_task(name) for name in tasks],
+        protocol=protocol,
+        geometry=load_sts_task(TEST_FILES["stsb"]) if "geometry" in wanted else None,
+        retrieval=[search.retrieval_set] if search else [],
+    )
 
 
-def is_empty(plan: Plan) -> bool:
-    """Say whether nothing beyond the dev set is measured."""
-    return not (plan.sts or plan.transfer or plan.geometry or plan.retrieval)
+def has_tests(tests: Plan) -> bool:
+    """Return whether there is anything to evaluate besides the dev set."""
+    return bool(tests.sts or tests.transfer or tests.geometry or tests.retrieval)
 
 
 def with_layer(
-    encoder: SentenceEncoder, kind: str, corpus: Path, sentences: int | None
+    encoder: SentenceEncoder, layer: str, corpus: Path, sentences: int | None
 ) -> SentenceEncoder:
-    """Fit post-processing to an encoder's embeddings of a training file and put it on top."""
+    """Fit a post-processing layer to an encoder's embeddings of a training file and add it."""
     texts = corpus_sentences(corpus, sentences)
-    layer = LAYERS[kind](encoder.without_postprocess().encode(texts, truncation="truncate"))
-    return encoder.with_postprocess(kind.replace("-", "_"), layer)  # type: ignore[arg-type]
+    fitted = LAYERS[layer](encoder.without_postprocess().encode(texts, truncation="truncate"))
+    return encoder.with_postprocess(layer.replace("-", "_"), fitted)  # type: ignore[arg-type]
 
 
-def measure_encoder(
-    encoder: SentenceEncoder, plan: Plan, report: Report, search: Search | None = None
+def evaluate_encoder(
+    encoder: SentenceEncoder, tests: Plan, progress: Report, search: NeighborSearch | None = None
 ) -> dict[str, Any]:
-    """Return the scores by measure, and under names of their own what figures draw."""
-    encode: Encode = partial(_uncut(encoder).encode, truncation="truncate")
-    if search is not None:  # once for both, the scores and the nearest sentences
-        sentences = chain(plan.sentences(), search.queries)
-        encode = embed_once(encode, sentences, advance=partial(report, "encoding"))
-    found = measure_model("model", encode, plan, report=report)
-    bands = (
-        rating_bands(found.cosines["stsb"], plan.sts["stsb"].scores)
-        if "stsb" in found.cosines
-        else {}
-    )
-    drawn: dict[str, Any] = {"cosines": {name: _counts(band) for name, band in bands.items()}}
+    """Return the scores by metric, and the values that figures draw."""
+    limit = min(MAX_LENGTH, encoder.backbone.max_positions or MAX_LENGTH)
+    encode: Encode = partial(encoder.with_max_length(limit).encode, truncation="truncate")
+    if search is not None:  # once for both, the scores and the neighbors
+        sentences = chain(tests.sentences(), search.queries)
+        encode = embed_once(encode, sentences, advance=partial(progress, "encoding"))
+    found = measure_model("model", encode, tests, report=progress)
+    drawn: dict[str, Any] = {}
+    if "stsb" in found.cosines:
+        bands = rating_bands(found.cosines["stsb"], tests.sts["stsb"].scores)
+        drawn["cosines"] = {name: _histogram(band) for name, band in bands.items()}
     if found.space is not None:
         values = found.space.singular_values.tolist()
         drawn["singular_values"] = [float(f"{value:.{DIGITS}g}") for value in values]
     if search is not None:
-        drawn["neighbors"] = nearest(encode, search)
+        drawn["neighbors"] = find_neighbors(encode, search)
     return {"scores": test_scores(found), **{name: value for name, value in drawn.items() if value}}
 
 
 def test_scores(found: ModelEvaluation) -> dict[str, float | None]:
-    """Return every test score by the name of its measure."""
+    """Return every test score by the name of its metric."""
     scores: dict[str, float | None] = {}
     if len(found.sts) == len(STS_TASKS):
         scores = {task: result.spearman() for task, result in found.sts.items()}
@@ -137,38 +130,31 @@ def test_scores(found: ModelEvaluation) -> dict[str, float | None]:
         scores["transfer_avg"] = transfer_average(found.transfer)
     for result in found.retrieval.values():
         scores["mrr"] = 100 * result.mrr
-    for part, names in (
+    for values, names in (
         (found.geometry, ("alignment", "uniformity")),
         (found.space, ("mean_cosine", "effective_rank", "top_1")),
     ):
-        scores |= {name: getattr(part, name) for name in names if part is not None}
+        scores |= {name: getattr(values, name) for name in names if values is not None}
     return scores
 
 
-def nearest(encode: Encode, search: Search) -> dict[str, list[list[float]]]:
+def find_neighbors(encode: Encode, search: NeighborSearch) -> dict[str, list[list[float]]]:
     """Return each query's nearest sentences: line, column and cosine."""
-    documents = unit(encode(search.asked.documents))
+    documents = unit(encode(search.retrieval_set.documents))
     found = {}
     for query, vector in zip(search.queries, unit(encode(search.queries)), strict=True):
         cosines = documents @ vector
         best = np.argsort(-cosines, kind="stable")[:NEAREST].tolist()
-        found[query] = [[*search.places[row], round(float(cosines[row]), 4)] for row in best]
+        found[query] = [[*search.positions[row], round(float(cosines[row]), 4)] for row in best]
     return found
 
 
 def cosines_of(counts: Mapping[str, Sequence[int]]) -> dict[str, list[float]]:
-    """Return what `rating_densities` draws from the counts that a result keeps."""
+    """Return the cosines that `rating_densities` draws from the histograms of a result."""
     middles = (COSINE_EDGES[1:] + COSINE_EDGES[:-1]) / 2
-    return {band: np.repeat(middles, kept).tolist() for band, kept in counts.items()}
+    return {band: np.repeat(middles, each).tolist() for band, each in counts.items()}
 
 
-def _counts(cosines: Sequence[float]) -> list[int]:
-    """Count cosines in bins of a hundredth."""
+def _histogram(cosines: Sequence[float]) -> list[int]:
     counts, _ = np.histogram(np.clip(cosines, -1, 1), COSINE_EDGES)
     return [int(count) for count in counts]
-
-
-def _uncut(encoder: SentenceEncoder) -> SentenceEncoder:
-    """Return the encoder with the length limit that test sentences have."""
-    limit = min(MAX_LENGTH, encoder.backbone.max_positions or MAX_LENGTH)
-    return encoder.with_max_length(limit)

@@ -9,8 +9,8 @@ from simcse.io.examples import stream_examples
 from simcse.io.files import Source
 from simcse.paper.evaluation import cosines_of
 from simcse.paper.grid import Grid
-from simcse.paper.materials import find_file
-from simcse.paper.measures import score
+from simcse.paper.metrics import find_score
+from simcse.paper.training_files import find_file
 from simcse.report import plots
 from simcse.report.plots import (
     PlanePoint,
@@ -21,95 +21,90 @@ from simcse.report.plots import (
 from simcse.report.sections import Picture, Section
 from simcse.report.tables import Column, Table
 
-Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+Result = Mapping[str, Any]
+Results = Mapping[str, Mapping[int, Result]]  # by row, then by seed
+FIRST_SEED = "The figure shows the first seed of each row."
 
 
 def grid_figure(grid: Grid, results: Results, *, quote: bool = False) -> Iterator[Section]:
-    """Yield the section of the figure that a grid asks for, drawn of each row's first seed.
+    """Yield the section of a grid's figure, from the first seed of each row.
 
-    ``quote`` shows the nearest sentences themselves: they are the data set's, not ours.
+    ``quote`` shows the nearest sentences themselves, which belong to the data set.
 
     Raises:
-        DataError: they are to be quoted, and the file is not here.
+        DataError: ``quote`` needs a file that is missing.
     """
-    there = {row.name: results.get(row.name) for row in grid.rows}  # in the grid's order
-    first = {name: runs[min(runs)] for name, runs in there.items() if runs}
-    drawn = {
+    runs = {row.name: results.get(row.name) for row in grid.rows}  # in the grid's order
+    first = {name: found[min(found)] for name, found in runs.items() if found}
+    draw = {
         "path": _paths,
         "plane": _plane,
         "density": _densities,
         "spectrum": _spectrum,
     }.get(grid.figure)
-    picture = drawn(first) if drawn else None
+    picture = draw(first) if draw else None
     if picture is not None:
-        yield Section("The figure", ["Each row's first seed.", picture])
+        yield Section("The figure", [FIRST_SEED, picture])
     if grid.figure == "neighbors" and grid.search is not None:
-        blocks = [_nearest(query, first, grid.search, quote) for query in grid.queries]
-        yield Section("Nearest sentences", ["Each row's first seed.", *blocks])
+        tables = [_neighbors(query, first, grid.search, quote) for query in grid.queries]
+        yield Section("Nearest sentences", [FIRST_SEED, *tables])
 
 
-def _paths(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
+def _paths(rows: Mapping[str, Result]) -> Picture | None:
     paths = [
         plots.Path(
-            name, [(each["dev_alignment"], each["dev_uniformity"]) for each in row["evaluations"]]
+            name,
+            [(each["dev_alignment"], each["dev_uniformity"]) for each in row["evaluations"]],
         )
         for name, row in rows.items()
         if row.get("evaluations") and "dev_alignment" in row["evaluations"][0]
     ]
-    if not paths:
-        return None
-    png = alignment_uniformity_plane([], paths=paths)
-    return Picture(png, "Alignment and uniformity of STS-B dev along training, a path a row")
+    text = "Alignment and uniformity of STS-B dev during training, one path per row"
+    return Picture(alignment_uniformity_plane([], paths=paths), text) if paths else None
 
 
-def _plane(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
+def _plane(rows: Mapping[str, Result]) -> Picture | None:
     points = [
-        PlanePoint(
-            name, row["scores"]["alignment"], row["scores"]["uniformity"], score(row, "sts_avg")
-        )
+        PlanePoint(name, scores["alignment"], scores["uniformity"], find_score(row, "sts_avg"))
         for name, row in rows.items()
-        if row["scores"].get("alignment") is not None
+        if (scores := row["scores"]).get("alignment") is not None
     ]
-    if not points:
-        return None
-    png = alignment_uniformity_plane(points)
     text = "Alignment and uniformity on STS-B test; in brackets the STS average"
-    return Picture(png, text, text)
+    return Picture(alignment_uniformity_plane(points), text, text) if points else None
 
 
-def _densities(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
-    kept = {name: cosines_of(row["cosines"]) for name, row in rows.items() if row.get("cosines")}
-    text = "Cosines of STS-B test pairs by the rating people gave them; a short line is the median"
-    return Picture(rating_densities(kept), text, text) if kept else None
+def _densities(rows: Mapping[str, Result]) -> Picture | None:
+    found = {name: cosines_of(row["cosines"]) for name, row in rows.items() if row.get("cosines")}
+    text = "Cosines of STS-B test pairs by their human rating; a short line is the median"
+    return Picture(rating_densities(found), text, text) if found else None
 
 
-def _spectrum(rows: Mapping[str, Mapping[str, Any]]) -> Picture | None:
-    lines = {
+def _spectrum(rows: Mapping[str, Result]) -> Picture | None:
+    found = {
         name: row["singular_values"] for name, row in rows.items() if row.get("singular_values")
     }
     text = "Singular values of the STS-B test embeddings, the largest scaled to 1"
-    return Picture(spectrum(lines), text, text) if lines else None
+    return Picture(spectrum(found), text, text) if found else None
 
 
-def _nearest(query: str, rows: Mapping[str, Mapping[str, Any]], search: str, quote: bool) -> Table:
-    """Return the nearest sentences of one query, a rank a row and a model a column."""
+def _neighbors(query: str, rows: Mapping[str, Result], search: str, quote: bool) -> Table:
+    """Return the nearest sentences of one query, one rank per row and one model per column."""
     found = {name: row["neighbors"][query] for name, row in rows.items() if "neighbors" in row}
-    wanted = {int(line) for places in found.values() for line, _, _ in places}
-    lines = _lines(find_file(Path(search)), wanted) if quote else {}
+    wanted = {int(line) for neighbors in found.values() for line, _, _ in neighbors}
+    texts = _read_texts(find_file(Path(search)), wanted) if quote else {}
     columns = [
-        [f"{_text(lines, int(line), int(column))} ({cosine:.2f})" for line, column, cosine in each]
+        [f"{_text(texts, int(line), int(column))} ({cosine:.2f})" for line, column, cosine in each]
         for each in found.values()
     ]
-    ranks = zip(*columns, strict=True)
-    body = tuple((rank, *texts) for rank, texts in enumerate(ranks, 1))
+    ranked = tuple((rank, *cells) for rank, cells in enumerate(zip(*columns, strict=True), 1))
     titles = (Column("Rank"), *(Column(name) for name in found))
-    return Table(f"Nearest to “{query}” in {Path(search).name}, with the cosine", titles, body)
+    return Table(f"Nearest to “{query}” in {Path(search).name}, with the cosine", titles, ranked)
 
 
-def _text(lines: Mapping[int, tuple[str, str]], line: int, column: int) -> str:
-    return lines[line][column - 1] if lines else f"line {line}, column {column}"
+def _text(texts: Mapping[int, tuple[str, str]], line: int, column: int) -> str:
+    return texts[line][column - 1] if texts else f"line {line}, column {column}"
 
 
-def _lines(path: Path, wanted: set[int]) -> dict[int, tuple[str, str]]:
+def _read_texts(path: Path, wanted: set[int]) -> dict[int, tuple[str, str]]:
     rows = islice(stream_examples(Source(path)), max(wanted, default=0))
     return {row.line: (row.anchor, row.positive or "") for row in rows if row.line in wanted}

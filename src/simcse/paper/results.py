@@ -1,4 +1,4 @@
-"""The results of runs, one small JSON file each, found by the hash of all they depend on."""
+"""The results of runs, one small JSON file each, named by the hash of all they depend on."""
 
 import hashlib
 import json
@@ -19,29 +19,20 @@ KEY_LENGTH = 16  # hexadecimal digits: 64 bits
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a run's scores depend on, but for versions and hardware.
+    """Everything that a run's scores depend on, except versions and hardware."""
 
-    Attributes:
-        model_sha256: of the start model.
-        data_sha256: of the training file; empty where nothing is read.
-        dev_sha256: of the files of ``eval.dev``.
-        config: all settings, the seed among them.
-        start: the start model is measured, nothing is trained.
-        postprocess: what is fitted to the embeddings.
-    """
-
-    model_sha256: str
-    data_sha256: str
-    dev_sha256: tuple[str, ...]
-    config: TrainConfig
-    start: bool = False
-    postprocess: str = "none"
+    model_sha256: str  # of the start model
+    data_sha256: str  # of the training file; empty where none is read
+    dev_sha256: tuple[str, ...]  # of the files of eval.dev
+    config: TrainConfig  # all settings, the seed among them
+    start: bool = False  # whether the start model itself is evaluated, without training
+    postprocess: str = "none"  # layer that is fitted to the embeddings
 
     @property
     def key(self) -> str:
-        """A hash of it; two grids that share a run have the same."""
+        """The hash of these; two grids that share a run have the same."""
         settings = _settings(self.config)
-        settings.pop("train")  # how it is carried out changes nothing
+        settings.pop("train")  # which does not change the result
         if self.start:
             settings = {name: settings[name] for name in ("model", "data")}
         plain = {
@@ -55,8 +46,8 @@ class Recipe:
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
-    def described(self) -> dict[str, Any]:
-        """Return it in plain values; of the settings only those that are not the default."""
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, with the settings that differ from the defaults."""
         found = changes(_settings(TrainConfig()), _settings(self.config))
         return {
             "model_sha256": self.model_sha256,
@@ -69,7 +60,7 @@ class Recipe:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Return settings in plain values, without this machine's paths."""
+    """Return plain values of the settings, without this machine's paths."""
     settings = to_dict(config)
     settings["eval"]["dev"] = ",".join(Path(name).name for name in config.eval.sets)
     return settings
@@ -77,54 +68,50 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of results.
+    """A folder of results."""
 
-    Attributes:
-        folder: where they are.
-        read_before: results by key, so that each file is read once.
-    """
-
-    folder: Path
-    read_before: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folder: Path  # path of the folder
+    # Results by key, so that each file is read once.
+    cache: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def path(self, key: str) -> Path:
-        """Return where a result is."""
+        """Return the path of a result."""
         return self.folder / f"{key}.json"
 
     def find(self, key: str, tests: Collection[str] = ()) -> dict[str, Any] | None:
-        """Return a run's result if it is there and holds what ``tests`` names.
+        """Return a run's result if it exists and has the evaluations of ``tests``.
 
         Raises:
-            ArtifactError: the file is damaged or of another kind.
+            ArtifactError: the file is damaged or not a result.
         """
-        if key not in self.read_before:
+        if key not in self.cache:
             if not self.path(key).exists():
                 return None
-            self.read_before[key] = _checked(self.path(key), key)
-        result = self.read_before[key]
+            self.cache[key] = _checked(self.path(key), key)
+        result = self.cache[key]
         complete = "failed" in result or set(tests) <= set(result["tests"])
         return result if complete else None
 
     def write(self, key: str, result: Mapping[str, Any]) -> None:
-        """Keep a run's result, beside what an earlier repetition was measured on.
+        """Write a run's result, merged with the other evaluations of an earlier result.
 
         Raises:
-            ArtifactError: a file is there that is no result.
+            ArtifactError: the existing file is not a result.
             ResourceError: it cannot be written.
         """
         before = self.find(key)
-        whole = dict(result) if before is None or "failed" in result else _joined(before, result)
+        whole = dict(result) if before is None or "failed" in result else _merged(before, result)
         write_results(self.path(key), {"format": FORMAT, "key": key, **whole})
-        self.read_before.pop(key, None)
+        self.cache.pop(key, None)
 
 
-def _joined(before: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with what only an earlier one of the same run was measured on.
+def _merged(before: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result with the evaluations that only an earlier one of the same run has.
 
-    It stays that of the grid that trained it, and its time is that of all measuring.
+    The grid stays the one that trained it, and the time is that of all evaluations.
     """
-    again = {name.partition(" ")[0] for name in result["tests"]}  # one protocol each, the last one
-    kept = [name for name in before["tests"] if name.partition(" ")[0] not in again]
+    again = {name.partition(" ")[0] for name in result["tests"]}  # the last protocol of each
+    other = [name for name in before["tests"] if name.partition(" ")[0] not in again]
     spent = [each["seconds"].get("measuring", 0.0) for each in (before, result)]
     return {
         **before,
@@ -132,23 +119,16 @@ def _joined(before: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
         "grid": before["grid"],
         "row": before["row"],
         "scores": {**before["scores"], **result["scores"]},
-        "tests": [*kept, *result["tests"]],
+        "tests": [*other, *result["tests"]],
         "seconds": {**before["seconds"], **result["seconds"], "measuring": sum(spent)},
     }
 
 
 def _checked(path: Path, key: str) -> dict[str, Any]:
     found = read_results(path)
-    right = found.get("format") == FORMAT and found.get("key") == key
-    scores, tests, recipe = (found.get(name) for name in ("scores", "tests", "recipe"))
-    if not (
-        right
-        and isinstance(scores, dict)
-        and isinstance(tests, list)
-        and isinstance(recipe, dict)
-        and isinstance(found.get("seconds"), dict)
+    types = {"scores": dict, "tests": list, "recipe": dict, "seconds": dict}
+    if (found.get("format"), found.get("key")) != (FORMAT, key) or not all(
+        isinstance(found.get(name), expected) for name, expected in types.items()
     ):
-        raise ArtifactError(
-            f"{path} is not the result of a run; remove it, and the run is repeated"
-        )
+        raise ArtifactError(f"{path} is not the result of a run; remove it to repeat the run")
     return found

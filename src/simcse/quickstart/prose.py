@@ -73,19 +73,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The sentences for training and search, and the pairs that are held out from both.
+    """The sentences for training and search, and the pairs that are held out from both."""
 
-    Attributes:
-        sentences: distinct sentences, those of the language reference first.
-        available: number of sentences before the choice.
-        dev: pairs that choose the best model.
-        test: pairs that evaluate it.
-    """
-
-    sentences: tuple[Sentence, ...]
-    available: int
-    dev: tuple[Pair, ...]
-    test: tuple[Pair, ...]
+    sentences: tuple[Sentence, ...]  # distinct sentences, those of the language reference first
+    available: int  # number of sentences before the choice
+    dev: tuple[Pair, ...]  # pairs that choose the best model
+    test: tuple[Pair, ...]  # pairs that evaluate it
 
 
 def read_topics() -> list[Document]:

@@ -25,7 +25,7 @@ CURVES = {  # by the event that has the value
 }
 
 
-def evaluated_models(result: QuickstartResult) -> dict[str, DocstringMetrics]:
+def named_models(result: QuickstartResult) -> dict[str, DocstringMetrics]:
     """Return the metrics of the distinct models by their names in tables."""
     name, training = Path(result.model).name, result.training
     best_step, steps = training.best_step, training.steps
@@ -46,7 +46,7 @@ def metrics_table(result: QuickstartResult) -> Table:
         Column("Uniformity", 3),
     )
     rows: tuple[tuple[Value, ...], ...] = tuple(
-        (name, *found.scores.values()) for name, found in evaluated_models(result).items()
+        (name, *found.scores.values()) for name, found in named_models(result).items()
     )
     title = f"Finding the body of {len(result.corpus.test)} held-out docstrings by their summary"
     return Table(title, columns, rows)
@@ -154,7 +154,7 @@ def _plane(result: QuickstartResult) -> html.Html:
             found.uniformity,
             before=None if found is result.start else start,
         )
-        for name, found in evaluated_models(result).items()
+        for name, found in named_models(result).items()
     ]
     return html.figure(
         alignment_uniformity_plane(points),
@@ -165,7 +165,7 @@ def _plane(result: QuickstartResult) -> html.Html:
 
 def _histograms(result: QuickstartResult) -> html.Html:
     figures = []
-    for name, found in evaluated_models(result).items():
+    for name, found in named_models(result).items():
         groups = {"own body": found.positive_cosines, "other body": found.random_cosines}
         means = ", ".join(f"{label} mean {cosines.mean():.2f}" for label, cosines in groups.items())
         png = cosine_histogram({label: list(cosines) for label, cosines in groups.items()})

@@ -71,23 +71,14 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DocstringMetrics:
-    """Scores of one model on held-out docstrings.
+    """Scores of one model on held-out docstrings."""
 
-    Attributes:
-        reciprocal_ranks: (N,) 1 / rank of each summary's own body among all bodies.
-        recall: share of summaries whose body is among the first `RECALL_AT`.
-        alignment: of summary and body; lower is better.
-        uniformity: of all summaries and bodies; lower is better.
-        positive_cosines: (N,) of each summary and its own body.
-        random_cosines: (N,) of each summary and another body.
-    """
-
-    reciprocal_ranks: Floats
-    recall: float
-    alignment: float
-    uniformity: float
-    positive_cosines: Floats
-    random_cosines: Floats
+    reciprocal_ranks: Floats  # (N,) 1 / rank of each summary's own body among all bodies
+    recall: float  # share of summaries whose body is among the first `RECALL_AT`
+    alignment: float  # of summary and body; lower is better
+    uniformity: float  # of all summaries and bodies; lower is better
+    positive_cosines: Floats  # (N,) of each summary and its own body
+    random_cosines: Floats  # (N,) of each summary and another body
 
     @property
     def mrr(self) -> float:
@@ -107,31 +98,18 @@ class DocstringMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuickstartResult:
-    """The result of a quickstart; all metrics are of the test pairs.
+    """The result of a quickstart; all metrics are of the test pairs."""
 
-    Attributes:
-        model: name of the start model.
-        corpus: the training sentences and the held-out pairs.
-        config: all training settings.
-        training: steps, time, and the best step by the dev pairs.
-        log: the events of the training, as lines of the log.
-        start: the start model.
-        best: the model in ``best/``, which is the start model if no step was better.
-        last: the model after the last step.
-        answers: what the best model finds.
-        seconds: wall-clock time.
-    """
-
-    model: str
-    corpus: Corpus
-    config: TrainConfig
-    training: TrainResult
-    log: Sequence[Mapping[str, Any]]
-    start: DocstringMetrics
-    best: DocstringMetrics
-    last: DocstringMetrics
-    answers: Answers
-    seconds: float
+    model: str  # name of the start model
+    corpus: Corpus  # the training sentences and the held-out pairs
+    config: TrainConfig  # all training settings
+    training: TrainResult  # steps, time, and the best step by the dev pairs
+    log: Sequence[Mapping[str, Any]]  # the events of the training, as lines of the log
+    start: DocstringMetrics  # the start model
+    best: DocstringMetrics  # the model in best/, which is the start model if no step was better
+    last: DocstringMetrics  # the model after the last step
+    answers: Answers  # what the best model finds
+    seconds: float  # wall-clock time
 
     def change(self, trained: DocstringMetrics) -> PairedDifference:
         """Compare the MRR of a trained model with that of the start model, x100."""
@@ -276,7 +254,7 @@ def evaluate_pairs(encode: Encode, pairs: Sequence[Pair]) -> DocstringMetrics:
     )
 
 
-def search(
+def find_sentences(
     encode: Encode, vectors: np.ndarray, sentences: Sequence[Sentence], question: str, *, count: int
 ) -> list[tuple[Sentence, float]]:
     """Return the nearest sentences and their cosines: vectors (N, D), best first."""
@@ -323,6 +301,6 @@ def _encode_and_search(folder: Path, encode: Encode, sentences: Sequence[Sentenc
     with vector_writer(folder / VECTORS) as append:
         append(texts, vectors)
     return {
-        question: search(encode, vectors, sentences, question, count=ANSWERS)
+        question: find_sentences(encode, vectors, sentences, question, count=ANSWERS)
         for question in QUESTIONS
     }

@@ -30,7 +30,7 @@ FIXED = ("run.model_sha256", "run.world_size", *LOSS, *DATA)  # of [run]; the re
 FREE = ("train.checkpoint_every", "train.timeout")  # settings that may change
 
 
-def describe(
+def describe_run(
     model: str,
     data: TrainingData,
     config: TrainConfig,

@@ -96,13 +96,15 @@ def _read(
         source = [Path(source)]
     files = [item for item in source if isinstance(item, Path)]
     if files and len(files) == len(source):
-        return read_rows(files, config, counts), files, counts
+        return read_training_rows(files, config, counts), files, counts
     labeled = config.loss.type == "classifier"
     rows = rows_from_memory(source, labeled=labeled, counts=counts)  # type: ignore[arg-type]
     return rows[: config.data.limit], [], counts
 
 
-def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) -> list[Example]:
+def read_training_rows(
+    files: Sequence[Path], config: TrainConfig, counts: ReadCounts
+) -> list[Example]:
     """Read the training rows of all files as the settings of ``data`` say."""
     data = config.data
     return read_examples(
