@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(simcse.__file__).parent
 # What is checked: paths below src/simcse or docs that begin with one of these; ("",) is everything.
 TRAIN = (
-    "__init__ adapt callbacks evaluator events guard optim order presets pretrain processes progress "
-    "provenance reproduce run runtime seeds settings state trainer training_data validation"
+    "__init__ adapt callbacks evaluator events guard optim order presets pretrain processes "
+    "progress provenance reproduce run runtime seeds settings state trainer training_data "
+    "validation"
 ).split()
 AREAS: tuple[str, ...] = (
     *("quickstart/prose.py", "quickstart/report.py", "paper/evaluation.py", "paper/figures.py"),

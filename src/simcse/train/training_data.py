@@ -26,20 +26,12 @@ Row: TypeAlias = "str | Sequence[str] | Example"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to train on.
-
-    Attributes:
-        rows: the rows, in the order they were read.
-        validate: dev evaluation; ``None`` only checks for a collapse.
-        all_rows: ``rows`` together with those held out for the dev evaluation.
-        files: the files they were read from; empty for rows in memory.
-        counts: blank and skipped lines of the files.
-    """
+    """Rows to train on, and the dev evaluation; without one only a collapse is detected."""
 
     rows: Sequence[Example]
     validate: Validate | None = None
-    all_rows: Sequence[Example] = ()
-    files: Sequence[Path] = ()
+    all_rows: Sequence[Example] = ()  # `rows` together with held-out ones
+    files: Sequence[Path] = ()  # where they were read; empty for rows in memory
     counts: ReadCounts = field(default_factory=ReadCounts)
 
     @property
