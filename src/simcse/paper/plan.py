@@ -16,7 +16,7 @@ from simcse.paper.training_files import MissingDataError, TrainingFile, Training
 from simcse.train.order import count_steps
 from simcse.train.provenance import dev_files, flat, model_sha256
 from simcse.train.settings import TrainConfig
-from simcse.train.training_data import read_rows
+from simcse.train.training_data import read_training_rows
 
 MIN_EVALUATIONS = 4  # of a run that is too short for several at the paper's interval
 
@@ -144,7 +144,7 @@ class _Planner:
     def _count_steps(self, data: TrainingFile, config: TrainConfig) -> int:
         known = (data.path, config.data, config.loss.type)
         if known not in self._counts:
-            examples: list[Example] = read_rows([data.path], config, ReadCounts())
+            examples: list[Example] = read_training_rows([data.path], config, ReadCounts())
             self._counts[known] = len(examples), any(each.negatives for each in examples)
         rows, keep_single = self._counts[known]
         return count_steps(rows, config.optim, keep_single=keep_single)

@@ -14,15 +14,10 @@ from simcse.train.progress import LiveBar
 
 @dataclass(frozen=True)
 class GridStarted(Event):
-    """A grid begins.
+    """A grid begins."""
 
-    Attributes:
-        present: number of runs whose results are there already.
-        costs: estimated costs of training and of evaluating each other run.
-    """
-
-    present: int
-    costs: Sequence[tuple[float, float]]
+    present: int  # runs whose results exist
+    costs: Sequence[tuple[float, float]]  # of training and evaluating each other run, estimated
     name: ClassVar[str] = "grid"
 
 

@@ -61,7 +61,7 @@ def run_grid(
         output: a folder that several grids may share.
         options: which runs, and on what.
         command: the command line.
-        callback: receives the events of every training, and those of `simcse.paper.progress`.
+        callback: receives the events of the trainings, and those of `simcse.paper.progress`.
 
     Raises:
         UsageError: a row of ``options`` does not exist, or no row can be run.

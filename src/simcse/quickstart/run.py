@@ -109,29 +109,16 @@ class DocstringMetrics:
 class QuickstartResult:
     """The result of a quickstart; all metrics are of the test pairs.
 
-    Attributes:
-        model: name of the start model.
-        corpus: the training sentences and the held-out pairs.
-        config: all training settings.
-        training: steps, time, and the best step by the dev pairs.
-        log: the events of the training, as lines of the log.
-        start: the start model.
-        best: the model in ``best/``, which is the start model if no step was better.
-        last: the model after the last step.
-        answers: what the best model finds.
-        seconds: wall-clock time.
-    """
-
-    model: str
-    corpus: Corpus
-    config: TrainConfig
-    training: TrainResult
-    log: Sequence[Mapping[str, Any]]
-    start: DocstringMetrics
-    best: DocstringMetrics
-    last: DocstringMetrics
-    answers: Answers
-    seconds: float
+    model: str  # name of the start model
+    corpus: Corpus  # the training sentences and the held-out pairs
+    config: TrainConfig  # all training settings
+    training: TrainResult  # steps, time, and the best step by the dev pairs
+    log: Sequence[Mapping[str, Any]]  # the events of the training, as lines of the log
+    start: DocstringMetrics  # the start model
+    best: DocstringMetrics  # the model in best/, which is the start model if no step was better
+    last: DocstringMetrics  # the model after the last step
+    answers: Answers  # what the best model finds
+    seconds: float  # wall-clock time
 
     def change(self, trained: DocstringMetrics) -> PairedDifference:
         """Compare the MRR of a trained model with that of the start model, x100."""

@@ -34,21 +34,13 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Outcome of an adaptation.
-
-    Attributes:
-        training: result of the run.
-        pairs: mean reciprocal rank x100 on the user's pairs, before and after; ``None`` without.
-        rejection: why the model is in ``rejected/``; ``None`` if it is in ``best/``.
-        trained: whether the model was trained, or only its token weights were counted.
-        table: ``pairs`` as a table; ``None`` without.
-    """
+    """Outcome of an adaptation."""
 
     training: TrainResult
-    pairs: PairedDifference | None
-    rejection: str | None
-    trained: bool
-    table: Table | None = None
+    pairs: PairedDifference | None  # mean reciprocal rank x100 on the user's pairs
+    rejection: str | None  # why the model is in rejected/; None if it is in best/
+    trained: bool  # false if only the token weights were counted
+    table: Table | None  # `pairs` as a table
 
 
 def adapt(
@@ -71,15 +63,7 @@ def adapt(
     chosen model and the start model are then compared on ``pairs``, which take no part in
     training or in that choice. A model that is worse is moved from ``best/`` to ``rejected/``.
 
-    Args:
-        model: the start model, a folder, bundled name or hub id.
-        data: see `simcse.train.run.train`, which raises the same errors.
-        output: the run folder.
-        config: all settings; see `SETTINGS`.
-        pairs: queries and their documents.
-        resume: continue from the last checkpoint.
-        command: the command line, for the provenance of the model.
-        callbacks: functions that are called with every event.
+    Arguments and errors are those of `simcse.train.run.train`; ``config`` is based on `SETTINGS`.
     """
     with join_processes(config.train.timeout) as processes:
         if processes.is_first:

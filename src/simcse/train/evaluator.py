@@ -14,22 +14,15 @@ from simcse.train.validation import Validate, Validation
 
 
 class Evaluator:
-    """Evaluates the model and remembers which evaluation was the best.
-
-    Attributes:
-        evaluations: the step and outcome of each evaluation.
-        best: index of the best one in ``evaluations``; ``None`` if none had a score.
-        since_best: number of evaluations after it.
-        collapse: description of a collapse that the last evaluation found.
-    """
+    """Evaluates the model and remembers which evaluation was the best."""
 
     def __init__(self, validate: Validate, processes: Processes) -> None:
         self.validate, self.processes = validate, processes
         self.started = time.perf_counter()
         self.evaluations: list[tuple[int, Validation]] = []
-        self.best: int | None = None
-        self.since_best = 0
-        self.collapse: str | None = None
+        self.best: int | None = None  # index of the best one; None if none had a score
+        self.since_best = 0  # evaluations after it
+        self.collapse: str | None = None  # what the last evaluation found
         self._recent: list[tuple[float, float]] = []  # loss and gradient norm of each update
 
     def record(self, update: StepDone) -> None:

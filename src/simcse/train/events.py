@@ -13,41 +13,24 @@ DevMetrics = dict[str, float | None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Outcome of a training run.
+    """Outcome of a training run; without a dev set the last checkpoint is the best."""
 
-    Attributes:
-        steps: number of batches taken, including updates that the guard skipped.
-        seconds: wall-clock time, including evaluations.
-        start: dev metrics before the first step.
-        best: dev metrics of the best checkpoint; of the last one without a dev set.
-        best_step: step of the best checkpoint.
-        last: dev metrics after the last step.
-        worse: whether the last dev score is below the first one.
-        seen: number of sentences tokenized for training.
-        truncated: number of those that were truncated to the length limit.
-    """
-
-    steps: int
-    seconds: float
-    start: DevMetrics
-    best: DevMetrics
+    steps: int  # batches, including those that the guard skipped
+    seconds: float  # wall-clock time, including evaluations
+    start: DevMetrics  # before the first step
+    best: DevMetrics  # of the best checkpoint
     best_step: int
-    last: DevMetrics
-    worse: bool
-    seen: int
-    truncated: int
+    last: DevMetrics  # after the last step
+    worse: bool  # whether the last dev score is below the first one
+    seen: int  # sentences tokenized for training
+    truncated: int  # those that were truncated to the length limit
 
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events.
+    """Base of all events."""
 
-    Attributes:
-        name: the value of ``"event"`` in the log.
-        logged: whether the log of the run holds the event.
-    """
-
-    name: ClassVar[str]
+    name: ClassVar[str]  # the value of "event" in the log
     logged: ClassVar[bool] = True
 
     def to_json(self) -> dict[str, Any]:
@@ -79,25 +62,13 @@ class TrainingResumed(Event):
 
 @dataclass(frozen=True)
 class StepDone(Event):
-    """An update was applied.
+    """An update was applied."""
 
-    Attributes:
-        step: its number, from 1.
-        loss: the weighted sum of the terms.
-        contrastive: the contrastive (or classifier) term.
-        mlm: the masked-language-model term.
-        gradient_norm: norm of the gradient before clipping.
-        lr: learning rate.
-        sentences: number of sentences in the batch.
-        tokens: number of tokens in the batch.
-        seconds: wall-clock time.
-    """
-
-    step: int
-    loss: float
-    contrastive: float
-    mlm: float
-    gradient_norm: float
+    step: int  # from 1
+    loss: float  # weighted sum of the terms
+    contrastive: float  # contrastive or classifier term
+    mlm: float  # masked-language-model term
+    gradient_norm: float  # before clipping
     lr: float
     sentences: int
     tokens: int
@@ -107,17 +78,11 @@ class StepDone(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The model was evaluated.
-
-    Attributes:
-        step: number of steps taken before.
-        best: whether it has the best dev score so far.
-        metrics: dev metrics, the deciding one first, then averages since the last evaluation.
-    """
+    """The model was evaluated after step ``step``."""
 
     step: int
-    best: bool
-    metrics: Mapping[str, float | None]
+    best: bool  # whether it has the best dev score so far
+    metrics: Mapping[str, float | None]  # the deciding one first, averages of the steps last
     name: ClassVar[str] = "eval"
 
     def to_json(self) -> dict[str, Any]:
@@ -127,19 +92,12 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class ModelReady(Event):
-    """The encoder holds its fp32 weights and can be saved until the callback returns.
-
-    Attributes:
-        step: number of steps taken before.
-        encoder: the model.
-        best: whether it is the best so far.
-        evaluated: whether an evaluation has just taken place; otherwise the run was stopped.
-    """
+    """The encoder holds its fp32 weights and can be saved until the callback returns."""
 
     step: int
     encoder: "SentenceEncoder"
     best: bool
-    evaluated: bool
+    evaluated: bool  # false if the run was stopped
     name: ClassVar[str] = "model"
     logged: ClassVar[bool] = False
 
@@ -155,7 +113,7 @@ class CheckpointReady(Event):
 
 @dataclass(frozen=True)
 class GuardTripped(Event):
-    """The guard did not apply an update, or went back to earlier weights."""
+    """The guard did not apply an update, or returned to earlier weights."""
 
     step: int
     text: str
@@ -181,13 +139,7 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The run is complete.
-
-    Attributes:
-        result: its outcome.
-        skipped: number of bad lines that were skipped in the training files.
-        blank: number of blank lines in them.
-    """
+    """The run is complete; ``skipped`` and ``blank`` count lines of the training files."""
 
     result: TrainResult
     skipped: int

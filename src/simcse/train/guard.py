@@ -16,19 +16,12 @@ SHOWN_ROWS = 10  # rows of a batch that a message names
 
 @dataclass
 class Guard:
-    """Checks every update before it is applied.
+    """Checks every update before it is applied."""
 
-    Attributes:
-        skipped: number of updates that were skipped.
-        rollbacks: number of times the run went back to its best weights.
-        updates: number of norms in the usual norm.
-        log_norms: sum of their logarithms.
-    """
-
-    skipped: int = 0
-    rollbacks: int = 0
-    updates: int = 0
-    log_norms: float = 0.0
+    skipped: int = 0  # updates
+    rollbacks: int = 0  # returns to the best weights
+    updates: int = 0  # with a norm
+    log_norms: float = 0.0  # sum of the logarithms of their norms
 
     def find_problem(self, loss: float, norm: float, config: GuardConfig) -> str | None:
         """Return what is wrong with an update; a good one is added to the usual norm."""

@@ -8,15 +8,10 @@ from simcse.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """A published recipe.
+    """A published recipe."""
 
-    Attributes:
-        backbone: hub id of the start model, if no other is given.
-        settings: nested values for `TrainConfig`.
-    """
-
-    backbone: str
-    settings: dict[str, Any]
+    backbone: str  # hub id of the start model, if no other is given
+    settings: dict[str, Any]  # nested values for `TrainConfig`
 
 
 def find_preset(name: str) -> Preset:

@@ -41,15 +41,9 @@ def pretrain(
     It is `simcse.train.run.train` with the MLM term alone. The checkpoint is chosen by the loss
     on held-out rows. ``best/`` includes the MLM head.
 
-    Args:
-        model: the start model; the shape of a new one, which is made in ``output/start``; or
-            with ``resume`` ``None`` for the new one of the run.
-        data: see `simcse.train.run.train`; of rows with positives the anchors are trained on.
-        output: the run folder.
-        config: all settings; see `SETTINGS` and `NEW_MODEL_SETTINGS`.
-        resume: continue from the last checkpoint.
-        command: the command line, for the provenance of the model.
-        callbacks: functions that are called with every event.
+    Args as those of `simcse.train.run.train`, except for ``model``: the start model; the shape of
+    a new one, which is made in ``output/start``; or with ``resume`` ``None`` for the new one of
+    the run. Of rows with positives the anchors are trained on.
 
     Raises:
         ConfigError: another loss than the MLM term is set, or the new model to resume has

@@ -26,15 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """One of the processes that train together; by default the only one.
+    """One of the processes that train together; by default the only one."""
 
-    Attributes:
-        rank: number of this process.
-        world: number of processes.
-    """
-
-    rank: int = 0
-    world: int = 1
+    rank: int = 0  # number of this process
+    world: int = 1  # number of processes
 
     @property
     def is_first(self) -> bool:

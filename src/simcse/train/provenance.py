@@ -2,11 +2,9 @@
 
 import hashlib
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,17 @@ from simcse.io.files import sha256_file
 from simcse.io.machine import processor
 from simcse.losses import loss_provenance
 from simcse.model.names import locate
+from simcse.report.versions import versions
 from simcse.train.settings import TrainConfig
 from simcse.train.training_data import TrainingData
 
-PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy")
 DATA = ("run.train_sha256", "run.dev_sha256", "run.rows")
 LOSS = ("run.loss.class", "run.loss.sha256")
 FIXED = ("run.model_sha256", "run.world_size", *LOSS, *DATA)  # of [run]; the rest may change
 FREE = ("train.checkpoint_every", "train.timeout")  # settings that may change
 
 
-def describe(
+def describe_run(
     model: str,
     data: TrainingData,
     config: TrainConfig,
@@ -56,10 +54,7 @@ def describe(
         "threads": torch.get_num_threads(),
         "precision": precision,
         "code_sha256": code_sha256(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": versions(),
         "hardware": hardware(),
     }
     return {**to_dict(config), "run": run}

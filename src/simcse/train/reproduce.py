@@ -21,19 +21,12 @@ from simcse.train.training_data import load_training_data
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run and its repetition.
-
-    Attributes:
-        before: result of the run.
-        again: result of its repetition.
-        differences: largest difference of a weight, by model folder; 0 is bit for bit.
-        surroundings: differences of versions, code, threads and hardware.
-    """
+    """A run and its repetition."""
 
     before: TrainResult
     again: TrainResult
-    differences: Mapping[str, float]
-    surroundings: tuple[str, ...]
+    differences: Mapping[str, float]  # of a weight, the largest by model folder; 0 is bit for bit
+    surroundings: tuple[str, ...]  # differences of versions, code, threads and hardware
 
 
 def reproduce(folder: Path, output: Path, *, callbacks: Sequence[Callback] = ()) -> Reproduction:

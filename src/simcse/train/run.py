@@ -31,7 +31,7 @@ from simcse.train.callbacks import (
 )
 from simcse.train.events import Callback, Noted, TrainResult
 from simcse.train.processes import is_first_process, join_processes
-from simcse.train.provenance import describe, for_model, refuse_changes, refuse_other_run
+from simcse.train.provenance import describe_run, for_model, refuse_changes, refuse_other_run
 from simcse.train.runtime import torch_runtime
 from simcse.train.settings import TrainConfig
 from simcse.train.trainer import Trainer
@@ -186,7 +186,7 @@ class _Run:
         refuse_used(self.folder, resume=resume)
         asked = precision if self.config.precision == "auto" else self.config.precision
         chosen = choose_precision(asked, encoder.device, width=encoder.backbone.width)
-        described = describe(
+        described = describe_run(
             self.model, self.data, self.config, command=command, world=world, precision=chosen
         )
         settings = self.folder / SETTINGS

@@ -29,15 +29,8 @@ def train_seeds(
 ) -> Table:
     """Train one run for each seed, from ``config.seed`` upwards, into ``output/seed-N``.
 
-    Args:
-        data: see `simcse.train.run.train`, which raises the same errors.
-        seeds: number of runs.
-        model: the start model.
-        output: the folder of all runs; it gets ``seeds.json``.
-        config: all settings.
-        resume: continue the runs that are not finished.
-        command: the command line, for the provenance of the models.
-        make_callbacks: returns the callbacks of the run with a seed.
+    Arguments and errors are those of `simcse.train.run.train`; ``make_callbacks`` returns the
+    callbacks of the run with a seed.
 
     Returns:
         One row for each seed, then mean, standard deviation and 95 % interval.

@@ -25,16 +25,11 @@ class TrainState:
     """A run between two steps: everything that the following steps depend on.
 
     Randomness is not part of it: batch order, dropout and masking are functions of seed and step.
-
-    Attributes:
-        step: number of steps taken.
-        tensors: fp32 weights and the optimizer's moments.
-        progress: evaluations, counters and averages so far, in plain values.
     """
 
     step: int
-    tensors: Mapping[str, Tensor]
-    progress: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]  # fp32 weights and the optimizer's moments
+    progress: Mapping[str, Any]  # evaluations, counters and averages, in plain values
 
 
 def save_state(folder: Path, state: TrainState) -> None:

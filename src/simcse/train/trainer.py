@@ -245,7 +245,6 @@ class Trainer:
 
     def _update(self, step: int, rows: Sequence[Example]) -> None:
         """Take a step, or skip it if the guard refuses it and ``guard.max_skipped`` allows that."""
-        self._step = step
         try:
             done = self.training_step(step, rows)
         except NumericError as error:
@@ -253,7 +252,9 @@ class Trainer:
             if self.guard.skipped == self.config.guard.max_skipped:
                 raise
             self.guard.skipped += 1
+            self._step = step
         else:
+            self._step = step
             self.evaluator.record(done)
             self._emit(done)
 

@@ -26,20 +26,12 @@ Row: TypeAlias = "str | Sequence[str] | Example"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to train on.
-
-    Attributes:
-        rows: the rows, in the order they were read.
-        validate: dev evaluation; ``None`` only checks for a collapse.
-        all_rows: ``rows`` together with those held out for the dev evaluation.
-        files: the files they were read from; empty for rows in memory.
-        counts: blank and skipped lines of the files.
-    """
+    """Rows to train on, and the dev evaluation; without one only a collapse is detected."""
 
     rows: Sequence[Example]
     validate: Validate | None = None
-    all_rows: Sequence[Example] = ()
-    files: Sequence[Path] = ()
+    all_rows: Sequence[Example] = ()  # `rows` together with held-out ones
+    files: Sequence[Path] = ()  # where they were read; empty for rows in memory
     counts: ReadCounts = field(default_factory=ReadCounts)
 
     @property
@@ -96,13 +88,15 @@ def _read(
         source = [Path(source)]
     files = [item for item in source if isinstance(item, Path)]
     if files and len(files) == len(source):
-        return read_rows(files, config, counts), files, counts
+        return read_training_rows(files, config, counts), files, counts
     labeled = config.loss.type == "classifier"
     rows = rows_from_memory(source, labeled=labeled, counts=counts)  # type: ignore[arg-type]
     return rows[: config.data.limit], [], counts
 
 
-def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) -> list[Example]:
+def read_training_rows(
+    files: Sequence[Path], config: TrainConfig, counts: ReadCounts
+) -> list[Example]:
     """Read the training rows of all files as the settings of ``data`` say."""
     data = config.data
     return read_examples(

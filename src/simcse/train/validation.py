@@ -23,17 +23,11 @@ CHECKED = 64  # rows of the collapse check: encoding them takes a fraction of a 
 
 @dataclass(frozen=True)
 class Validation:
-    """Outcome of one dev evaluation.
+    """Outcome of one dev evaluation."""
 
-    Attributes:
-        score: chooses the best checkpoint, higher is better; ``None`` is never the best.
-        metrics: everything measured, by name.
-        latest: there is no score to choose by, so the last checkpoint is the best.
-    """
-
-    score: float | None
+    score: float | None  # chooses the best checkpoint, higher is better; None is never the best
     metrics: DevMetrics
-    latest: bool = False
+    latest: bool = False  # without a score to choose by, the last checkpoint is the best
 
 
 Validate = Callable[[SentenceEncoder], Validation]
