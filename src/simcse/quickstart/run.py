@@ -71,23 +71,14 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DocstringMetrics:
-    """Scores of one model on held-out docstrings.
+    """Scores of one model on held-out docstrings."""
 
-    Attributes:
-        reciprocal_ranks: (N,) 1 / rank of each summary's own body among all bodies.
-        recall: share of summaries whose body is among the first `RECALL_AT`.
-        alignment: of summary and body; lower is better.
-        uniformity: of all summaries and bodies; lower is better.
-        positive_cosines: (N,) of each summary and its own body.
-        random_cosines: (N,) of each summary and another body.
-    """
-
-    reciprocal_ranks: Floats
-    recall: float
-    alignment: float
-    uniformity: float
-    positive_cosines: Floats
-    random_cosines: Floats
+    reciprocal_ranks: Floats  # (N,) 1 / rank of each summary's own body among all bodies
+    recall: float  # share of summaries whose body is among the first `RECALL_AT`
+    alignment: float  # of summary and body; lower is better
+    uniformity: float  # of all summaries and bodies; lower is better
+    positive_cosines: Floats  # (N,) of each summary and its own body
+    random_cosines: Floats  # (N,) of each summary and another body
 
     @property
     def mrr(self) -> float:
@@ -107,7 +98,7 @@ class DocstringMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuickstartResult:
-    """The result of a quickstart; all metrics are of the test pairs.
+    """The result of a quickstart; all metrics are of the test pairs."""
 
     model: str  # name of the start model
     corpus: Corpus  # the training sentences and the held-out pairs
