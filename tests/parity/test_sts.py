@@ -104,6 +104,14 @@ def test_every_number_matches_plain_python(task, vectors):
     assert result.spearman() == result.aggregations["all"].spearman
 
 
+def test_a_task_may_be_given_by_its_file(tmp_path):
+    path = tmp_path / "sts.tsv"
+    path.write_text("news\t5\ta\tb\nnews\t0\tb\tc\n")
+    letters = {"a": [1.0, 0.0], "b": [0.9, 0.1], "c": [0.0, 1.0]}
+    result = evaluate_sts(lambda texts: np.array([letters[text] for text in texts]), path)
+    assert result.spearman() == pytest.approx(100)
+
+
 def test_distinct_sentences_are_encoded_once_in_one_call(task, vectors):
     calls = []
 

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simcse.errors import ArtifactError, DataError, ResourceError, UsageError
@@ -24,6 +24,7 @@ def random_vectors(rows, dimensions):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None)  # importing pyarrow takes seconds on a busy machine
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), dimensions=st.integers(1, 9))
 def test_round_trip(tmp_path_factory, suffix, sizes, dimensions):
     if suffix == ".parquet":

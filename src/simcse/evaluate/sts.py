@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simcse.evaluate import Encode
 from simcse.evaluate.vectors import cosine, encode_checked
-from simcse.io.sts import StsTask
+from simcse.io.sts import StsTask, read_sts
 
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
 Aggregation = Literal["all", "mean", "wmean"]
@@ -71,18 +72,19 @@ def embed_task(encode: Encode, task: StsTask) -> EmbeddedTask:
     return EmbeddedTask(task, vectors, np.array(first, np.intp), np.array(second, np.intp))
 
 
-def evaluate_sts(encode: Encode, task: StsTask) -> StsResult:
-    """Score an encoder on one STS task: cosine, Spearman and Pearson x100.
+def evaluate_sts(encode: Encode, task: StsTask | str | Path) -> StsResult:
+    """Score an encoder on an STS task or its file: cosine, Spearman and Pearson x100.
 
     Raises:
-        DataError: ``encode`` did not return one vector for each sentence.
+        DataError: ``encode`` did not return one vector each, or the file is no STS task.
         NumericError: an embedding holds NaN or infinity.
 
     Example:
-        >>> evaluate_sts(encoder.encode, read_sts(path)).spearman("all")  # doctest: +SKIP
+        >>> evaluate_sts(encoder.encode, path).spearman("all")  # doctest: +SKIP
         82.03
     """
-    return score_sts(embed_task(encode, task))
+    rated = task if isinstance(task, StsTask) else read_sts(task)
+    return score_sts(embed_task(encode, rated))
 
 
 def score_sts(embedded: EmbeddedTask) -> StsResult:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from simcse.io.files import atomic_path
 from simcse.io.parquet import import_pyarrow
 
 Append = Callable[[Sequence[str], np.ndarray], None]  # n sentences, (n, D) float32
-T = TypeVar("T")
 Header = Callable[[int, int], bytes]  # (N, D) -> bytes of a length that does not depend on N
+Format = tuple[Callable[[Path], AbstractContextManager[Append]], Callable[[Path], np.ndarray]]
 
 TENSOR = "embeddings"
 HEADER_BYTES = 256  # of .safetensors, with the 8-byte length; the JSON is under 120
@@ -46,7 +46,7 @@ def vector_writer(path: str | Path) -> Iterator[Append]:
         ...         append(texts, encode(texts))
     """
     path = Path(path)
-    writer = _by_suffix(_WRITERS, path)
+    writer, _ = _format(path)
     with atomic_path(path) as temporary, writer(temporary) as append:
         dimensions = 0
 
@@ -76,19 +76,19 @@ def read_vectors(path: str | Path) -> np.ndarray:
         ResourceError: the Parquet extra is not installed.
     """
     path = Path(path)
-    reader = _by_suffix(_READERS, path)
+    _, reader = _format(path)
     try:
         vectors = reader(path)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(f"cannot read vectors from {path}: {error}") from error
     if vectors.ndim != 2 or vectors.dtype != np.float32:
-        got = f"{vectors.dtype} {vectors.shape}"
-        raise ArtifactError(f"{path}: expected (N, D) float32 vectors, got {got}")
+        found = f"{vectors.dtype} {vectors.shape}"
+        raise ArtifactError(f"{path}: expected (N, D) float32 vectors, got {found}")
     return vectors
 
 
 @contextlib.contextmanager
-def _flat(path: Path, *, header: Header) -> Iterator[Append]:
+def _write_flat(path: Path, *, header: Header) -> Iterator[Append]:
     """Write rows of float32 after a header that is written again when N is known."""
     shape = (0, 0)
     with path.open("wb") as stream:
@@ -117,7 +117,7 @@ def _safetensors_header(rows: int, dimensions: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[Append]:
+def _write_parquet(path: Path) -> Iterator[Append]:
     pyarrow = import_pyarrow()
     with contextlib.ExitStack() as stack:
         writer: Any = None
@@ -134,27 +134,18 @@ def _parquet(path: Path) -> Iterator[Append]:
         yield append
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-
-
 def _read_safetensors(path: Path) -> np.ndarray:
+    """Map a file of this writer; other headers are not trusted, and allocate nothing."""
     with path.open("rb") as stream:
-        shape = _safetensors_shape(stream, path.stat().st_size)
-    return np.memmap(path, dtype="<f4", mode="r", offset=HEADER_BYTES, shape=shape)
-
-
-def _safetensors_shape(stream: BinaryIO, size: int) -> tuple[int, int]:
-    """Return the shape in a header of this writer; other headers are not trusted."""
-    written = stream.read(HEADER_BYTES)
+        found = stream.read(HEADER_BYTES)
     try:
-        rows, dimensions = map(int, json.loads(written[8:])[TENSOR]["shape"])
+        rows, dimensions = map(int, json.loads(found[8:])[TENSOR]["shape"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"not a file of this writer ({error})") from error
-    expected = HEADER_BYTES + rows * dimensions * 4
-    if written != _safetensors_header(rows, dimensions) or size != expected:
+    expected, size = HEADER_BYTES + rows * dimensions * 4, path.stat().st_size
+    if found != _safetensors_header(rows, dimensions) or size != expected:
         raise ValueError(f"header and size disagree: expected {expected} bytes, got {size}")
-    return rows, dimensions
+    return np.memmap(path, "<f4", "r", offset=HEADER_BYTES, shape=(rows, dimensions))
 
 
 def _read_parquet(path: Path) -> np.ndarray:
@@ -168,19 +159,17 @@ def _read_parquet(path: Path) -> np.ndarray:
     return np.asarray(vectors)
 
 
-_WRITERS: dict[str, Callable[[Path], AbstractContextManager[Append]]] = {
-    ".npy": partial(_flat, header=_npy_header),
-    ".safetensors": partial(_flat, header=_safetensors_header),
-    ".parquet": _parquet,
-}
-_READERS: dict[str, Callable[[Path], np.ndarray]] = {
-    ".npy": _read_npy,
-    ".safetensors": _read_safetensors,
-    ".parquet": _read_parquet,
+_FORMATS: dict[str, Format] = {
+    ".npy": (
+        partial(_write_flat, header=_npy_header),
+        partial(np.load, mmap_mode="r", allow_pickle=False),
+    ),
+    ".safetensors": (partial(_write_flat, header=_safetensors_header), _read_safetensors),
+    ".parquet": (_write_parquet, _read_parquet),
 }
 
 
-def _by_suffix(formats: dict[str, T], path: Path) -> T:
-    if path.suffix not in formats:
-        raise UsageError(f"vectors are stored as {', '.join(formats)}, got {path}")
-    return formats[path.suffix]
+def _format(path: Path) -> Format:
+    if path.suffix not in _FORMATS:
+        raise UsageError(f"vectors are stored as {', '.join(_FORMATS)}, got {path}")
+    return _FORMATS[path.suffix]

@@ -166,7 +166,7 @@ def evaluation_text(evaluation: Evaluation, render: Callable[[Table], str]) -> s
 def evaluation_report(evaluation: Evaluation, *, title: str = "Evaluation") -> str:
     """Return the self-contained page: tables, figures, comparisons, settings, provenance."""
     models = evaluation.models
-    blocks: list[str] = [*evaluation.warnings]
+    blocks: list[str | Table] = [*evaluation.warnings]
     if any(model.sts for model in models):
         blocks.append(_sts_section(evaluation))
     if any(model.transfer for model in models):
@@ -174,19 +174,17 @@ def evaluation_report(evaluation: Evaluation, *, title: str = "Evaluation") -> s
             f"A linear classifier on frozen embeddings, {evaluation.protocol}. ± is the standard "
             "deviation over the folds of a cross-validated task."
         )
-        table = html.table(transfer_table(models, protocol=evaluation.protocol))
+        table = transfer_table(models, protocol=evaluation.protocol)
         blocks.append(html.section("Transfer", text, table))
     blocks += _geometry_sections(evaluation)
     if evaluation.retrieval_sets:
-        found = [html.table(retrieval_table(models, name)) for name in evaluation.retrieval_sets]
-        blocks.append(html.section("Retrieval", *found))
+        tables = [retrieval_table(models, name) for name in evaluation.retrieval_sets]
+        blocks.append(html.section("Retrieval", *tables))
     if evaluation.comparisons:
-        blocks.append(
-            html.section("Differences", COMPARED, *map(html.table, evaluation.comparisons))
-        )
+        blocks.append(html.section("Differences", COMPARED, *evaluation.comparisons))
     blocks += _subsets(models)
     if any(model.seconds for model in models):
-        blocks.append(html.section("Time", html.table(seconds_table(models))))
+        blocks.append(html.section("Time", seconds_table(models)))
     settings = {f"Settings of {model.model}": model.settings for model in models}
     blocks += provenance(
         {
@@ -205,7 +203,7 @@ def _sts_section(evaluation: Evaluation) -> html.Html:
         f"Spearman ×100 of cosines and gold scores. Aggregation “{aggregation}”: "
         f"{AGGREGATIONS[aggregation]}. A dash is a score that is missing or undefined."
     )
-    blocks: list[str] = [text, html.table(sts_table(models, aggregation=aggregation))]
+    blocks: list[str | Table] = [text, sts_table(models, aggregation=aggregation)]
     if 1 < len(models) <= MAX_BAR_MODELS:
         groups = {model.model: sts_scores(model, aggregation) for model in models}
         title = f"STS, Spearman ×100, aggregation {aggregation}"
@@ -237,7 +235,7 @@ def _geometry_sections(evaluation: Evaluation) -> Iterator[html.Html]:
         png = alignment_uniformity_plane(points, trajectories=evaluation.trajectories)
         scores = any(point.score is not None for point in points)
         caption = "Numbers in brackets and colors are STS averages." if scores else ""
-        table = [html.table(geometry_table(models))] if points else []
+        table = [geometry_table(models)] if points else []
         figure = html.figure(png, "Models by alignment and uniformity, as in the table", caption)
         yield html.section("Alignment and uniformity", *table, figure)
     bands = {
@@ -256,14 +254,14 @@ def _geometry_sections(evaluation: Evaluation) -> Iterator[html.Html]:
         alt = "Singular values of each model's embeddings, from the largest"
         caption = "A flatter curve uses more directions."
         figure = html.figure(png, alt, caption)
-        yield html.section("Spectrum", html.table(space_table(models)), figure)
+        yield html.section("Spectrum", space_table(models), figure)
 
 
 def _subsets(models: Sequence[ModelEvaluation]) -> list[html.Html]:
     found = dict.fromkeys(task for model in models for task in model.sts)
     tasks = [task for task in STS_TASKS if task in found]
     tasks += [task for task in found if task not in STS_TASKS]
-    tables = [html.table(subset_table(models, task)) for task in tasks]
+    tables = [subset_table(models, task) for task in tasks]
     return [html.section("Subsets", html.details("Every task by subset", *tables))] * bool(tables)
 
 

@@ -1,11 +1,12 @@
 """One self-contained HTML page from sections, tables and figures, by jinja2 templates.
 
-A plain string is always text and is escaped; only `Html`, which the functions here return, is
-markup. The page needs no script and no network, and its content policy allows neither.
+A block is a plain string, which is escaped and becomes a paragraph; a `Table`; or `Html`, markup
+that the functions here return. The page needs no script and no network; its policy allows neither.
 """
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
 Html = Markup
 
 
-def page(title: str, *blocks: str) -> str:
-    """Return a whole HTML document: a title, then its blocks; plain strings are paragraphs."""
-    return _environment().get_template("page.html").render(title=title, items=blocks)
+def page(title: str, *blocks: str | Table) -> str:
+    """Return a whole HTML document: a title, then its blocks."""
+    return _environment().get_template("page.html").render(title=title, items=_markup(blocks))
 
 
-def section(heading: str, *blocks: str) -> Html:
-    """Return a headed section; plain strings among its blocks are paragraphs."""
-    return _macro("section", heading, blocks)
+def section(heading: str, *blocks: str | Table) -> Html:
+    """Return blocks under a heading."""
+    return _macro("section", heading, _markup(blocks))
 
 
-def details(summary: str, *blocks: str) -> Html:
+def details(summary: str, *blocks: str | Table) -> Html:
     """Return blocks that a click on their summary unfolds."""
-    return _macro("details", summary, blocks)
+    return _macro("details", summary, _markup(blocks))
 
 
 def code(text: str) -> Html:
@@ -65,6 +66,10 @@ def table(content: Table) -> Html:
         for row, texts in enumerate(content.texts())
     ]
     return _macro("table", content.title, columns, rows)
+
+
+def _markup(blocks: Iterable[str | Table]) -> list[str]:
+    return [table(block) if isinstance(block, Table) else block for block in blocks]
 
 
 def _value(content: Table, row: int, column: int, text: str) -> dict[str, Any]:

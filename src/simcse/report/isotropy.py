@@ -70,7 +70,7 @@ class IsotropyEvaluation:
         for by_step in self.runs.values():
             tables.append(isotropy_table({f"step {n}": found for n, found in by_step.items()}))
         tables += self._training()
-        blocks = [MEANING, *(html.section(table.title, html.table(table)) for table in tables)]
+        blocks = [MEANING, *(html.section(table.title, table) for table in tables)]
         figures = [figure for name, steps in self.runs.items() for figure in _figures(name, steps)]
         if figures:
             blocks.append(html.section("Curves", html.gallery(*figures)))

@@ -46,17 +46,17 @@ def training_report(
     rows = list(rows)
     steps, evaluations, best = _by_step(rows, "step"), _by_step(rows, "eval"), best_step(rows)
     warnings = [row["text"] for row in rows if row["event"] in ("warning", "guard")]
-    blocks = [_training_summary(steps, evaluations, best), *warnings]
-    blocks += [html.section(each.title, html.table(each)) for each in tables]
+    blocks: list[str] = [_training_summary(steps, evaluations, best), *warnings]
+    blocks += [html.section(each.title, each) for each in tables]
     figures = _training_figures(steps, evaluations, best)
     if figures:
         legend = [] if best is None else ["The dotted line is the best step."]
         blocks.append(html.section("Curves", *legend, html.gallery(*figures)))
     if evaluations:
-        blocks.append(html.section("Evaluations", html.table(_evaluations_table(evaluations))))
+        blocks.append(html.section("Evaluations", _evaluations_table(evaluations)))
     for row in [row for row in rows if row["event"] == "finish"][-1:]:
         outcome = {key: value for key, value in row.items() if key != "event"}
-        blocks.append(html.section("Outcome", html.table(key_values("At the end", outcome))))
+        blocks.append(html.section("Outcome", key_values("At the end", outcome)))
     blocks += provenance({"Settings": settings, "Versions": versions or {}})
     return html.page(title, *blocks)
 
@@ -158,9 +158,7 @@ def _metrics(evaluations: Mapping[int, LogRow]) -> list[str]:
 def provenance(tables: Mapping[str, Mapping[str, Any]]) -> list[html.Html]:
     """Return a section of folded tables, one for each mapping that is not empty."""
     folded = [
-        html.details(title, html.table(key_values(title, values)))
-        for title, values in tables.items()
-        if values
+        html.details(title, key_values(title, values)) for title, values in tables.items() if values
     ]
     return [html.section("Settings and provenance", *folded)] if folded else []
 

@@ -37,7 +37,7 @@ class Section:
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
     """Return the self-contained page."""
-    rendered: list[str] = []
+    rendered: list[str | Table] = []
     for section in sections:
         blocks = [_html(block) for block in section.blocks]
         rendered += [html.section(section.heading, *blocks)] if section.heading else blocks
@@ -61,9 +61,7 @@ def to_text(title: str, sections: Sequence[Section], *, slug: str) -> tuple[str,
     return "\n\n".join(lines) + "\n", pictures
 
 
-def _html(block: Block) -> str:
-    if isinstance(block, Table):
-        return html.table(block)
+def _html(block: Block) -> str | Table:
     if isinstance(block, Picture):
         return html.figure(block.png, block.alt, block.caption)
     if isinstance(block, Link):
