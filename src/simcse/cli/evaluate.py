@@ -30,7 +30,7 @@ TEMPERATURE = 0.05
 natural_text = choice(
     "--text",
     ("natural", "senteval"),
-    "Natural text, or SentEval's tokenized text, which the paper gave to the encoder.",
+    "Text version of the STS tasks: natural, or tokenized by SentEval as in the paper.",
 )
 
 
@@ -105,7 +105,7 @@ def sts_command(
 @choice(
     "--text",
     ("senteval", "natural"),
-    "SentEval's tokenized text, whose lengths determine the folds, or natural text.",
+    "Text version: tokenized by SentEval, which determines the folds, or natural.",
 )
 @protocol_options
 @model_options
@@ -134,7 +134,7 @@ def transfer_command(
 
 @evaluate_command.command("geometry")
 @choice("--split", ("test", "dev"), "Split of STS-B to use.")
-@path_option("--pairs", help="Your own positive pairs instead of STS-B.")
+@path_option("--pairs", help="Positive pairs to use instead of STS-B.")
 @click.option("--columns", help="Columns of --pairs, such as anchor,positive or 1,2.")
 @path_option("--run", "runs", multiple=True, help="Run folder whose training is drawn as a line.")
 @model_options

@@ -99,7 +99,11 @@ model_options = combine(
 )
 sts_options = combine(
     choice("--split", ("test", "dev"), "Split of STS-B and SICK-R; the other sets have no dev."),
-    choice("--sickr", ("test", "all"), "The 4,927 test pairs as the paper, or all 9,927 as MTEB."),
+    choice(
+        "--sickr",
+        ("test", "all"),
+        "Pairs of SICK-R: the 4,927 test pairs (paper), or all 9,927 (MTEB).",
+    ),
     choice(
         "--aggregation",
         ("all", "mean", "wmean"),
@@ -115,7 +119,7 @@ protocol_options = combine(
     choice(
         "--solver",
         ("senteval", "lbfgs"),
-        "SentEval's classifier, or scikit-learn's, which is not the paper's protocol.",
+        "Classifier of SentEval, or of scikit-learn, which is not the paper's protocol.",
     ),
 )
 

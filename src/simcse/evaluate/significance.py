@@ -19,7 +19,7 @@ from simcse.evaluate.vectors import Floats
 RESAMPLES = 1000  # of test items
 SEED_RESAMPLES = 10_000  # of training seeds, which are few
 PERMUTATIONS = 100_000  # all orders of up to 8 rows, a random sample of the orders of more
-BATCH = 100  # resamples computed at once: 4 MB an array at 5,000 pairs
+ROWS = {"vectorized": True, "batch": 100, "axis": -1}  # 4 MB an array at 5,000 pairs
 SEED = 0
 CONFIDENCE = 0.95
 MIN_SEEDS = 3  # below which a ranking gets no p-value
@@ -82,8 +82,7 @@ def spearman_rows(first: Floats, second: Floats) -> Floats:
 
     A row in which one side is constant gives 0.
     """
-    rank = import_module("scipy.stats").rankdata  # scipy.stats takes a second to import
-    left, right = (rank(side, axis=-1) for side in (first, second))
+    left, right = (_stats().rankdata(side, axis=-1) for side in (first, second))
     left -= left.mean(axis=-1, keepdims=True)
     right -= right.mean(axis=-1, keepdims=True)
     shared = np.asarray((left * right).sum(axis=-1))
@@ -109,16 +108,8 @@ def sign_flip_p(differences: Floats) -> float:
 
     Exact up to 13 seeds. With N seeds it is at least 2 / 2**N.
     """
-    found = import_module("scipy.stats").permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=SEED_RESAMPLES,
-        batch=BATCH,
-        rng=SEED,
-    )
-    return float(found.pvalue)
+    options = {"permutation_type": "samples", "n_resamples": SEED_RESAMPLES, "rng": SEED}
+    return float(_stats().permutation_test((differences,), np.mean, **options, **ROWS).pvalue)
 
 
 def centered_bootstrap_p(differences: Floats, *, seed: int = SEED) -> float:
@@ -174,8 +165,7 @@ def rank_agreement(
 
 def kendall(first: ArrayLike, second: ArrayLike) -> float | None:
     """Return Kendall's tau-b of (R,) and (R,); ``None`` where one side is constant."""
-    stats: Any = import_module("scipy.stats")
-    found = float(stats.kendalltau(first, second, variant="b").statistic)
+    found = float(_stats().kendalltau(first, second, variant="b").statistic)
     return None if np.isnan(found) else found
 
 
@@ -192,17 +182,15 @@ def order_p(ours: Sequence[float], published: Sequence[float]) -> float:
         total: Floats = np.einsum("...ij,ij->...", _signs(rows), signs)
         return total
 
-    found = import_module("scipy.stats").permutation_test(
-        (np.asarray(ours, np.float64),),
-        agreements,
-        permutation_type="pairings",
-        alternative="greater",
-        vectorized=True,
-        n_resamples=PERMUTATIONS,
-        batch=10 * BATCH,
-        rng=SEED,
+    options = {"permutation_type": "pairings", "n_resamples": PERMUTATIONS, "rng": SEED}
+    found = _stats().permutation_test(
+        (np.asarray(ours, np.float64),), agreements, alternative="greater", **options, **ROWS
     )
     return float(found.pvalue)
+
+
+def _stats() -> Any:  # noqa: ANN401 - a module
+    return import_module("scipy.stats")  # takes a second to import
 
 
 def _signs(values: Floats) -> Floats:
@@ -221,21 +209,8 @@ def _resample(
     data: Sequence[Floats], statistic: Callable[..., Any], seed: int, *, count: int = RESAMPLES
 ) -> Floats:
     """Return the bootstrap distribution of a statistic of paired samples (..., N)."""
-    found: Floats = (
-        import_module("scipy.stats")
-        .bootstrap(
-            data,
-            statistic,
-            paired=True,
-            vectorized=True,
-            axis=-1,
-            n_resamples=count,
-            batch=BATCH,
-            method="percentile",
-            rng=seed,
-        )
-        .bootstrap_distribution
-    )
+    options = {"paired": True, "method": "percentile", "n_resamples": count, "rng": seed}
+    found: Floats = _stats().bootstrap(data, statistic, **options, **ROWS).bootstrap_distribution
     return found
 
 

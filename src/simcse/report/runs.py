@@ -26,6 +26,7 @@ TITLES_BY_KEY = {  # of the metrics in an "eval" row of the training log
     "gradient_norm": "Gradient norm since the last evaluation",
 }
 LogRow = Mapping[str, Any]
+ByStep = Mapping[int, LogRow]
 
 
 def training_report(
@@ -72,9 +73,7 @@ def key_values(title: str, values: Mapping[str, Any]) -> Table:
     return Table(title, (Column("Name"), Column("Value")), tuple(_flat(values)))
 
 
-def _training_summary(
-    steps: Mapping[int, LogRow], evaluations: Mapping[int, LogRow], best: int | None
-) -> str:
+def _training_summary(steps: ByStep, evaluations: ByStep, best: int | None) -> str:
     logged = f"{len(steps)} steps were logged" if steps else "No step was logged"
     metrics = _metrics(evaluations)
     if best is None or not metrics:
@@ -84,9 +83,7 @@ def _training_summary(
     return f"{logged}; the best is step {best}: {title} {shown}."
 
 
-def _training_figures(
-    steps: Mapping[int, LogRow], evaluations: Mapping[int, LogRow], best: int | None
-) -> list[html.Html]:
+def _training_figures(steps: ByStep, evaluations: ByStep, best: int | None) -> list[html.Html]:
     """Draw every logged metric, one figure each."""
     sources = {"loss": ("Loss", steps), "lr": ("Learning rate", steps)}
     sources |= {key: (_title(key), evaluations) for key in _metrics(evaluations)}
@@ -114,10 +111,8 @@ def saved_evaluations(folder: Path) -> dict[int, Path]:
     """
     found = {int(path.name[5:]): path for path in sorted(folder.glob("step-*"))}
     if len(found) < 2:
-        raise UsageError(
-            f"{folder} has {len(found)} saved evaluations, expected at least 2. Train with "
-            "eval.save_all=true."
-        )
+        expected = f"expected at least 2 saved evaluations in {folder}, found {len(found)}"
+        raise UsageError(f"{expected}. Train with eval.save_all=true.")
     return found
 
 
@@ -133,7 +128,7 @@ def _trajectory(label: str, rows: Iterable[LogRow]) -> Trajectory:
     return Trajectory(label, known)
 
 
-def _evaluations_table(evaluations: Mapping[int, LogRow]) -> Table:
+def _evaluations_table(evaluations: ByStep) -> Table:
     metrics = _metrics(evaluations)
     columns = [Column(_title(key), 3) for key in metrics]
     if columns:
@@ -149,7 +144,7 @@ def _title(key: str) -> str:
     return TITLES_BY_KEY.get(key, key)
 
 
-def _metrics(evaluations: Mapping[int, LogRow]) -> list[str]:
+def _metrics(evaluations: ByStep) -> list[str]:
     """Return the names of the metrics as logged; the deciding one comes first."""
     found = dict.fromkeys(key for row in evaluations.values() for key in row)
     return [key for key in found if key not in ("event", "step", "best")]
