@@ -24,6 +24,7 @@ class Command:
     def wait(self, timeout=None):
         self._process.join(timeout)
         if self._process.exitcode is None:
+            self.kill()  # else it would disturb the tests that follow
             raise subprocess.TimeoutExpired("simcse", timeout)
         return self._process.exitcode
 

@@ -27,7 +27,7 @@ from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain
 from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
-from simcse.cli.serve import serve
+from simcse.cli.serve import serve_command
 from simcse.cli.train import train
 from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
@@ -60,7 +60,7 @@ COMMANDS = (
         compare,
         postprocess,
     ),
-    *(export, encode, similarity, index, calibrate, serve, info, data, bench),
+    *(export, encode, similarity, index, calibrate, serve_command, info, data, bench),
     *(paper, sweep),
 )
 for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""Strict JSON: what `json.loads` lets pass and no other parser should."""
+"""Strict JSON: `json.loads` accepts values that no other parser should."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -11,14 +11,14 @@ from simcse.serve.errors import ApiError
 
 
 def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse a body; refuse NaN, lone surrogates, other encodings, and nesting that never ends.
+    """Parse a body; reject NaN, lone surrogates, other encodings, and endless nesting.
 
     Raises:
         ApiError: 400.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse)
-        if b"\\u" in body:  # only an escape can smuggle in half a character
+        value = json.loads(body.decode("utf-8"), parse_constant=_reject)
+        if b"\\u" in body:  # only an escape can hold half a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         problem = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
@@ -26,7 +26,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 

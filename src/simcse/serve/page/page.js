@@ -254,7 +254,7 @@ async function openModels() {
   const [model] = (await ask("/v1/models")).data;
   find("model-facts").textContent = `This server has ${model.id}: ${model.dimensions} dimensions, ` +
     `${model.max_tokens} tokens, fingerprint ${model.fingerprint.slice(0, 12)}.`;
-  const { models } = await ask("/v1/models-plane");
+  const { models } = await ask("/v1/alignment-uniformity");
   if (!models.length) return find("plane").replaceChildren(make("p", { text: "None yet." }));
   find("plane").replaceChildren(planePlot(models, find("plane").clientWidth), planeTable(models));
 }
