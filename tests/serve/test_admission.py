@@ -10,7 +10,7 @@ from simcse.serve.batching import Overloaded
 from simcse.serve.metrics import ServerMetrics
 from simcse.serve.settings import ServeConfig
 
-from .conftest import EMBED, KEY
+from .conftest import EMBED, KEY, WAIT
 
 
 class FullBatcher:
@@ -119,3 +119,33 @@ def test_connections_are_forgotten_when_they_are_too_many(monkeypatch):
     for client in range(5):
         backoff.rejected((client,))
     assert list(backoff._clients) == [(2,), (3,), (4,)]
+
+
+def test_s16_slow_bodies_take_no_room(monkeypatch):
+    """Else a few clients that send nothing would have all others rejected."""
+    monkeypatch.setattr(admission, "ARRIVAL_SECONDS", 0.01)
+    gate = middleware()
+    seen = []
+
+    async def run():
+        async def app(_scope, receive, _send):
+            await receive()
+
+        async def receive():
+            seen.append(gate.in_flight)
+            while gate.in_flight:
+                await asyncio.sleep(0.01)
+            return {"type": "http.disconnect"}
+
+        async def send(_message):
+            pass
+
+        gate.app = app
+        gate.service.batcher.check_room = lambda *_: None
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": EMBED, "headers": headers}
+        await asyncio.wait_for(gate(scope, receive, send), WAIT)
+
+    asyncio.run(run())
+    assert seen == [1]
+    assert gate.in_flight == 0

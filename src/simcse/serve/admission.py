@@ -26,6 +26,7 @@ from simcse.serve.settings import ServeConfig, read_keys
 OPEN_PATHS = ("/health", "/ready", "/", "/page.css", "/page.js", "/plots.js", "/icon.svg")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MAX_HEADER_BYTES = 32 << 10
+ARRIVAL_SECONDS = 0.2  # a request whose body takes longer takes no room in the queue yet
 DISCARD_SECONDS = 2.0  # a client that still sends a rejected body has to read the answer
 BYTES_PER_TOKEN = 8  # of a request body; low for European languages, so that estimates are high
 RETRY_SECONDS = 1.0  # the shortest Retry-After
@@ -98,9 +99,17 @@ class AdmissionMiddleware:
             return await self.app(scope, context.receive, context.send)
         await self._check_room(scope, headers)
         self.in_flight += 1
+        timer = asyncio.get_running_loop().call_later(ARRIVAL_SECONDS, self._skip_slow, context)
         try:
             await self.app(scope, context.receive, context.send)
         finally:
+            timer.cancel()
+            self.in_flight -= context.is_counted
+
+    def _skip_slow(self, context: "RequestContext") -> None:
+        """Take no room for a request whose body arrives slowly."""
+        if not context.is_read:
+            context.is_counted = False
             self.in_flight -= 1
 
     def _check_caller(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
@@ -156,6 +165,7 @@ class RequestContext:
         self.status = 0
         self.received = 0
         self.is_read = False  # the whole body has arrived
+        self.is_counted = True  # among the requests in flight
         self.rejection: ApiError | None = None  # raised while the application read the body
 
     async def receive(self) -> Message:
