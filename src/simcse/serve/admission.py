@@ -12,7 +12,6 @@ import time
 import uuid
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,24 +31,16 @@ BYTES_PER_TOKEN = 8  # of a request body; low for European languages, so that es
 RETRY_SECONDS = 1.0  # the shortest Retry-After
 BACKOFF_SHARES = (0.1, 0.8)  # first and longest delay of a hasty retry, of `max_wait`
 BACKOFF_CLIENTS = 10_000  # connections remembered; the oldest are forgotten
-REJECTION_REASONS = {
-    401: "key",
-    403: "forbidden",
-    408: "slow body",
-    413: "large body",
-    415: "type",
-    429: "overload",
-    431: "large headers",
-    504: "deadline",
-}
+REJECTION_REASONS = {401: "key", 403: "forbidden", 408: "slow body", 413: "large body"}
+REJECTION_REASONS |= {415: "type", 429: "overload", 431: "large headers", 504: "deadline"}
+CONTENT_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 RESPONSE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", CONTENT_POLICY),
 )
 log = logging.getLogger("simcse.serve")
 
@@ -222,14 +213,8 @@ class RequestContext:
         metrics.request_seconds.observe(seconds)
         if self.status in REJECTION_REASONS:
             metrics.rejected.labels(REJECTION_REASONS[self.status]).inc()
-        record: dict[str, Any] = {
-            "id": self.id,
-            "method": self.scope["method"],
-            "route": route,
-            "status": self.status,
-            "ms": round(seconds * 1e3, 1),
-            "bytes": self.received,
-        }
+        record = {"id": self.id, "method": self.scope["method"], "route": route}
+        record |= {"status": self.status, "ms": round(seconds * 1e3, 1), "bytes": self.received}
         log.info(orjson.dumps(record).decode())
 
 

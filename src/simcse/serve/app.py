@@ -39,7 +39,7 @@ def create_app(
     Example:
         >>> app = create_app(SentenceEncoder.load("mini"))  # doctest: +SKIP
     """
-    service = Service(encoder, index, settings or ServeConfig(), name=name)
+    service = Service(encoder, index, settings or ServeConfig(), name)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

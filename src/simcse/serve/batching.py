@@ -59,15 +59,11 @@ RowRange = tuple[Job, int, int]  # rows of a job: the first, and the one after t
 
 
 class Batcher:
-    """A thread that embeds tokenized sentences for many callers.
+    """A thread that embeds tokenized sentences for many callers; limits as in `ServeConfig`.
 
     Args:
         embed: rows of token ids -> (N, D); called in this thread only.
         dimensions: D.
-        batch_tokens: most tokens given to ``embed`` at once (a single longer row is still taken).
-        queue_tokens: most tokens that may wait.
-        max_wait: seconds a request may be expected to take.
-        metrics: updated with every batch.
     """
 
     def __init__(
@@ -80,12 +76,9 @@ class Batcher:
         max_wait: float,
         metrics: ServerMetrics,
     ) -> None:
-        self.embed = embed
-        self.dimensions = dimensions
-        self.batch_tokens = batch_tokens
-        self.queue_tokens = queue_tokens
-        self.max_wait = max_wait
-        self.metrics = metrics
+        self.embed, self.dimensions = embed, dimensions
+        self.batch_tokens, self.queue_tokens = batch_tokens, queue_tokens
+        self.max_wait, self.metrics = max_wait, metrics
         self.rate = float("inf")  # tokens a second; unknown until the first batch
         self._jobs: deque[Job] = deque()
         self._running_tokens = 0

@@ -47,8 +47,7 @@ def serve(app: FastAPI, settings: ServeConfig) -> None:
 def set_threads(threads: int | None) -> None:
     """Set the number of torch's threads; by default one less than it has.
 
-    Reading requests takes a core of its own: if the model uses all cores, its threads wait for one
-    another whenever a request comes, and a batch takes longer than on one core less.
+    With a thread on every core, all of them wait for the one that is reading requests meanwhile.
     """
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
 

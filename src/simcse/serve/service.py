@@ -29,39 +29,18 @@ INLINE_CHARACTERS = 2000  # texts up to this length are tokenized in well under 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of a request's inputs.
+    """Embeddings of a request's inputs."""
 
-    Attributes:
-        vectors: (N, D) float32.
-        tokens: tokens computed, special tokens included.
-        truncated: number of inputs that were truncated.
-    """
-
-    vectors: np.ndarray
-    tokens: int
-    truncated: int
+    vectors: np.ndarray  # (N, D) float32
+    tokens: int  # computed, special tokens included
+    truncated: int  # inputs that were truncated
 
 
 class Service:
-    """An encoder, and an index if there is one, for many callers at once.
-
-    Args:
-        encoder: used by this service alone from now on.
-        index: built with the same model.
-        settings: limits.
-        name: name of the model over HTTP.
-
-    Raises:
-        ArtifactError: the index was built with another model.
-    """
+    """An encoder, and an index if there is one, for many callers at once; see `create_app`."""
 
     def __init__(
-        self,
-        encoder: SentenceEncoder,
-        index: VectorIndex | None,
-        settings: ServeConfig,
-        *,
-        name: str,
+        self, encoder: SentenceEncoder, index: VectorIndex | None, settings: ServeConfig, name: str
     ) -> None:
         self.encoder, self.index, self.settings, self.name = encoder, index, settings, name
         self.fingerprint = model_fingerprint(encoder, name)
@@ -96,11 +75,7 @@ class Service:
             pool.shutdown()
 
     async def problem(self) -> str | None:
-        """Return why the server should get no requests, or None.
-
-        If no request waits, a sentence is embedded whose vector is known; a full queue does not
-        make the server unready.
-        """
+        """Return why the server should get no requests, or None; a full queue is no reason."""
         if self.draining:
             return "the server is shutting down"
         if not self.batcher.thread.is_alive():
@@ -118,13 +93,7 @@ class Service:
     async def embed(
         self, texts: Sequence[str], *, truncate: bool = False, param: str = "input"
     ) -> Embedded:
-        """Embed texts.
-
-        Raises:
-            ApiError: a text is blank, or over the length limit and ``truncate`` is false.
-            Overloaded: it would take too long.
-            TimeoutError: the deadline passed.
-        """
+        """Embed texts; a blank text, or a long one unless ``truncate``, is an `ApiError`."""
         for at, text in enumerate(texts):
             if not clean_text(text):
                 raise ApiError(400, f"{param}[{at}] is blank", param=param)
@@ -139,11 +108,7 @@ class Service:
         return await self._embed_rows(rows, truncated)
 
     async def embed_ids(self, rows: Sequence[Ids], *, truncate: bool = False) -> Embedded:
-        """Embed token ids as they are.
-
-        Raises:
-            ApiError: an id is not in the vocabulary, or a row is too long.
-        """
+        """Embed token ids as they are; an unknown id or a long row is an `ApiError`."""
         if (largest := max(map(max, rows))) >= self.vocabulary:
             message = f"token ids must be below {self.vocabulary}, got {largest}"
             raise ApiError(400, message, param="input")
@@ -160,12 +125,7 @@ class Service:
     async def search(
         self, query: Embedded, k: int, threshold: float | None, where: dict[str, object] | None
     ) -> list[list[Hit]]:
-        """Search the index; each query's hits, best first.
-
-        Raises:
-            ApiError: there is no index.
-            UsageError: the filter is invalid.
-        """
+        """Search the index; each query's hits, best first."""
         index = self.require_index()
         conditions = parse_filter(where or {})
 
@@ -179,12 +139,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._searching, run)
 
     async def add(self, rows: Sequence[Row], embedded: Embedded) -> Commit:
-        """Add rows durably.
-
-        Raises:
-            ApiError: there is no index, or it is read-only.
-            ResourceError: the disk is full, or another process is writing.
-        """
+        """Add rows durably, unless the index is read-only."""
         index = self.require_index()
         if not self.settings.writable:
             raise ApiError(403, "this server's index is read-only; start it with --writable")
@@ -199,11 +154,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._writing, run)
 
     def require_index(self) -> VectorIndex:
-        """Return the index.
-
-        Raises:
-            ApiError: there is none.
-        """
+        """Return the index, or answer 404 if there is none."""
         if self.index is None:
             raise ApiError(404, "this server has no index; start it with --index", code="no_index")
         return self.index
