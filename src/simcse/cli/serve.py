@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--model", metavar="NAME", help="Model to serve; by default the one of the index, or mini."
 )
 @click.option(
-    "--index", "place", type=PLACE, help="Index to search: a folder or a PostgreSQL address."
+    "--index", "uri", type=PLACE, help="Index to search: a folder or a PostgreSQL address."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", metavar="[serve.KEY=VALUE]...", nargs=-1)
 def serve_command(
     model: str | None,
-    place: Place | None,
+    uri: Place | None,
     host: str,
     port: int,
     name: str | None,
@@ -86,7 +86,7 @@ def serve_command(
         message = f"{error.name} is not installed: pip install 'simcse-next[serve,index]'"
         raise ResourceError(message) from error
     set_threads(settings.threads)
-    index = None if place is None else open_index(place)
+    index = None if uri is None else open_index(uri)
     if index is None:
         encoder, _ = load_with_stamp(model or "mini", **loading)
     else:

@@ -29,7 +29,7 @@ ARRIVAL_SECONDS = 0.2  # a request whose body takes longer takes no room in the 
 DISCARD_SECONDS = 2.0  # a client that still sends a rejected body has to read the answer
 BYTES_PER_TOKEN = 8  # of a request body; low for European languages, so that estimates are high
 RETRY_SECONDS = 1.0  # the shortest Retry-After
-BACKOFF_SHARES = (0.1, 0.8)  # first and longest delay of a hasty retry, of `max_wait`
+BACKOFF_SHARES = (0.1, 0.8)  # first and longest delay of a retry, as shares of `max_wait`
 BACKOFF_CLIENTS = 10_000  # connections remembered; the oldest are forgotten
 REJECTION_REASONS = {401: "key", 403: "forbidden", 408: "slow body", 413: "large body"}
 REJECTION_REASONS |= {415: "type", 429: "overload", 431: "large headers", 504: "deadline"}
@@ -275,8 +275,8 @@ class RetryBackoff:
         """Note that a request of the connection was rejected."""
         now = time.monotonic()
         rejected_at, delay = self._clients.pop(client, (-float("inf"), 0.0))
-        is_hasty = now - rejected_at - delay < RETRY_SECONDS
-        delay = min(2 * delay, self.longest) if is_hasty else self.first
+        is_early = now - rejected_at - delay < RETRY_SECONDS
+        delay = min(2 * delay, self.longest) if is_early else self.first
         self._clients[client] = (now, delay)
         if len(self._clients) > BACKOFF_CLIENTS:
             self._clients.popitem(last=False)

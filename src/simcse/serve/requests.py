@@ -11,7 +11,7 @@ from simcse.serve.errors import ApiError
 
 
 class StrictRequest(Request):
-    """A request whose JSON has no NaN, no lone surrogates, no endless nesting, and is UTF-8."""
+    """A request whose JSON has no NaN, no unpaired surrogates, no endless nesting, and is UTF-8."""
 
     async def json(self) -> Any:  # noqa: ANN401 - any JSON value
         """Parse the body; 400 if it is not JSON text."""

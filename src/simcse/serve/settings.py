@@ -11,42 +11,23 @@ KEYS_VARIABLE = "SIMCSE_API_KEYS"
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Settings of `simcse serve`.
+    """Settings of `simcse serve`."""
 
-    Attributes:
-        host: address to listen on; an address that other machines can reach needs keys.
-        port: port to listen on; 0 lets the system choose.
-        keys: API keys that are accepted; several, so that one can replace another.
-        keys_file: file with one key a line, read again whenever it changes.
-        writable: whether `/v1/index/add` is open.
-        threads: threads of the model; `None` leaves one core to read requests.
-        batch_tokens: most tokens computed at once.
-        queue_tokens: most tokens that may wait.
-        max_wait: seconds a request may be expected to take; a longer one is rejected with 429.
-        deadline: seconds after which a waiting request gets 504 and its work is dropped.
-        body_bytes: largest request body.
-        body_seconds: seconds a client has to send a body.
-        header_seconds: seconds a client has to send the headers of its next request; an idle
-            connection is closed after as long.
-        drain_seconds: seconds between SIGTERM, which makes `/ready` fail, and the last accept.
-        exit_seconds: seconds that running requests have after that.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: tuple[str, ...] = ()
-    keys_file: str | None = None
-    writable: bool = False
-    threads: int | None = None
-    batch_tokens: int = 1024
-    queue_tokens: int = 1 << 19  # the largest possible request: 2,048 inputs of 256 tokens
-    max_wait: float = 0.5
-    deadline: float = 30.0
-    body_bytes: int = 8 << 20
-    body_seconds: float = 20.0
-    header_seconds: float = 10.0
-    drain_seconds: float = 2.0
-    exit_seconds: float = 30.0
+    host: str = "127.0.0.1"  # an address that other machines can reach needs keys
+    port: int = 8000  # 0 lets the system choose
+    keys: tuple[str, ...] = ()  # API keys; several, so that one can replace another
+    keys_file: str | None = None  # one key a line, read again whenever it changes
+    writable: bool = False  # whether `/v1/index/add` is open
+    threads: int | None = None  # of the model; `None` leaves one core to read requests
+    batch_tokens: int = 1024  # computed at once; a single longer input is still taken
+    queue_tokens: int = 1 << 19  # that may wait: the largest request, 2,048 inputs of 256 tokens
+    max_wait: float = 0.5  # seconds a request may be expected to wait; a longer one gets 429
+    deadline: float = 30.0  # seconds until a waiting request gets 504 and its work is dropped
+    body_bytes: int = 8 << 20  # of the largest request
+    body_seconds: float = 20.0  # that a client has to send a body
+    header_seconds: float = 10.0  # for the headers of the next request, idle time included
+    drain_seconds: float = 2.0  # between SIGTERM, which makes `/ready` fail, and the last accept
+    exit_seconds: float = 30.0  # that running requests have after that
 
     def __post_init__(self) -> None:
         for name in ("batch_tokens", "queue_tokens", "max_wait", "deadline", "body_bytes"):
