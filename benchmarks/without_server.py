@@ -44,13 +44,13 @@ def main(model: str, index: str) -> None:
     import faiss
     import numpy as np
 
-    from simcse.index.embedded import EmbeddedIndex
+    from simcse.index.uri import open_index
     from simcse.model.encoder import SentenceEncoder
 
     encoder = SentenceEncoder.load(model)
     flat = faiss.IndexFlatIP(encoder.dimensions)
-    for block in EmbeddedIndex.open(Path(index)).snapshot.blocks:
-        flat.add(np.asarray(block))
+    opened = open_index(Path(index))
+    flat.add(np.ascontiguousarray(opened.sample(len(opened))[1]))
     work: dict[str, Callable[[], object]] = {
         "encode": lambda: encoder.encode([SENTENCE]),
         "search": lambda: flat.search(encoder.encode([SENTENCE]), 10),

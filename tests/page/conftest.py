@@ -1,9 +1,9 @@
-"""A headless Chromium, and a served index to look at."""
+"""A headless Chromium, and a served index for it."""
 
+import asyncio
 import os
 import shutil
 import threading
-import time
 
 import pytest
 
@@ -11,7 +11,6 @@ pytest.importorskip("fastapi")
 pytest.importorskip("faiss")
 pytest.importorskip("playwright.sync_api")
 
-import uvicorn
 from playwright import sync_api
 
 from simcse.index.embedded import EmbeddedIndex
@@ -19,6 +18,7 @@ from simcse.io.rows import Row
 from simcse.model.fingerprint import model_fingerprint
 from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
+from simcse.serve.run import find_address, make_server, wait_until_listening
 from simcse.serve.settings import ServeConfig
 
 SCRIPT = "<script>document.title='broken'</script><img src=x onerror=alert(1)> a dog"
@@ -55,12 +55,22 @@ def url(make_encoder, tmp_path_factory):
         ' "geometry": {"alignment": 0.2, "uniformity": -2.5}},'
         ' {"model": "two", "geometry": {"alignment": 0.3, "uniformity": -3.1}}]}'
     )
-    app = create_app(encoder, index, ServeConfig(), name="tiny", results=[folder])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run)
+    settings = ServeConfig()
+    app = create_app(encoder, index, settings, name="tiny", results=[folder])
+    address = find_address("127.0.0.1", 0)
+    server = make_server(app, settings, address)
+    loop, started = asyncio.new_event_loop(), threading.Event()
+
+    async def run():
+        serving = asyncio.ensure_future(server.serve())
+        await wait_until_listening(address, serving)
+        started.set()
+        await serving
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    assert started.wait(600)
+    yield f"http://{address[0]}:{address[1]}"
+    loop.call_soon_threadsafe(server.stop)
+    thread.join(600)
+    loop.close()

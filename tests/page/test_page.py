@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: what a user sees and does. SCREENSHOTS=folder keeps pictures."""
+"""The page in a headless Chromium. SCREENSHOTS=folder saves pictures."""
 
 import os
 import re
@@ -14,7 +14,7 @@ SIZES = {"desktop": (1200, 860), "phone": (390, 844)}
 
 @pytest.fixture
 def page(chromium, url):
-    """A page that notes every request elsewhere, and everything that goes wrong."""
+    """A page that fails its test after a request to another server or a script error."""
     context = chromium.new_context()
     page = context.new_page()
     problems = []
@@ -29,7 +29,7 @@ def page(chromium, url):
         lambda said: said.type == "error" and problems.append(said.text),
     )
     page.goto(url)
-    expect(page.locator("#index-facts")).to_contain_text("44 sentences")
+    expect(page.locator("#index-info")).to_contain_text("44 sentences")
     yield page
     context.close()
     assert problems == []
@@ -39,7 +39,7 @@ def hits(page):
     return page.locator("#hits li")
 
 
-def test_hits_follow_as_one_types_and_s21_corpus_text_is_text(page):
+def test_hits_appear_while_typing_and_s21_corpus_text_is_text(page):
     page.keyboard.press("/")
     page.keyboard.type(SCRIPT)
     expect(hits(page)).to_have_count(10)
@@ -78,7 +78,8 @@ def test_filters_are_chosen_shown_and_removed(page):
 
 def test_the_keyboard_is_enough(page):
     page.keyboard.press("/")
-    page.keyboard.type("dog")
+    with page.expect_response(lambda found: '"query":"dog"' in (found.request.post_data or "")):
+        page.keyboard.type("dog")  # what is typed slowly is searched letter by letter
     expect(hits(page)).to_have_count(10)
     page.keyboard.press("ArrowDown")
     expect(hits(page).first).to_be_focused()
@@ -106,7 +107,7 @@ def test_two_sentences_and_a_list_are_compared(page):
 
 def test_the_map_is_drawn_read_zoomed_and_moved(page):
     page.click("#tab-map")
-    expect(page.locator("#map-facts")).to_contain_text("44 of 44 rows")
+    expect(page.locator("#map-info")).to_contain_text("44 of 44 rows")
     canvas = page.locator("#map-canvas")
     size = canvas.bounding_box()
     inked = """canvas => canvas.getContext('2d')
@@ -132,9 +133,9 @@ def test_the_map_is_drawn_read_zoomed_and_moved(page):
 
 def test_models_and_routes_are_listed(page):
     page.click("#tab-models")
-    expect(page.locator("#model-facts")).to_contain_text("tiny: 32 dimensions")
-    expect(page.locator("#plane circle")).to_have_count(2)
-    expect(page.locator("#plane tr").nth(1)).to_have_text("1<b>one</b>0.200-2.500")
+    expect(page.locator("#model-info")).to_contain_text("tiny: 32 dimensions")
+    expect(page.locator("#alignment circle")).to_have_count(2)
+    expect(page.locator("#alignment tr").nth(1)).to_have_text("1<b>one</b>0.200-2.500")
     page.click("#tab-api")
     expect(page.locator("#routes")).to_contain_text("POST /v1/search")
     expect(page.locator("#routes")).to_contain_text('"query":"someone makes music"')

@@ -23,6 +23,7 @@ from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig
 
 KEY = "k" * 20
+WAIT = 600.0  # seconds; machines that run tests are shared
 EMBED = "/v1/embeddings"
 TEXTS = ["A man plays the guitar.", "The dog runs.", "The cat eats.", "<script>alert(1)</script>"]
 
@@ -31,7 +32,7 @@ def embed(client, given, **more):
     return client.post(EMBED, json={"input": given, "model": "tiny", **more})
 
 
-def refused(response, status, *, param=None):
+def rejected(response, status, *, param=None):
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -89,20 +90,20 @@ def client(make_client):
 
 
 class Server:
-    """``simcse serve`` as a process of its own."""
+    """``simcse serve`` as a process."""
 
     def __init__(self, process, port):
         self.process, self.port = process, port
 
-    def connect(self, timeout=30.0):
+    def connect(self, timeout=WAIT):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
-    def ask(self, method, path, body=None, *, headers=None, timeout=30.0):
+    def ask(self, method, path, body=None, *, headers=None, timeout=WAIT):
         connection = self.connect(timeout)
         try:
             content = None if body is None else json.dumps(body)
-            told = {} if body is None else {"Content-Type": "application/json"}
-            connection.request(method, path, content, {**told, **(headers or {})})
+            kind = {} if body is None else {"Content-Type": "application/json"}
+            connection.request(method, path, content, {**kind, **(headers or {})})
             response = connection.getresponse()
             return response.status, response.headers, response.read()
         finally:
@@ -120,7 +121,7 @@ def start(tmp_path):
         command = ("serve", "--port", "0", *arguments)
         process = Command(command, stderr=log, env={"SIMCSE_API_KEYS": keys})
         running.append(process)
-        until = time.monotonic() + 300
+        until = time.monotonic() + WAIT
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()

@@ -1,4 +1,4 @@
-"""The HTTP API in this process: what it answers, and what it refuses."""
+"""The HTTP API in this process: what it answers, and what it rejects."""
 
 import base64
 import concurrent.futures
@@ -17,7 +17,7 @@ from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
 from simcse.serve.settings import ServeConfig, parse_keys
 
-from .conftest import EMBED, KEY, TEXTS, embed, refused
+from .conftest import EMBED, KEY, TEXTS, WAIT, embed, rejected
 
 OPENAI_LIMIT = 2048
 
@@ -67,7 +67,7 @@ def test_s20_alone_together_in_any_order_and_encoding(client):
     ],
 )
 def test_s1_s2_s8_what_is_no_request_is_400(client, body):
-    refused(client.post(EMBED, content=body, headers={"Content-Type": "application/json"}), 400)
+    rejected(client.post(EMBED, content=body, headers={"Content-Type": "application/json"}), 400)
     assert embed(client, "a").status_code == 200
 
 
@@ -77,7 +77,7 @@ def test_s1_s2_s8_what_is_no_request_is_400(client, body):
     + [{"a": 1}, [-1], [1.5], [True], [[1], []], [[1]] * (OPENAI_LIMIT + 1)],
 )
 def test_s3_inputs_that_are_none(client, given):
-    refused(embed(client, given), 400, param="input")
+    rejected(embed(client, given), 400, param="input")
 
 
 def test_2048_inputs_are_taken(client):
@@ -86,7 +86,7 @@ def test_2048_inputs_are_taken(client):
 
 @pytest.mark.parametrize("dimensions", [0, -1, True, 33, 16, 1.5, "32"])
 def test_s4_dimensions_the_model_has_not(client, dimensions):
-    refused(embed(client, "a", dimensions=dimensions), 400, param="dimensions")
+    rejected(embed(client, "a", dimensions=dimensions), 400, param="dimensions")
     assert vectors(embed(client, "a", dimensions=32)).shape == (1, 32)
 
 
@@ -99,7 +99,7 @@ def test_dimensions_the_model_was_trained_for_are_served(make_encoder):
             whole, cut = encoder.encode(TEXTS), vectors(embed(client, TEXTS, dimensions=size))
             expected = whole[:, :size] / np.linalg.norm(whole[:, :size], axis=1, keepdims=True)
             np.testing.assert_allclose(cut, expected, atol=1e-5)
-        error = refused(embed(client, "a", dimensions=12), 400, param="dimensions")
+        error = rejected(embed(client, "a", dimensions=12), 400, param="dimensions")
         assert "8, 16, 32" in error["message"]
 
 
@@ -110,10 +110,10 @@ def test_s5_s22_a_model_is_a_name_and_never_opened(client, name, monkeypatch):
 
     monkeypatch.setattr("simcse.model.names.locate", opened)
     monkeypatch.setattr("simcse.model.folder.locate", opened)
-    error = refused(client.post(EMBED, json={"input": "a", "model": name}), 404, param="model")
+    error = rejected(client.post(EMBED, json={"input": "a", "model": name}), 404, param="model")
     assert error["code"] == "model_not_found"
     if name:
-        refused(client.get(f"/v1/models/{name}"), 404)
+        rejected(client.get(f"/v1/models/{name}"), 404)
 
 
 def test_x14_an_index_whose_server_is_away_is_503_and_comes_back(
@@ -126,7 +126,7 @@ def test_x14_an_index_whose_server_is_away_is_503_and_comes_back(
     own_postgres.kill()
     for path, body in (("search", {"query": "a dog"}), ("index/add", {"rows": rows})):
         response = client.post(f"/v1/{path}", json=body)
-        refused(response, 503)
+        rejected(response, 503)
         assert response.headers["Retry-After"] == "5"
         assert "postgres@" not in response.text
     assert client.get("/ready").status_code == 200  # embeddings are served
@@ -138,32 +138,32 @@ def test_x14_an_index_whose_server_is_away_is_503_and_comes_back(
     assert len(client.get("/v1/index/map").json()["points"]) == 0  # of one row
 
 
-def test_s13_a_refusal_waits_for_neither_model_nor_tokenizer(make_client, encoder, monkeypatch):
+def test_s13_a_rejection_waits_for_neither_model_nor_tokenizer(make_client, encoder, monkeypatch):
     client = make_client(**{"queue_tokens": 8})
     service = client.app.state.service
     go, entered = threading.Event(), threading.Event()
 
     def held(rows):
         entered.set()
-        assert go.wait(60)
+        assert go.wait(WAIT)
         return np.ones((len(rows), 32), np.float32)
 
     monkeypatch.setattr(service.batcher, "embed", held)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         try:
             accepted = [pool.submit(embed, client, [5, 6])]
-            assert entered.wait(60)
+            assert entered.wait(WAIT)
             accepted.append(pool.submit(embed, client, [[5]] * 8))  # the queue is full now
             while not service.batcher._jobs:
                 time.sleep(0.001)
-            service._tokenizing.submit(go.wait, 60)
+            service._tokenizing.submit(go.wait, WAIT)
             # All of these come back while the model and the tokenizer are held up.
-            error = refused(response := embed(client, "a"), 429)
+            error = rejected(response := embed(client, "a"), 429)
             assert error["code"] == "overloaded"
             assert int(response.headers["Retry-After"]) >= 1
-            refused(embed(client, [7]), 429)
-            refused(client.post("/v1/similarity", json={"first": ["a"]}), 429)
-            refused(client.post("/v1/search", json={"query": "a"}), 429)
+            rejected(embed(client, [7]), 429)
+            rejected(client.post("/v1/similarity", json={"first": ["a"]}), 429)
+            rejected(client.post("/v1/search", json={"query": "a"}), 429)
             assert client.get("/health").status_code == 200
             assert client.get("/ready").status_code == 200
             assert not any(future.done() for future in accepted)
@@ -176,14 +176,14 @@ def test_s13_a_refusal_waits_for_neither_model_nor_tokenizer(make_client, encode
 def test_s6_token_ids_outside_the_vocabulary(client, encoder):
     beyond = encoder.backbone.model.get_input_embeddings().num_embeddings
     for given in ([beyond], [[1], [beyond]], [10**30]):
-        refused(embed(client, given), 400, param="input")
+        rejected(embed(client, given), 400, param="input")
     assert embed(client, [beyond - 1]).status_code == 200
 
 
-def test_s7_what_is_too_long_is_refused_or_cut_and_counted(client, encoder):
+def test_s7_what_is_too_long_is_rejected_or_truncated_and_counted(client, encoder):
     long = "dog " * 100
     for given in (["a", long], [[5] * 33]):
-        error = refused(embed(client, given), 400, param="input")
+        error = rejected(embed(client, given), 400, param="input")
         assert "33" in error["message"] or "102" in error["message"]
         assert "32" in error["message"]
     response = embed(client, ["a", long], truncate=True)
@@ -192,17 +192,17 @@ def test_s7_what_is_too_long_is_refused_or_cut_and_counted(client, encoder):
         vectors(response), encoder.encode(["a", long], truncation="truncate"), atol=1e-5
     )
     assert "X-Truncated" not in embed(client, "a", truncate=True).headers
-    assert "simcse_truncated_total{} 1" in client.get("/metrics").text
+    assert "simcse_truncated_total 1.0" in client.get("/metrics").text
 
 
 def test_s9_a_body_over_the_limit_is_413(make_client):
     client = make_client(body_bytes=1000)
-    refused(embed(client, "a" * 1000), 413)
+    rejected(embed(client, "a" * 1000), 413)
     chunks = (b" " * 100 for _ in range(20))
-    told = {"Content-Type": "application/json"}
-    refused(client.post(EMBED, content=chunks, headers=told), 413)
-    packed = {**told, "Content-Encoding": "gzip"}
-    refused(client.post(EMBED, content=b"\x1f\x8b", headers=packed), 415)
+    headers = {"Content-Type": "application/json"}
+    rejected(client.post(EMBED, content=chunks, headers=headers), 413)
+    packed = {**headers, "Content-Encoding": "gzip"}
+    rejected(client.post(EMBED, content=b"\x1f\x8b", headers=packed), 415)
 
 
 def test_s11_a_key_is_asked_for_before_anything_else(make_client):
@@ -210,9 +210,9 @@ def test_s11_a_key_is_asked_for_before_anything_else(make_client):
     for path in (EMBED, "/v1/search", "/v1/index/add"):
         for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": KEY + "x"}):
             response = client.post(path, content=b"{", headers=wrong)
-            assert refused(response, 401)["code"] == "invalid_api_key"
+            assert rejected(response, 401)["code"] == "invalid_api_key"
     for path in ("/openapi.json", "/metrics", "/v1/models", "/v1/index", "/v1/index/map", "/nope"):
-        refused(client.get(path), 401)
+        rejected(client.get(path), 401)
     for path in ("/health", "/ready", "/", "/page.js"):
         assert client.get(path).status_code == 200, path
     for key in (KEY, "second" * 4):
@@ -225,8 +225,8 @@ def test_keys_in_a_file_are_rotated_without_a_restart(make_client, tmp_path):
     client = make_client(keys_file=str(path))
 
     def status(key):
-        told = {"Authorization": f"Bearer {key}"}
-        return client.get("/v1/models", headers=told).status_code
+        headers = {"Authorization": f"Bearer {key}"}
+        return client.get("/v1/models", headers=headers).status_code
 
     assert (status(KEY), status("n" * 20)) == (200, 401)
     path.write_text(f"# both for a while\n{KEY}\n{'n' * 20}\n")
@@ -238,18 +238,18 @@ def test_keys_in_a_file_are_rotated_without_a_restart(make_client, tmp_path):
 
 
 def test_s12_another_method_or_type(client):
-    refused(client.get(EMBED), 405)
-    refused(client.put("/health"), 405)
-    refused(client.get("/nothing"), 404)
+    rejected(client.get(EMBED), 405)
+    rejected(client.put("/health"), 405)
+    rejected(client.get("/nothing"), 404)
     body = json.dumps({"input": "a", "model": "tiny"})
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
-        refused(client.post(EMBED, content=body, headers={"Content-Type": kind}), 415)
-    told = {"Content-Type": "application/json; charset=utf-8"}
-    assert client.post(EMBED, content=body, headers=told).status_code == 200
+        rejected(client.post(EMBED, content=body, headers={"Content-Type": kind}), 415)
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    assert client.post(EMBED, content=body, headers=headers).status_code == 200
 
 
-def test_unknown_fields_are_refused(client):
-    refused(embed(client, "a", dimension=3), 400, param="dimension")
+def test_unknown_fields_are_rejected(client):
+    rejected(embed(client, "a", dimension=3), 400, param="dimension")
 
 
 def test_s19_a_forward_that_fails_is_500_with_an_id_and_the_next_works(client, monkeypatch):
@@ -261,7 +261,7 @@ def test_s19_a_forward_that_fails_is_500_with_an_id_and_the_next_works(client, m
 
     monkeypatch.setattr(batcher, "embed", failing)
     response = embed(client, "a")
-    refused(response, 500)
+    rejected(response, 500)
     assert "secret" not in response.text
     assert len(response.headers["x-request-id"]) == 16
     assert client.get("/ready").status_code == 503
@@ -274,13 +274,13 @@ def test_an_embedding_that_is_not_finite_is_never_sent(client, monkeypatch):
     monkeypatch.setattr(
         client.app.state.service.batcher, "embed", lambda rows: np.full((len(rows), 32), np.nan)
     )
-    refused(embed(client, "a"), 500)
-    refused(client.get("/ready"), 503)
+    rejected(embed(client, "a"), 500)
+    rejected(client.get("/ready"), 503)
 
 
-def test_another_web_pages_name_for_this_machine_is_refused(client):
-    refused(client.get("/v1/models", headers={"Host": "evil.example"}), 403)
-    refused(client.get("/v1/models", headers={"Host": "evil.example:8000"}), 403)
+def test_another_web_pages_name_for_this_machine_is_rejected(client):
+    rejected(client.get("/v1/models", headers={"Host": "evil.example"}), 403)
+    rejected(client.get("/v1/models", headers={"Host": "evil.example:8000"}), 403)
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
         assert client.get("/v1/models", headers={"Host": host}).status_code == 200
 
@@ -308,14 +308,14 @@ def test_metrics_count(client):
     embed(client, TEXTS)
     client.get("/nothing")
     text = client.get("/metrics").text
-    assert 'simcse_requests_total{code="200",route="/v1/embeddings"} 1' in text
+    assert 'simcse_requests_total{code="200",route="/v1/embeddings"} 1.0' in text
     assert 'code="404"' in text
     client.post(EMBED, content=b"x")
-    assert 'simcse_rejected_total{reason="type"} 1' in client.get("/metrics").text
-    assert "simcse_inputs_total{} 4" in text
-    assert 'simcse_batch_tokens_bucket{le="+Inf"} 1' in text
+    assert 'simcse_rejected_total{reason="type"} 1.0' in client.get("/metrics").text
+    assert "simcse_inputs_total 4.0" in text
+    assert 'simcse_batch_tokens_bucket{le="+Inf"} 1.0' in text
     assert 'simcse_model_info{fingerprint="' in text
-    assert "simcse_queue_tokens{} 0" in text
+    assert "simcse_queue_tokens 0.0" in text
 
 
 def test_a_key_is_needed_where_others_can_reach_it(tmp_path):

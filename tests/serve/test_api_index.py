@@ -6,7 +6,7 @@ from simcse.errors import ArtifactError
 from simcse.io.fingerprint import ModelFingerprint
 from simcse.serve.app import create_app
 
-from .conftest import TEXTS, embed, refused
+from .conftest import TEXTS, embed, rejected
 
 
 def test_search_gives_what_the_index_gives(client, index, encoder):
@@ -37,7 +37,7 @@ def test_search_gives_what_the_index_gives(client, index, encoder):
     ],
 )
 def test_a_search_that_makes_no_sense_is_400(client, body):
-    refused(client.post("/v1/search", json=body), 400)
+    rejected(client.post("/v1/search", json=body), 400)
 
 
 def test_rows_are_added_durably_and_found_at_once(client, index, make_client):
@@ -49,15 +49,15 @@ def test_rows_are_added_durably_and_found_at_once(client, index, make_client):
     assert (hits[0]["id"], hits[0]["metadata"]) == ("7", {"lang": "de"})
     assert len(type(index).open(index.folder)) == 6
     for bad in ([{"text": " "}], [{"text": "a", "id": ""}], [], [{"txt": "a"}]):
-        refused(client.post("/v1/index/add", json={"rows": bad}), 400)
-    refused(make_client().post("/v1/index/add", json={"rows": rows}), 403)
+        rejected(client.post("/v1/index/add", json={"rows": bad}), 400)
+    rejected(make_client().post("/v1/index/add", json={"rows": rows}), 403)
 
 
 def test_without_an_index_there_is_nothing_to_search(make_client):
     client = make_client(with_index=False)
-    refused(client.post("/v1/search", json={"query": "a"}), 404)
-    refused(client.get("/v1/index"), 404)
-    refused(client.get("/v1/index/map"), 404)
+    rejected(client.post("/v1/search", json={"query": "a"}), 404)
+    rejected(client.get("/v1/index"), 404)
+    rejected(client.get("/v1/index/map"), 404)
     assert embed(client, "a").status_code == 200
 
 
@@ -67,20 +67,20 @@ def test_what_another_process_commits_is_found(client, index, encoder):
     other = type(index).open(index.folder)
     other.add([Row("77", "elsewhere")], encoder.encode(["elsewhere"]))
     other.commit()
-    client.app.state.service._looked = 0.0
+    client.app.state.service._refreshed_at = 0.0
     (hits,) = client.post("/v1/search", json={"query": "elsewhere", "k": 1}).json()["results"]
     assert hits[0]["id"] == "77"
 
 
 def test_the_index_and_its_map_are_described(client):
     facts = client.get("/v1/index").json()
-    assert (facts["rows"], facts["kind"], facts["recall"]) == (4, "exact", None)
+    assert (facts["rows"], facts["index_type"], facts["recall"]) == (4, "exact", None)
     assert facts["fields"] == {"n": [0, 1, 2, 3], "lang": ["en"]}
     drawn = client.get("/v1/index/map").json()
     assert {point["text"] for point in drawn["points"]} == set(TEXTS)
     assert max(abs(point[axis]) for point in drawn["points"] for axis in "xy") == pytest.approx(1)
     assert 0 < drawn["explained"] <= 1
-    assert client.get("/v1/models-plane").json() == {"models": []}
+    assert client.get("/v1/alignment-uniformity").json() == {"models": []}
 
 
 def test_x6_an_index_of_another_model_is_not_served(encoder, index):

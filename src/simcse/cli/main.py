@@ -26,7 +26,7 @@ from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain_command
 from simcse.cli.quickstart import quickstart_command
 from simcse.cli.reproduce import reproduce_command
-from simcse.cli.serve import serve
+from simcse.cli.serve import serve_command
 from simcse.cli.train import train_command
 from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
@@ -66,7 +66,7 @@ COMMANDS = (
         compare_command,
         postprocess,
     ),
-    *(export, encode_command, similarity_command, index, calibrate, serve, info, data),
+    *(export, encode_command, similarity_command, index, calibrate, serve_command, info, data),
     *(paper_group, sweep_command),
 )
 for command in COMMANDS:

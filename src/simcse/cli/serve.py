@@ -17,36 +17,40 @@ if TYPE_CHECKING:
     from simcse.serve.settings import ServeConfig
 
 
-@click.command()
-@click.option("--model", metavar="NAME", help="Default: the index's model, else mini.")
-@click.option("--index", "place", type=PLACE, help="Index to search: a folder or an address.")
+@click.command("serve")
+@click.option(
+    "--model", metavar="NAME", help="Model to serve; by default the one of the index, or mini."
+)
+@click.option(
+    "--index", "uri", type=PLACE, help="Index to search: a folder or a PostgreSQL address."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     default=8000,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0: any.",
+    help="Port to listen on; 0 chooses a free one.",
 )
-@click.option("--name", help="What the model is called over HTTP; default: its name or folder.")
+@click.option("--name", help="Name of the model over HTTP; by default its name or folder.")
 @click.option(
     "--keys-file",
     type=click.Path(path_type=Path),
     help="File with one API key a line, read again when it changes.",
 )
-@click.option("--writable", is_flag=True, help="Open /v1/index/add.")
+@click.option("--writable", is_flag=True, help="Allow additions to the index by /v1/index/add.")
 @click.option(
     "--results",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Evaluation folder, for the page's plane; repeatable.",
+    help="Evaluation folder whose models the page shows; repeatable.",
 )
 @precision_option("auto")
 @loading_options
 @click.argument("overrides", metavar="[serve.KEY=VALUE]...", nargs=-1)
-def serve(
+def serve_command(
     model: str | None,
-    place: Place | None,
+    uri: Place | None,
     host: str,
     port: int,
     name: str | None,
@@ -60,8 +64,8 @@ def serve(
 
     The API is OpenAI's (/v1/embeddings, /v1/models) with /v1/similarity, /v1/search and
     /v1/index/add; /health, /ready and /metrics are for operation. API keys come from the
-    variable SIMCSE_API_KEYS (several, separated by commas) or a file, never from an option, and
-    any address but this machine's own needs one. SIGTERM lets running requests finish.
+    variable SIMCSE_API_KEYS (several, separated by commas) or a file, never from an option; an
+    address that other machines can reach needs one. SIGTERM lets running requests finish.
 
     Limits are settings: serve.threads, serve.batch_tokens, serve.queue_tokens, serve.max_wait,
     serve.deadline, serve.body_bytes, serve.body_seconds, serve.header_seconds,
@@ -77,35 +81,34 @@ def serve(
     )
     try:
         from simcse.serve.app import create_app
-        from simcse.serve.run import serve as run
-        from simcse.serve.run import set_threads
+        from simcse.serve.run import serve, set_threads
     except ImportError as error:
-        message = f"serving needs an extra ({error.name}): pip install 'simcse-next[serve,index]'"
+        message = f"{error.name} is not installed: pip install 'simcse-next[serve,index]'"
         raise ResourceError(message) from error
     set_threads(settings.threads)
-    index = None if place is None else open_index(place)
+    index = None if uri is None else open_index(uri)
     if index is None:
         encoder, _ = load_with_stamp(model or "mini", **loading)
     else:
         encoder = load_for(index, model, **loading)
     loaded = model or (index.fingerprint.name if index else "mini")
-    app = create_app(encoder, index, settings, name=name or _served(loaded), results=results)
-    run(app, settings)
+    app = create_app(encoder, index, settings, name=name or _public_name(loaded), results=results)
+    serve(app, settings)
 
 
 def _settings(overrides: tuple[str, ...], **options: Any) -> ServeConfig:  # noqa: ANN401
     from simcse import config
     from simcse.serve.settings import KEYS_VARIABLE, ServeConfig, parse_keys
 
-    told = config.parse_overrides(overrides)
-    given = told.pop("serve", {})
-    if told or not isinstance(given, dict) or "keys" in given:
-        raise ConfigError("expected serve.KEY=VALUE, and API keys from the environment or a file")
+    sections = config.parse_overrides(overrides)
+    values = sections.pop("serve", {})
+    if sections or not isinstance(values, dict) or "keys" in values:
+        raise ConfigError("expected serve.KEY=VALUE; API keys come from the environment or a file")
     keys = parse_keys(os.environ.get(KEYS_VARIABLE, ""))
-    return config.build(ServeConfig, {**options, "keys": keys, **given}, section="serve.")
+    return config.build(ServeConfig, {**options, "keys": keys, **values}, section="serve.")
 
 
-def _served(name: str) -> str:
-    """Return what a model is called over HTTP: its folder's name, not where it is on the disk."""
+def _public_name(name: str) -> str:
+    """Return the name of a model over HTTP: of a folder only its name, not its path."""
     is_folder = Path(name).expanduser().is_dir()
     return Path(name).expanduser().resolve().name if is_folder else name

@@ -1,7 +1,6 @@
 """Every failure as OpenAI's error body, whatever raised it."""
 
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,8 +10,7 @@ from starlette.responses import JSONResponse
 from simcse.errors import ArtifactError, NumericError, ResourceError, SimcseError
 from simcse.serve.batching import Overloaded
 
-TYPES = {
-    400: "invalid_request_error",
+ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -38,41 +36,29 @@ class ApiError(HTTPException):
         self.param = param
         self.code = code
 
-    def body(self) -> dict[str, Any]:
-        """Return ``{"error": {"message", "type", "param", "code"}}``."""
-        kind = "server_error" if self.status_code >= 500 else TYPES[400]
-        return {
-            "error": {
-                "message": self.detail,
-                "type": TYPES.get(self.status_code, kind),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
-
     def response(self) -> JSONResponse:
-        """Return the whole response."""
-        return JSONResponse(self.body(), self.status_code, self.headers)
-
-    def sent(self, *headers: tuple[bytes, bytes]) -> bytes:
-        """Return the whole response, with these headers too, as a connection sends it."""
-        response, reason = self.response(), HTTPStatus(self.status_code).phrase
-        lines = [b"HTTP/1.1 %d %s" % (self.status_code, reason.encode())]
-        lines += [b"%s: %s" % pair for pair in (*response.raw_headers, *headers)]
-        return b"\r\n".join([*lines, b"", response.body])
+        """Return the response with the body ``{"error": {"message", "type", "param", "code"}}``."""
+        default = "server_error" if self.status_code >= 500 else "invalid_request_error"
+        error = {
+            "message": self.detail,
+            "type": ERROR_TYPES.get(self.status_code, default),
+            "param": self.param,
+            "code": self.code,
+        }
+        return JSONResponse({"error": error}, self.status_code, self.headers)
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """Say what a failure of the library is over HTTP."""
+    """Translate a failure of the library into one of the HTTP API."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException):
-        phrase = HTTPStatus(error.status_code).phrase
+        message = str(error.detail or HTTPStatus(error.status_code).phrase)
         headers = dict(error.headers) if error.headers else None
-        return ApiError(error.status_code, str(error.detail or phrase), headers=headers)
+        return ApiError(error.status_code, message, headers=headers)
     if isinstance(error, Overloaded):
-        wait = {"Retry-After": f"{error.seconds:.0f}"}
-        return ApiError(429, str(error), code="overloaded", headers=wait)
+        headers = {"Retry-After": f"{error.seconds:.0f}"}
+        return ApiError(429, str(error), code="overloaded", headers=headers)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the deadline passed while the request waited", code="deadline")
     if isinstance(error, ResourceError):
@@ -82,30 +68,21 @@ def to_api_error(error: Exception) -> ApiError:
     return ApiError(500, "internal error", code=type(error).__name__)
 
 
-def internal_error(request_id: str) -> ApiError:
-    """Return what is said of a mistake of ours."""
-    return ApiError(500, f"internal error, request {request_id}", code="internal")
-
-
-def from_validation(error: RequestValidationError) -> ApiError:
-    """Name the field that is wrong; what was sent is not repeated."""
+def _from_validation(error: RequestValidationError) -> ApiError:
+    """Name the field that is wrong, without repeating what was sent."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part != "body"]
-    param = next((part for part in where if part.isidentifier()), None)
+    where = [str(name) for name in first["loc"] if name != "body"]
+    param = next((name for name in where if name.isidentifier()), None)
     return ApiError(400, f"{'.'.join(where) or 'body'}: {first['msg']}", param=param)
 
 
 def install(app: FastAPI) -> None:
-    """Have every failure answered in one form."""
+    """Answer every failure that a route raises on purpose in the same form."""
 
     async def answer(_request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, RequestValidationError):
-            return from_validation(error).response()
+            return _from_validation(error).response()
         return to_api_error(error).response()
 
-    async def internal(request: Request, _error: Exception) -> JSONResponse:
-        return internal_error(request.state.request_id).response()
-
-    app.add_exception_handler(Exception, internal)
-    for kind in (HTTPException, RequestValidationError, SimcseError, TimeoutError):
-        app.add_exception_handler(kind, answer)
+    for error_class in (HTTPException, RequestValidationError, SimcseError, TimeoutError):
+        app.add_exception_handler(error_class, answer)

@@ -1,117 +1,137 @@
-"""Run the application under uvicorn: its sockets and logs, and an end that drops nobody."""
+"""Run the application under granian: its socket, its logs, and a shutdown that drops nobody."""
 
+import asyncio
+import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
 import time
-from functools import partial
-from types import FrameType
 
 import torch
-import uvicorn
 from fastapi import FastAPI
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
 
 from simcse.errors import ResourceError
-from simcse.serve.connection import Connection
-from simcse.serve.service import Service
 from simcse.serve.settings import ServeConfig
 
-# The model's thread takes Python's lock back after each of its operations, and by default may have
-# to wait 5 ms each time while requests are being parsed.
+# The model's thread takes Python's lock again after each of its operations, and by default it may
+# have to wait 5 ms each time while requests are parsed.
 SWITCH_SECONDS = 0.00005
+BACKLOG = 2048  # connections that may wait to be accepted
+MAX_CONNECTIONS = 16_384  # granian accepts no more at a time
+# Admission rejects headers over 32 KiB with an error body, granian only those over this buffer.
+HEADER_BUFFER_BYTES = 128 << 10
 log = logging.getLogger("simcse.serve")
+Address = tuple[str, int]
 
 
 def serve(app: FastAPI, settings: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends at once.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the host is unknown or the port is taken.
     """
-    _log_to_stderr()
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=partial(Connection, app.state.gate, settings.header_seconds),  # type: ignore[arg-type]
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=int(settings.exit_seconds),
-        backlog=2048,
-    )
-    server = DrainingServer(config, app.state.service, settings)
-    try:
-        sockets = [config.bind_socket()]
-    except SystemExit as error:  # how uvicorn says that a port is taken
-        raise ResourceError(f"cannot listen on {settings.host}:{settings.port}") from error
-    # Accepted connections inherit it. asyncio sets it only where a socket says it is TCP, which
-    # uvicorn's does not; and then an answer's body waits until its headers are acknowledged.
-    sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH_SECONDS)
-    server.run(sockets=sockets)
+    asyncio.run(_serve(app, settings, find_address(settings.host, settings.port)))
 
 
 def set_threads(threads: int | None) -> None:
-    """Give torch so many threads; without a number one less than it has.
+    """Set the number of torch's threads; by default one less than it has.
 
-    Reading requests takes a core of its own: where the model has them all, its threads wait for one
-    another whenever a request comes, and a batch takes longer than on one core less.
+    With a thread on every core, all of them wait for the one that is reading requests meanwhile.
     """
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
 
 
-class DrainingServer(uvicorn.Server):
-    """On SIGTERM `/ready` fails first; new requests are still taken for a while."""
+def find_address(host: str, port: int) -> Address:
+    """Return the numeric address of a host, and a free port for 0.
 
-    def __init__(self, config: uvicorn.Config, service: Service, settings: ServeConfig) -> None:
-        super().__init__(config)
-        self.service = service
-        self.settings = settings
-        self.until: float | None = None
+    Raises:
+        ResourceError: the host is unknown or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # granian would share a taken port with its owner (SO_REUSEPORT): find out before it does.
+        with socket.socket(family) as trial:
+            if os.name == "posix":
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            return str(address[0]), int(trial.getsockname()[1])
+    except OSError as error:
+        raise ResourceError(f"cannot listen on {host}:{port}: {error}") from error
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say where."""
-        await super().startup(sockets)
-        for listening in sockets or ():
-            host, port = listening.getsockname()[:2]
-            log.info(json.dumps({"event": "listening", "url": f"http://{host}:{port}"}))
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain, or at the second signal end."""
-        if self.until is not None:
-            self.should_exit = self.force_exit = True
-            return
-        self.service.draining = True
-        wait = self.settings.drain_seconds if sig == signal.SIGTERM else 0.0
-        self.until = time.monotonic() + wait
+def make_server(app: FastAPI, settings: ServeConfig, address: Address) -> Server:
+    """Return granian's server inside this process: one model, one event loop."""
+    return Server(
+        app,
+        *address,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(1000 * settings.header_seconds),
+            max_buffer_size=HEADER_BUFFER_BYTES,
+        ),
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=MAX_CONNECTIONS,
+        log_enabled=False,
+    )
 
-    async def on_tick(self, counter: int) -> bool:
-        """Say whether to stop accepting."""
-        if self.until is not None and time.monotonic() > self.until:
-            self.should_exit = True
-        return await super().on_tick(counter)
+
+async def wait_until_listening(address: Address, serving: "asyncio.Future[None]") -> None:
+    """Return as soon as connections are accepted, or the server has ended."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    while not serving.done():
+        with contextlib.suppress(OSError):
+            host, port = address
+            _, writer = await asyncio.open_connection(loopback.get(host, host), port)
+            return writer.close()
+        await asyncio.sleep(0.01)
+
+
+async def _serve(app: FastAPI, settings: ServeConfig, address: Address) -> None:
+    """Serve; at SIGTERM `/ready` fails first, and new requests are accepted for a while."""
+    loop, service, stopping = asyncio.get_running_loop(), app.state.service, asyncio.Event()
+
+    def stop(number: int) -> None:
+        if service.draining:
+            os._exit(128 + number)
+        service.draining = True
+        wait = settings.drain_seconds if number == signal.SIGTERM else 0.0
+        loop.call_later(wait, stopping.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: loop.call_soon_threadsafe(stop, number))
+    server = make_server(app, settings, address)
+    serving = asyncio.ensure_future(server.serve())
+    await wait_until_listening(address, serving)
+    host, port = address
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    log.info(json.dumps({"event": "listening", "url": url}))
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    server.stop()  # type: ignore[no-untyped-call]
+    await asyncio.wait([serving], timeout=settings.exit_seconds)
+    if not serving.done():  # granian waits for running requests without a limit
+        log.warning(json.dumps({"event": "requests still run after serve.exit_seconds"}))
+        os._exit(1)
+    await serving
 
 
 class _JsonLines(logging.Formatter):
-    """Our own records are JSON already; uvicorn's become an event."""
+    """Add time and level to the JSON object that a record's message is."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        if record.name != log.name:
-            message = json.dumps({"event": message.partition("\n")[0]})
-        fingerprint = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return f'{{"time": "{fingerprint}", "level": "{record.levelname.lower()}", {message[1:]}'
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
-    for name in ("simcse.serve", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == log.name else logging.WARNING)
+        written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        level = record.levelname.lower()
+        return f'{{"time": "{written}", "level": "{level}", {record.getMessage()[1:]}'

@@ -1,4 +1,4 @@
-"""Requests and responses; the only place that knows pydantic."""
+"""Requests and responses of the HTTP API, as pydantic models."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ MAX_INPUTS = 2048
 MAX_HITS = 1000
 MAX_ROWS = 1000
 
-# What `clean_text` leaves of a text must not be nothing; the service says which input it is.
+# A text must not be blank after `clean_text`; the service names the input that is.
 NOT_BLANK = {"pattern": r"[^\s\u0000-\u001f\u007f-\u009f]"}
 SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 FILTER: dict[str, Any] = {
@@ -30,7 +30,7 @@ FILTER: dict[str, Any] = {
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Take 2.0 for 2, as JSON Schema does."""
+    """Accept 2.0 as 2, as JSON Schema does."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -44,13 +44,13 @@ Score = Annotated[float, Field(ge=-1, le=1, strict=True)]
 
 
 class Strict(BaseModel):
-    """A request: fields that nobody knows are refused."""
+    """A request; unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class EmbeddingRequest(Strict):
-    """OpenAI's request, and whether inputs over the length limit may be cut."""
+    """OpenAI's request, with ``truncate`` for inputs over the length limit."""
 
     input: (
         Text | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
@@ -61,10 +61,10 @@ class EmbeddingRequest(Strict):
     model: StrictStr = Field(description="A name that /v1/models lists.", examples=["mini"])
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[StrictInt, Field(ge=1), WHOLE] | None = Field(
-        None, description="One of the sizes the model was trained for; left out, the largest."
+        None, description="One of the sizes the model was trained for; by default the largest."
     )
     user: StrictStr | None = None
-    truncate: StrictBool = Field(False, description="Cut inputs over the length limit.")
+    truncate: StrictBool = Field(False, description="Truncate inputs over the length limit.")
 
 
 class Usage(BaseModel):
@@ -126,11 +126,11 @@ class SimilarityResponse(BaseModel):
 
 
 class SearchRequest(Strict):
-    """What to look for in the index."""
+    """A search of the index."""
 
     query: Text | Texts = Field(examples=["someone makes music"])
     k: Annotated[StrictInt, Field(ge=1, le=MAX_HITS), WHOLE] = 10
-    threshold: Score | None = Field(None, description="Leave out hits of a lower cosine.")
+    threshold: Score | None = Field(None, description="Lowest cosine of a hit.")
     where: dict[str, Any] | None = Field(
         None,
         description='Filter: {"lang": "en", "tag": ["a", "b"], "year": {"gte": 2000}}.',
@@ -140,17 +140,17 @@ class SearchRequest(Strict):
 
 
 class SearchHit(BaseModel):
-    """A row found."""
+    """A row that was found."""
 
     id: str
     score: float
     text: str
     metadata: dict[str, Any]
     percentile: float | None = Field(
-        None, description="Share of the index's sentence pairs with a lower cosine, in percent."
+        None, description="Percentage of the index's sentence pairs with a lower cosine."
     )
     probability: float | None = Field(
-        None, description="That the pair is a match, by the labeled pairs it was calibrated on."
+        None, description="Probability of a match, fitted to the labeled pairs of calibration."
     )
 
 
@@ -163,7 +163,7 @@ class SearchResponse(BaseModel):
 
 
 class NewRow(Strict):
-    """A row to add; without an id, its text's hash is the id."""
+    """A row to add; without an id, the hash of its text is the id."""
 
     text: Text
     id: Name | Annotated[StrictInt, WHOLE] | None = None
@@ -180,7 +180,7 @@ class AddRequest(Strict):
 
 
 class AddResponse(BaseModel):
-    """What is durable now."""
+    """What a commit made durable."""
 
     added: int
     updated: int
@@ -193,15 +193,15 @@ class IndexInfo(BaseModel):
 
     rows: int
     generation: int
-    kind: str
+    index_type: str
     recall: float | None
     fields: dict[str, list[Any]]
     calibrated: bool
     writable: bool
 
 
-class Point(BaseModel):
-    """A row's place on the map."""
+class MapPoint(BaseModel):
+    """A row's position on the map."""
 
     x: float
     y: float
@@ -212,33 +212,33 @@ class Point(BaseModel):
 class IndexMap(BaseModel):
     """The index's rows, or a random sample of them, projected onto their two main directions."""
 
-    points: list[Point]
+    points: list[MapPoint]
     rows: int
-    explained: float = Field(description="Share of the variance the two directions hold.")
+    explained: float = Field(description="Fraction of the variance in the two directions.")
 
 
-class Place(BaseModel):
-    """A model on the alignment-uniformity plane."""
+class AlignmentUniformityPoint(BaseModel):
+    """A model by alignment and uniformity."""
 
     model: str
     alignment: float
     uniformity: float
 
 
-class Plane(BaseModel):
-    """Evaluated models on the alignment-uniformity plane."""
+class AlignmentUniformity(BaseModel):
+    """Evaluated models by alignment and uniformity."""
 
-    models: list[Place]
+    models: list[AlignmentUniformityPoint]
 
 
 class State(BaseModel):
-    """Whether the server does its work."""
+    """Health or readiness of the server."""
 
     status: str
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """Description of an error."""
 
     message: str
     type: str

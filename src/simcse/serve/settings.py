@@ -1,4 +1,4 @@
-"""What a server is told: where it listens, who may call, and how much it takes on."""
+"""Settings of a server: its address, its keys and its limits."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -11,53 +11,39 @@ KEYS_VARIABLE = "SIMCSE_API_KEYS"
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Settings of `simcse serve`.
+    """Settings of `simcse serve`."""
 
-    Attributes:
-        host: address to listen on; one that others can reach needs keys.
-        port: port to listen on; 0 lets the system choose.
-        keys: API keys that are accepted; several, so that one can be replaced by the next.
-        keys_file: file with one key a line, read again whenever it changes.
-        writable: whether `/v1/index/add` is open.
-        threads: of the model; `None` is one less than torch has, which is left to read requests.
-        batch_tokens: tokens computed at once.
-        queue_tokens: tokens that may wait, whoever asks.
-        max_wait: seconds a request may be expected to take; more is refused with 429.
-        deadline: seconds after which a request that still waits gets 504, its work undone.
-        body_bytes: largest request body.
-        body_seconds: time a client has to send it.
-        header_seconds: time a client has to send a request's headers.
-        drain_seconds: time between SIGTERM, which makes `/ready` fail, and the last accept.
-        exit_seconds: time the requests in flight have after that.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: tuple[str, ...] = ()
-    keys_file: str | None = None
-    writable: bool = False
-    threads: int | None = None
-    batch_tokens: int = 1024
-    queue_tokens: int = 1 << 19  # the largest request there can be: 2,048 inputs of 256 tokens
-    max_wait: float = 0.5
-    deadline: float = 30.0
-    body_bytes: int = 8 << 20
-    body_seconds: float = 20.0
-    header_seconds: float = 10.0
-    drain_seconds: float = 2.0
-    exit_seconds: float = 30.0
+    host: str = "127.0.0.1"  # an address that other machines can reach needs keys
+    port: int = 8000  # 0 lets the system choose
+    keys: tuple[str, ...] = ()  # API keys; several, so that one can replace another
+    keys_file: str | None = None  # one key a line, read again whenever it changes
+    writable: bool = False  # whether `/v1/index/add` is open
+    threads: int | None = None  # of the model; `None` leaves one core to read requests
+    batch_tokens: int = 1024  # computed at once; a single longer input is still taken
+    queue_tokens: int = 1 << 19  # that may wait: the largest request, 2,048 inputs of 256 tokens
+    max_wait: float = 0.5  # seconds a request may be expected to wait; a longer one gets 429
+    deadline: float = 30.0  # seconds until a waiting request gets 504 and its work is dropped
+    body_bytes: int = 8 << 20  # of the largest request
+    body_seconds: float = 20.0  # that a client has to send a body
+    header_seconds: float = 10.0  # for the headers of the next request, idle time included
+    drain_seconds: float = 2.0  # between SIGTERM, which makes `/ready` fail, and the last accept
+    exit_seconds: float = 30.0  # that running requests have after that
 
     def __post_init__(self) -> None:
         for name in ("batch_tokens", "queue_tokens", "max_wait", "deadline", "body_bytes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"serve.{name} must be > 0, got {getattr(self, name)}")
+        if not 0.001 <= self.header_seconds <= 60:  # granian's limits
+            raise ConfigError(
+                f"serve.header_seconds must be between 0.001 and 60, got {self.header_seconds}"
+            )
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"serve.threads must be at least 1, got {self.threads}")
         if not all(len(key) >= 16 and key.isascii() and key.isprintable() for key in self.keys):
             raise ConfigError("an API key must have at least 16 printable ASCII characters")
         if not (self.is_loopback or self.keys or self.keys_file):
             raise ConfigError(
-                f"{self.host} can be reached by others and there is no API key: set "
+                f"other machines can reach {self.host}, but there is no API key; set "
                 f"{KEYS_VARIABLE}, pass --keys-file, or listen on 127.0.0.1"
             )
 

@@ -1,4 +1,4 @@
-// The page. Everything that comes from the corpus is set as text, never as markup.
+// The page. Text of the corpus is always set as text, never as markup.
 "use strict";
 
 const find = (id) => document.getElementById(id);
@@ -6,11 +6,11 @@ const views = [...document.querySelectorAll("[role=tab]")];
 const filters = new Map(); // field -> value
 let index = null;
 
-/** An element with text and children. */
-function make(name, { text, kind, title } = {}, ...children) {
+/** Create an element with text and children. */
+function make(name, { text, style, title } = {}, ...children) {
   const element = document.createElement(name);
   if (text !== undefined) element.textContent = text;
-  if (kind) element.className = kind;
+  if (style) element.className = style;
   if (title) element.title = title;
   element.append(...children);
   return element;
@@ -18,13 +18,13 @@ function make(name, { text, kind, title } = {}, ...children) {
 
 const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
-function complain(message) {
+function showError(message) {
   find("problem").textContent = message;
   find("problem").hidden = !message;
 }
 
-/** Ask the server; a missing key opens the form for it. */
-async function ask(path, body, signal) {
+/** Send a request; if a key is missing, show the form for it. */
+async function request(path, body, signal) {
   const headers = {};
   const key = sessionStorage.getItem("key");
   if (key) headers.Authorization = `Bearer ${key}`;
@@ -38,20 +38,20 @@ async function ask(path, body, signal) {
   return answer;
 }
 
-/** Run work a moment after the last call; what is under way is given up. */
-function lazily(work, wait = 150) {
+/** Run work shortly after the last call; a run that has not ended is aborted. */
+function debounce(work, wait = 150) {
   let timer;
-  let under;
+  let running;
   return () => {
     clearTimeout(timer);
     timer = setTimeout(async () => {
-      under?.abort();
-      under = new AbortController();
+      running?.abort();
+      running = new AbortController();
       try {
-        await work(under.signal);
-        complain("");
+        await work(running.signal);
+        showError("");
       } catch (error) {
-        if (error.name !== "AbortError") complain(error.message);
+        if (error.name !== "AbortError") showError(error.message);
       }
     }, wait);
   };
@@ -62,7 +62,7 @@ function lazily(work, wait = 150) {
 const opened = new Set();
 const openers = { map: openMap, models: openModels, api: openApi };
 
-function view(name, focus = false) {
+function showView(name, focus = false) {
   for (const tab of views) {
     const on = tab.getAttribute("aria-controls") === name;
     tab.setAttribute("aria-selected", on);
@@ -75,18 +75,18 @@ function view(name, focus = false) {
     opened.add(name);
     openers[name]().catch((error) => {
       opened.delete(name);
-      complain(error.message);
+      showError(error.message);
     });
   }
 }
 
 views.forEach((tab, at) => {
-  tab.addEventListener("click", () => view(tab.getAttribute("aria-controls")));
+  tab.addEventListener("click", () => showView(tab.getAttribute("aria-controls")));
   tab.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     const next = views[(at + step + views.length) % views.length];
-    view(next.getAttribute("aria-controls"), true);
+    showView(next.getAttribute("aria-controls"), true);
   });
 });
 
@@ -94,7 +94,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, textarea, select");
   if (event.key === "/" && !typing) {
     event.preventDefault();
-    view("search");
+    showView("search");
     find("query").focus();
   }
 });
@@ -104,13 +104,13 @@ find("key-form").addEventListener("submit", (event) => {
   sessionStorage.setItem("key", find("key").value);
   find("key").value = "";
   find("key-form").hidden = true;
-  complain("");
+  showError("");
   start();
 });
 
 // Search
 
-const search = lazily(async (signal) => {
+const search = debounce(async (signal) => {
   const query = find("query").value.trim();
   if (!query) {
     find("hits").replaceChildren();
@@ -121,7 +121,7 @@ const search = lazily(async (signal) => {
   if (find("threshold").value !== "") body.threshold = Number(find("threshold").value);
   if (filters.size) body.where = Object.fromEntries(filters);
   const begun = performance.now();
-  const hits = (await ask("/v1/search", body, signal)).results[0];
+  const hits = (await request("/v1/search", body, signal)).results[0];
   const took = Math.round(performance.now() - begun);
   find("search-state").textContent = `${hits.length} of ${index.rows.toLocaleString()} rows, ${took} ms`;
   find("hits").replaceChildren(...hits.map(hitItem));
@@ -130,8 +130,8 @@ const search = lazily(async (signal) => {
 function hitItem(hit) {
   const bar = make("i");
   bar.style.width = `${Math.max(0, hit.score) * 100}%`;
-  const line = make("div", { kind: "score" },
-    make("b", { text: hit.score.toFixed(3) }), make("span", { kind: "track" }, bar));
+  const line = make("div", { style: "score" },
+    make("b", { text: hit.score.toFixed(3) }), make("span", { style: "track" }, bar));
   if (hit.percentile != null) {
     line.append(make("span", { text: `above ${hit.percentile.toFixed(1)} % of random pairs` }));
   }
@@ -140,7 +140,7 @@ function hitItem(hit) {
   }
   for (const [field, value] of Object.entries(hit.metadata)) {
     const on = filters.get(field) === value;
-    const tag = make("button", { text: `${field}: ${shown(value)}`, kind: on ? "tag on" : "tag",
+    const tag = make("button", { text: `${field}: ${shown(value)}`, style: on ? "tag on" : "tag",
       title: on ? "Remove this filter" : "Show only rows with this value" });
     tag.addEventListener("click", () => (on ? unfilter(field) : filter(field, value)));
     line.append(tag);
@@ -204,18 +204,18 @@ find("typed").addEventListener("change", () => {
 
 // Compare
 
-const compare = lazily(async (signal) => {
+const compare = debounce(async (signal) => {
   const [first, second] = [find("first").value.trim(), find("second").value.trim()];
   if (!first || !second) return find("cosine").replaceChildren();
   const body = { first: [first], second: [second], truncate: true };
-  const [[score]] = (await ask("/v1/similarity", body, signal)).scores;
+  const [[score]] = (await request("/v1/similarity", body, signal)).scores;
   find("cosine").replaceChildren("Cosine ", make("b", { text: score.toFixed(4) }));
 });
 
-const heat = lazily(async (signal) => {
+const heat = debounce(async (signal) => {
   const lines = find("list").value.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, 50);
   if (!lines.length) return find("heat").replaceChildren();
-  const { scores } = await ask("/v1/similarity", { first: lines, truncate: true }, signal);
+  const { scores } = await request("/v1/similarity", { first: lines, truncate: true }, signal);
   const head = make("tr", {}, make("th"), ...lines.map((line, at) =>
     make("th", { text: String(at + 1), title: line })));
   const rows = scores.map((row, at) => make("tr", {},
@@ -237,7 +237,7 @@ find("list").addEventListener("input", heat);
 // Map, models, API
 
 async function openMap() {
-  const drawn = await ask("/v1/index/map");
+  const drawn = await request("/v1/index/map");
   const map = new EmbeddingMap(find("map-canvas"), (point) => {
     find("map-text").textContent = point.text;
   });
@@ -246,23 +246,23 @@ async function openMap() {
   find("zoom-out").addEventListener("click", () => map.zoom(1 / 1.5));
   find("zoom-all").addEventListener("click", () => map.all());
   const share = Math.round(100 * drawn.explained);
-  find("map-facts").append(` ${drawn.points.length.toLocaleString()} of ` +
-    `${drawn.rows.toLocaleString()} rows; the two directions hold ${share} % of the variance.`);
+  find("map-info").append(` ${drawn.points.length.toLocaleString()} of ` +
+    `${drawn.rows.toLocaleString()} rows; the two directions explain ${share} % of the variance.`);
 }
 
 async function openModels() {
-  const [model] = (await ask("/v1/models")).data;
-  find("model-facts").textContent = `This server has ${model.id}: ${model.dimensions} dimensions, ` +
+  const [model] = (await request("/v1/models")).data;
+  find("model-info").textContent = `Model ${model.id}: ${model.dimensions} dimensions, at most ` +
     `${model.max_tokens} tokens, fingerprint ${model.fingerprint.slice(0, 12)}.`;
-  const { models } = await ask("/v1/models-plane");
-  if (!models.length) return find("plane").replaceChildren(make("p", { text: "None yet." }));
-  find("plane").replaceChildren(planePlot(models, find("plane").clientWidth), planeTable(models));
+  const { models } = await request("/v1/alignment-uniformity");
+  if (!models.length) return find("alignment").replaceChildren(make("p", { text: "No models yet." }));
+  find("alignment").replaceChildren(alignmentPlot(models, find("alignment").clientWidth), alignmentTable(models));
 }
 
-/** Which model each number is. */
-function planeTable(models) {
-  const row = (kind, ...texts) => make("tr", {}, ...texts.map((text) => make(kind, { text })));
-  return make("div", { kind: "scroll" }, make("table", {},
+/** The model of each number in the plot. */
+function alignmentTable(models) {
+  const row = (cell, ...texts) => make("tr", {}, ...texts.map((text) => make(cell, { text })));
+  return make("div", { style: "scroll" }, make("table", {},
     row("th", "", "model", "alignment", "uniformity"),
     ...models.map((model, at) => row("td", String(at + 1), model.model,
       model.alignment.toFixed(3), model.uniformity.toFixed(3)))));
@@ -270,7 +270,7 @@ function planeTable(models) {
 
 async function openApi() {
   find("base-url").textContent = `${location.origin}/v1`;
-  const described = await ask("/openapi.json");
+  const described = await request("/openapi.json");
   const blocks = Object.entries(described.paths).flatMap(([path, methods]) =>
     Object.entries(methods).flatMap(([method, route]) => [
       make("h2", { text: `${method.toUpperCase()} ${path}` }),
@@ -280,25 +280,25 @@ async function openApi() {
   find("routes").replaceChildren(...blocks);
 }
 
-/** A curl command for a route, from the examples of its schema. */
+/** Return a curl command for a route, from the examples in its schema. */
 function example(path, method, route, described) {
-  const place = `${location.origin}${path}`;
+  const url = `${location.origin}${path}`;
   const schema = route.requestBody?.content["application/json"].schema.$ref;
-  if (!schema) return `curl ${place}`;
+  if (!schema) return `curl ${url}`;
   const fields = described.components.schemas[schema.split("/").pop()].properties;
   const body = {};
   for (const [name, field] of Object.entries(fields)) {
     if (field.examples) body[name] = field.examples[0];
   }
-  return `curl ${place} -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`;
+  return `curl ${url} -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`;
 }
 
 // Start
 
 async function start() {
   try {
-    index = await ask("/v1/index");
-    find("index-facts").textContent = `over ${index.rows.toLocaleString()} sentences`;
+    index = await request("/v1/index");
+    find("index-info").textContent = `over ${index.rows.toLocaleString()} sentences`;
     const fields = Object.keys(index.fields);
     find("field").replaceChildren(...["", ...fields].map((field) => new Option(field || "none", field)));
     find("field-label").hidden = !fields.length;
@@ -306,11 +306,11 @@ async function start() {
   } catch (error) {
     if (error.status === 404) {
       find("query").disabled = true;
-      find("search-state").textContent = "No index is loaded: simcse serve --index INDEX.";
-    } else complain(error.message);
+      find("search-state").textContent = "No index is loaded. Start the server with simcse serve --index INDEX.";
+    } else showError(error.message);
   }
   compare();
 }
 
-view(find(location.hash.slice(1))?.getAttribute("role") === "tabpanel" ? location.hash.slice(1) : "search");
+showView(find(location.hash.slice(1))?.getAttribute("role") === "tabpanel" ? location.hash.slice(1) : "search");
 start();

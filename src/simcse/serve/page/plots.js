@@ -1,7 +1,7 @@
-// The two plots. Everything that comes from the corpus is set as text, never as markup.
+// The two plots. Text of the corpus is always set as text, never as markup.
 "use strict";
 
-/** Scatter plot on a canvas: zoom, move, and the text of the dot that is pointed at. */
+/** Scatter plot on a canvas, which zooms, moves, and reports the dot under the pointer. */
 class EmbeddingMap {
   constructor(canvas, show) {
     this.canvas = canvas;
@@ -40,8 +40,8 @@ class EmbeddingMap {
     this.top = 0;
   }
 
-  /** Place of a point on the canvas, in CSS pixels. */
-  place(point) {
+  /** Position of a point on the canvas, in CSS pixels. */
+  position(point) {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     return [
       width / 2 + this.left + point.x * this.scale * (width / 2 - 16),
@@ -98,7 +98,7 @@ class EmbeddingMap {
     let best = 15;
     let chosen = -1;
     this.points.forEach((point, at) => {
-      const [left, top] = this.place(point);
+      const [left, top] = this.position(point);
       const distance = Math.hypot(left - x, top - y);
       if (distance < best) [best, chosen] = [distance, at];
     });
@@ -125,14 +125,14 @@ class EmbeddingMap {
   }
 
   dot(ink, point, radius) {
-    const [x, y] = this.place(point);
+    const [x, y] = this.position(point);
     ink.beginPath();
     ink.arc(x, y, radius, 0, 2 * Math.PI);
     ink.fill();
   }
 }
 
-/** An SVG element with attributes. */
+/** Create an SVG element with attributes. */
 function svg(name, attributes, text) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -140,9 +140,9 @@ function svg(name, attributes, text) {
   return element;
 }
 
-/** The alignment-uniformity plane of some models, as Wang and Isola draw it; dots have numbers. */
-function planePlot(models, room) {
-  const [width, height, edge] = [Math.max(300, Math.min(room, 900)), 380, 56];
+/** Plot models by alignment and uniformity, as Wang and Isola (2020) do; dots are numbered. */
+function alignmentPlot(models, available) {
+  const [width, height, edge] = [Math.max(300, Math.min(available, 900)), 380, 56];
   const range = (values) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const margin = (high - low || 1) * 0.2;
@@ -169,11 +169,11 @@ function planePlot(models, room) {
     plot.append(svg("text", { x: edge - 8, y: y(value) + 4, "text-anchor": "end", class: "soft" },
       value.toFixed(2)));
   }
-  const taken = [];  // places of numbers, so that those of dots on one another stand apart
+  const labels = [];  // positions of numbers, so that those of overlapping dots stay apart
   for (const [at, model] of models.entries()) {
     const [across, down] = [x(model.uniformity) + 9, y(model.alignment) + 4];
-    const before = taken.filter(([a, d]) => Math.abs(a - across) < 40 && Math.abs(d - down) < 14);
-    taken.push([across, down]);
+    const before = labels.filter(([a, d]) => Math.abs(a - across) < 40 && Math.abs(d - down) < 14);
+    labels.push([across, down]);
     plot.append(
       svg("circle", { cx: x(model.uniformity), cy: y(model.alignment), r: 5 }),
       svg("text", { x: across + 18 * before.length, y: down }, String(at + 1)),

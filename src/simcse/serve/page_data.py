@@ -1,4 +1,4 @@
-"""What the page draws: the index on a map, models on the alignment-uniformity plane."""
+"""Data that the page draws: the index on a map, models by alignment and uniformity."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from simcse.errors import ArtifactError
 from simcse.index.protocol import VectorIndex
 from simcse.io.results import read_results
 
-POINTS = 2000
-VALUES = 20  # a field with more distinct values is offered without them
+MAP_POINTS = 2000
+MAX_VALUES = 20  # a field with more distinct values is offered without them
 
 
-def index_map(index: VectorIndex, points: int = POINTS) -> dict[str, Any]:
+def index_map(index: VectorIndex, points: int = MAP_POINTS) -> dict[str, Any]:
     """Project rows, or a random sample of them, onto their two main directions (PCA).
 
-    Coordinates are scaled to [-1, 1]; ``explained`` is the share of variance they hold.
+    Coordinates are scaled to [-1, 1]; ``explained`` is their fraction of the variance.
     """
     rows, sampled = index.sample(points)
     if len(rows) < 3:
@@ -25,32 +25,24 @@ def index_map(index: VectorIndex, points: int = POINTS) -> dict[str, Any]:
     vectors = sampled.astype(np.float64)  # (P, D)
     centered = vectors - vectors.mean(axis=0)
     left, strengths, _ = np.linalg.svd(centered, full_matrices=False)
-    places = left[:, :2] * strengths[:2]  # (P, 2)
-    places /= max(np.abs(places).max(), 1e-12)
+    positions = left[:, :2] * strengths[:2]  # (P, 2)
+    positions /= max(np.abs(positions).max(), 1e-12)
     explained = float((strengths[:2] ** 2).sum() / max((strengths**2).sum(), 1e-12))
-    return {
-        "points": [
-            {"x": float(x), "y": float(y), "id": row.id, "text": row.text}
-            for (x, y), row in zip(places, rows, strict=True)
-        ],
-        "rows": len(index),
-        "explained": explained,
-    }
+    drawn = [
+        {"x": float(x), "y": float(y), "id": row.id, "text": row.text}
+        for (x, y), row in zip(positions, rows, strict=True)
+    ]
+    return {"points": drawn, "rows": len(index), "explained": explained}
 
 
 def field_values(index: VectorIndex) -> dict[str, list[Any]]:
     """Return the metadata fields, each with its distinct values if they are few."""
-    found = index.values(VALUES + 1)
-    return {name: values if len(values) <= VALUES else [] for name, values in found.items()}
-
-
-def _short(name: str) -> str:
-    """Return the end of a path: where a model is on the disk concerns nobody."""
-    return "/".join(name.rstrip("/").split("/")[-2:])
+    fields = index.values(MAX_VALUES + 1)
+    return {name: values if len(values) <= MAX_VALUES else [] for name, values in fields.items()}
 
 
 def evaluated_models(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read the models of `simcse evaluate` results whose alignment and uniformity were measured.
+    """Read the alignment and uniformity of models from `simcse evaluate` results.
 
     Raises:
         ArtifactError: a file holds no results.
@@ -60,9 +52,11 @@ def evaluated_models(files: Sequence[Path]) -> list[dict[str, Any]]:
         file = path / "results.json" if path.is_dir() else path
         try:
             for model in read_results(file)["models"]:
-                if model["geometry"]:
-                    places = {name: model["geometry"][name] for name in ("alignment", "uniformity")}
-                    models.append({"model": _short(str(model["model"])), **places})
+                if geometry := model["geometry"]:
+                    # Only the end of the path: the server's folders are not public.
+                    name = "/".join(str(model["model"]).rstrip("/").split("/")[-2:])
+                    values = {key: geometry[key] for key in ("alignment", "uniformity")}
+                    models.append({"model": name, **values})
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{file}: not results of simcse evaluate ({error!r})") from error
     return models
