@@ -21,7 +21,7 @@ from simcse.bench.outcome import race_results, race_table
 from simcse.bench.race import System, race
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
-from simcse.model.names import BUNDLED
+from simcse.model.huggingface import BUNDLED
 from simcse.report.tables import to_markdown
 from simcse.report.versions import versions
 

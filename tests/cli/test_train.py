@@ -45,9 +45,9 @@ def test_what_is_cut_at_every_look_is_said_once(simcse, tiny_model_folder, text,
         event for event in read_log(tmp_path / "run" / "log.jsonl") if event["event"] == "eval"
     ]
     assert len(looks) == 4
-    told = [line for line in outcome.err.splitlines() if "were cut" in line]
+    told = [line for line in outcome.err.splitlines() if "were truncated" in line]
     assert len(told) == 1
-    assert re.fullmatch(r"warning: 1 of \d+ sentences were cut to 32 tokens", told[0].strip())
+    assert re.fullmatch(r"warning: 1 of \d+ sentences were truncated to 32 tokens", told[0].strip())
     assert "TruncationWarning" not in outcome.err
 
 

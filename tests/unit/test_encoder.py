@@ -1,4 +1,4 @@
-"""`SentenceEncoder.encode`: what it tells while it works."""
+"""`SentenceEncoder.encode`: what it reports while it works."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from simcse.errors import TruncationWarning
 from simcse.model.encoder import SentenceEncoder
 
 
-def test_one_warning_a_call_says_how_many_were_cut(tiny_encoder: SentenceEncoder) -> None:
+def test_one_warning_a_call_says_how_many_were_truncated(tiny_encoder: SentenceEncoder) -> None:
     texts = ["dog " * 40, "dog", "cat " * 50]
     for _ in range(2):
         with pytest.warns(TruncationWarning) as caught:
             tiny_encoder.encode(texts)
-        assert [str(w.message) for w in caught] == ["2 of 3 sentences were cut to 32 tokens"]
+        assert [str(w.message) for w in caught] == ["2 of 3 sentences were truncated to 32 tokens"]
     with pytest.warns(TruncationWarning, match="2 of 3"):
         list(tiny_encoder.encode_stream(iter(texts)))
     tiny_encoder.encode(texts, truncation="truncate")

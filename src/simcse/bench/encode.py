@@ -10,7 +10,7 @@ from simcse.bench.race import System
 from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 from simcse.model.precision import EncodingPrecision
 
 

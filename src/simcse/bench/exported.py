@@ -44,7 +44,16 @@ def encode(
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "export"
         stored = "int8" if dtype == "int8" else "fp32"
-        told = ["--to", "onnx", "--dtype", stored, "--max-length", str(max_length), "--floor", "0"]
+        told = [
+            "--to",
+            "onnx",
+            "--dtype",
+            stored,
+            "--max-length",
+            str(max_length),
+            "--min-cosine",
+            "0",
+        ]
         few = Path(home) / "few.txt"  # the race itself tells how well they agree
         few.write_text("\n".join(sentences[:8]), encoding="utf-8")
         told += ["--sentences", str(few)]

@@ -14,7 +14,7 @@ from simcse.bench.encode import mean_encoder
 from simcse.bench.race import System
 from simcse.io.examples import Example
 from simcse.loss import LossConfig
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 from simcse.train.loop import Stepper
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import TrainConfig

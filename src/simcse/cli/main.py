@@ -10,26 +10,26 @@ import click
 
 from simcse import __version__
 from simcse.cli.adapt import adapt
-from simcse.cli.average import average
+from simcse.cli.average import average_command
 from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
-from simcse.cli.export import export
+from simcse.cli.export import export_command
 from simcse.cli.index import index
-from simcse.cli.info import info
+from simcse.cli.info import info_command
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper, sweep
-from simcse.cli.postprocess import postprocess
+from simcse.cli.postprocess import postprocess_command
 from simcse.cli.pretrain import pretrain
 from simcse.cli.quickstart import quickstart
 from simcse.cli.reproduce import reproduce
 from simcse.cli.serve import serve
+from simcse.cli.sif import sif_command
 from simcse.cli.train import train
-from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
 
 INTERRUPTED = 130
@@ -53,14 +53,14 @@ COMMANDS = (
         train,
         adapt,
         pretrain,
-        average,
-        weigh,
+        average_command,
+        sif_command,
         reproduce,
         evaluate,
         compare,
-        postprocess,
+        postprocess_command,
     ),
-    *(export, encode, similarity, index, calibrate, serve, info, data, bench),
+    *(export_command, encode, similarity, index, calibrate, serve, info_command, data, bench),
     *(paper, sweep),
 )
 for command in COMMANDS:

@@ -110,7 +110,7 @@ def pretrain(
 
 
 def _shape(size: str | None, told: dict[str, Any]) -> "NewModel":
-    from simcse.model.from_scratch import SIZES as KNOWN
+    from simcse.model.from_scratch import SHAPES as KNOWN
     from simcse.model.from_scratch import NewModel
 
     preset = dict(zip(("layers", "width", "heads"), KNOWN[size or "mini"], strict=True))

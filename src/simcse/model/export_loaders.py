@@ -1,7 +1,7 @@
-"""How an exported folder is used without this package: one function a format.
+"""The use of an exported folder without this package: one function a format.
 
-The README of an export shows the very function that it was verified by. Importing this loads
-neither torch nor a runtime.
+The README of an export shows the function that it was verified with. Importing this loads neither
+torch nor a runtime.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ import numpy as np
 if TYPE_CHECKING:
     import openvino
 
-BATCH = 32  # sentences an exported model is given at once
+BATCH = 32  # sentences that an exported model gets at once
 
 
 def in_batches(
     encode: Callable[[Sequence[str]], np.ndarray], batch: int = BATCH
 ) -> Callable[[Sequence[str]], np.ndarray]:
-    """Let an encoder see its sentences sorted by length, the longest first, ``batch`` at a time."""
+    """Sort an encoder's sentences by length, the longest first, and pass ``batch`` at a time."""
 
     def encode_all(texts: Sequence[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -90,7 +90,9 @@ def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
     import onnxruntime
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
+    tokenizer = Tokenizer.from_file(
+        f"{folder}/tokenizer.json"
+    )  # truncates and pads as stored there
     session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
 
     def encode(texts: Sequence[str]) -> np.ndarray:
@@ -116,8 +118,10 @@ def load_openvino(
     import openvino
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
-    # Left to itself OpenVINO computes in bf16 where the processor can: faster, less exact.
+    tokenizer = Tokenizer.from_file(
+        f"{folder}/tokenizer.json"
+    )  # truncates and pads as stored there
+    # By default OpenVINO computes in bf16 where the processor can: faster, less exact.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     model = (core or openvino.Core()).compile_model(f"{folder}/model.xml", "CPU", options)
 

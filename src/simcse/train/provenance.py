@@ -18,7 +18,7 @@ from simcse.io.checkpoints import checksums
 from simcse.io.datasets import data_folder
 from simcse.io.files import sha256_file
 from simcse.io.machine import processor
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 from simcse.train.settings import TrainConfig
 
 PACKAGES = ("simcse-next", "torch", "transformers", "tokenizers", "numpy")

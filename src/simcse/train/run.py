@@ -21,8 +21,8 @@ from simcse.io.log import append_log, cut_log, read_log, sync_log
 from simcse.io.settings import read_toml
 from simcse.io.sts import read_sts
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.huggingface import locate
 from simcse.model.mlm import MlmHead, read_mlm_head
-from simcse.model.names import locate
 from simcse.model.precision import Chosen, Precision, choose_precision
 from simcse.train.evaluator import Event, TrainReport
 from simcse.train.heldout import heldout_validation, hold_out

@@ -162,7 +162,7 @@ def _measure_model(
     from simcse.model.fingerprint import fingerprint_sha256
 
     encoder = load_encoder(name, **loading)
-    encoder.check_size(dimensions)
+    encoder.validate_dim(dimensions)
     bare = encoder.without_postprocess()
     base = fingerprint_sha256(bare)
     # The fingerprint is that of the model, in whatever precision; its embeddings are not.
@@ -171,7 +171,9 @@ def _measure_model(
             name,
             partial(bare.encode, truncation="truncate"),  # what was cut is told below, once
             plan,
-            refine=lambda vectors: encoder.cut(encoder.refine(vectors), dimensions),
+            refine=lambda vectors: encoder.truncate_dim(
+                encoder.postprocess_embeddings(vectors), dimensions
+            ),
             cache=EmbeddingCache(f"{base}-{bare.backbone.precision}") if cache else None,
             report=report,
         )
