@@ -142,11 +142,7 @@ class SimCSE:
         index["index"] = np.concatenate([index["index"], vectors])
 
     def search(
-        self,
-        queries: Sentences,
-        device: str | None = None,
-        threshold: float = 0.6,
-        top_k: int = 5,
+        self, queries: Sentences, device: str | None = None, threshold: float = 0.6, top_k: int = 5
     ) -> Hits | list[Hits]:
         """Return the best sentences with their cosines, of each query if it is a list.
 

@@ -17,7 +17,6 @@ from simcse.errors import DataError, NumericError, UsageError
 
 Postprocess = Literal["none", "whitening", "all_but_the_top", "flow", "linear"]
 POSTPROCESS: tuple[Postprocess, ...] = get_args(Postprocess)
-FITTED: tuple[Postprocess, ...] = ("whitening", "all_but_the_top", "flow")
 
 MIN_VARIANCE = 1e-10  # of the largest variance: a direction below it is rounding, not data
 FLOW_STEPS = 4
@@ -97,11 +96,7 @@ class _FlowStep(nn.Module):
         nn.init.zeros_(last.weight)  # a step starts as a linear map: Glow, section 3.3
         nn.init.zeros_(last.bias)
         self.coupling = nn.Sequential(
-            nn.Linear(self.fixed, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            last,
+            nn.Linear(self.fixed, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last
         )
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -206,13 +201,6 @@ def fit_flow(
         flow = Flow(rows.shape[1])
         flow.start(rows[torch.randperm(len(rows))[: 16 * FLOW_BATCH]])
         order = torch.cat([torch.randperm(len(rows)) for _ in range(epochs)])
-    _maximize_likelihood(flow, rows, order, on_step)
-    return flow
-
-
-def _maximize_likelihood(
-    flow: Flow, rows: Tensor, order: Tensor, on_step: Callable[[int, int, float], None]
-) -> None:
     flow.requires_grad_(True)
     optimizer = torch.optim.Adam(flow.parameters(), lr=FLOW_RATE)
     steps = len(order) // FLOW_BATCH
@@ -228,7 +216,7 @@ def _maximize_likelihood(
         optimizer.step()
         schedule.step()
         on_step(number + 1, steps, loss.item())
-    flow.requires_grad_(False)
+    return flow.requires_grad_(False)
 
 
 def _checked(vectors: ArrayLike) -> NDArray[np.float64]:

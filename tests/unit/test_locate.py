@@ -52,7 +52,7 @@ def test_a_bundled_model_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simcse.model.huggingface.resources.files", lambda _: tmp_path)
-    with pytest.raises(ResourceError, match="'mini' is not in this installation"):
+    with pytest.raises(ResourceError, match="'mini' is not installed"):
         SentenceEncoder.load()
 
 

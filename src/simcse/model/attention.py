@@ -69,12 +69,8 @@ class PackingPlan:
     def by_head(self, heads: int, step: int | None = None) -> tuple[Tensor, Tensor]:
         """Number the slots of rows (T * H, Dh) when each block holds (b, H, L) of them.
 
-        Args:
-            heads: H.
-            step: rows from one token to the next, if they are more than H.
-
-        Returns:
-            (P * H,) the row in each slot, and (P, H) the slot of each token slot and head.
+        Returns the row in each slot (P * H,), and the slot of each token slot and head (P, H).
+        From one token to the next there are ``step`` rows, by default H.
         """
         step = step or heads
         if (heads, step) not in self._by_head:
@@ -121,14 +117,7 @@ def plan_packing(
     dropout_rng: DropoutRng | None = None,
     token_seeds: Tensor | None = None,
 ) -> PackingPlan:
-    """Plan the blocks for sentences of ascending ``lengths``, packed one after another.
-
-    Args:
-        lengths: tokens of each sentence.
-        device: where the tokens are.
-        dropout_rng: the random numbers of dropout.
-        token_seeds: (T,) the tokens' seeds of it.
-    """
+    """Plan the blocks for B packed sentences of ascending ``lengths``; token_seeds is (T,)."""
     if len(lengths) == 1 and token_seeds is None:
         return _plan_single(lengths[0], device, dropout_rng or DropoutRng())
     counts = Counter(-(-length // LENGTH_STEP) * LENGTH_STEP for length in lengths)
@@ -193,16 +182,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attend within each sentence: query, key, value (1, H, T, Dh) -> (1, T, H, Dh).
 
-    Args:
-        module: the calling attention module (part of transformers' interface).
-        query: queries of all heads.
-        key: keys.
-        value: values.
-        attention_mask: always ``None``; the plan says which tokens belong together.
-        packing_plan: the blocks, from `plan_packing`.
-        scaling: factor on the scores.
-        dropout: rate on the attention weights.
-        sliding_window: tokens further apart than this minus one do not see each other.
+    The arguments are those of transformers' interface and a plan, which replaces the mask. With
+    a sliding window, tokens further apart than it minus one do not see each other.
     """
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # each (T, H, Dh)
     biases = [bias.to(query.dtype) for bias in packing_plan.biases]

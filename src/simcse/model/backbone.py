@@ -207,13 +207,8 @@ def run_directly(model: Any, ids: Tensor, positions: Tensor, plan: PackingPlan) 
     """Yield the hidden states (T, D) of the embedding and of each layer, in few operations.
 
     For one short sentence the calls, checks and views of transformers' modules take longer than
-    the arithmetic. Training and other architectures use them all the same.
-
-    Args:
-        model: a BERT-like Hugging Face model.
-        ids: (T,) tokens of packed sentences, filler behind them.
-        positions: (T,) their positions.
-        plan: who attends to whom.
+    the arithmetic. Training and other architectures use them all the same. ``ids`` (T,) are packed
+    sentences with filler behind them, ``positions`` (T,) count in each sentence.
     """
     hidden = model.embeddings(input_ids=ids.unsqueeze(0), position_ids=positions.unsqueeze(0))[0]
     if hasattr(model, "embeddings_project"):  # ELECTRA

@@ -16,11 +16,7 @@ _PER_WORD = 4  # 16-bit numbers in a 64-bit word
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a float
 # SplitMix64: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_ROUNDS = (
-    (30, 0xBF58476D1CE4E5B9 - (1 << 64)),
-    (27, 0x94D049BB133111EB - (1 << 64)),
-    (31, 1),
-)
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)), (31, 1))
 
 
 class DropoutRng:

@@ -329,15 +329,9 @@ def batches_by_tokens(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
 def _show_progress(chunks: Iterator[np.ndarray], total: int) -> Iterator[np.ndarray]:
     """Pass on chunks of rows and show how many of ``total`` rows are done, on stderr."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn, Progress
 
-    columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
         task = bar.add_task("encoding", total=total)
         for chunk in chunks:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from simcse.model.pooling import SPECS, pool_padded
 from simcse.postprocess import Flow
 
 Format = Literal["sentence-transformers", "transformers", "onnx", "openvino"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 Dtype = Literal["fp32", "fp16", "int8"]
 Encode = Callable[[Sequence[str]], np.ndarray]
 
@@ -365,11 +364,15 @@ def _readme(
     encoder: SentenceEncoder, to: Format, code: Callable[..., Encode], options: Mapping[str, Any]
 ) -> str:
     arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+    functions: list[Callable[..., Any]] = [code]
+    if to in ("onnx", "openvino"):
+        functions.insert(0, export_loaders.load_tokenizer)
+    source = "\n\n".join(map(inspect.getsource, functions))
     return (
         f"# Sentence embeddings of {encoder.dimensions} dimensions, for {to}\n\n"
         "This folder was verified with the following code:\n\n"
         "```python\nfrom collections.abc import Callable, Sequence\n\nimport numpy as np\n\n\n"
-        f"{inspect.getsource(code)}\n\n"
+        f"{source}\n\n"
         f'encode = {code.__name__}("path/of/this/folder"{arguments})\n'
         'vectors = encode(["A man is playing a guitar."])\n```\n'
     )

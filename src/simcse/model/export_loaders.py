@@ -85,23 +85,31 @@ def load_transformers(
     return encode
 
 
-def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
-    """Return a function from sentences to embeddings (N, D)."""
-    import onnxruntime
+def load_tokenizer(folder: str) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
+    """Return a function from sentences to the inputs of a graph."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(
-        f"{folder}/tokenizer.json"
-    )  # truncates and pads as stored there
-    session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # it truncates and pads
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
+    def tokenize(texts: Sequence[str]) -> dict[str, np.ndarray]:
         rows = tokenizer.encode_batch(list(texts))
-        inputs = {
+        return {
             "input_ids": np.array([row.ids for row in rows]),
             "attention_mask": np.array([row.attention_mask for row in rows]),
         }
-        vectors: np.ndarray = session.run(None, inputs)[0]
+
+    return tokenize
+
+
+def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D)."""
+    import onnxruntime
+
+    tokenize = load_tokenizer(folder)
+    session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        vectors: np.ndarray = session.run(None, tokenize(texts))[0]
         return vectors
 
     return encode
@@ -116,22 +124,14 @@ def load_openvino(
     would leave OpenVINO's signal stack unmapped, and the next signal, Ctrl-C too, would be a crash.
     """
     import openvino
-    from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(
-        f"{folder}/tokenizer.json"
-    )  # truncates and pads as stored there
+    tokenize = load_tokenizer(folder)
     # By default OpenVINO computes in bf16 where the processor can: faster, less exact.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     model = (core or openvino.Core()).compile_model(f"{folder}/model.xml", "CPU", options)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        rows = tokenizer.encode_batch(list(texts))
-        inputs = {
-            "input_ids": np.array([row.ids for row in rows]),
-            "attention_mask": np.array([row.attention_mask for row in rows]),
-        }
-        vectors: np.ndarray = model(inputs)[0]
+        vectors: np.ndarray = model(tokenize(texts))[0]
         return vectors
 
     return encode

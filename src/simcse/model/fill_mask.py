@@ -48,13 +48,7 @@ def word_predictor(
 
 
 class _Predictor:
-    """A backbone, its MLM head, and which tokens are words.
-
-    Attributes:
-        spelled: the text of each token.
-        ids: of each word, in lower case, the tokens that spell it.
-        no_word: (V,) bool, tokens that are not a word by themselves.
-    """
+    """A backbone, its MLM head, and which tokens are words by themselves."""
 
     def __init__(self, backbone: Backbone, head: MlmHead, tokenizer: Tokenizer) -> None:
         self.backbone, self.head, self.tokenizer = backbone, head, tokenizer
@@ -62,7 +56,7 @@ class _Predictor:
         self.spelled, words = _words(tokenizer.hf_tokenizer)
         self.no_word = torch.ones(len(self.table), dtype=torch.bool)
         self.no_word[words] = False
-        self.ids: dict[str, list[int]] = {}
+        self.ids: dict[str, list[int]] = {}  # of each word in lower case
         for token in words:
             self.ids.setdefault(self.spelled[token].lower(), []).append(token)
 

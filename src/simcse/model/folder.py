@@ -216,15 +216,15 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> _Stored:
         raise ArtifactError(f"{folder / OWN} is damaged: {error!r}") from error
     backbone, hf_tokenizer = _open(folder)
     settings = settings or written
-    head = None
-    if settings.head != "none" and written.head == "always":
-        head = modules.read_dense(modules.read_layout(folder)["Dense"], backbone.width)
-    elif settings.head != "none" and (folder / HEAD).exists():
+    has_head = settings.head != "none" and written.head == "always"
+    has_layer = settings.postprocess == written.postprocess
+    head, layer, weights = modules.read_layers(
+        folder, backbone.width, hf_tokenizer, head=has_head, postprocess=has_layer
+    )
+    if has_head and head is None:
+        raise ArtifactError(f"{folder / modules.MODULES} has no Dense module, the projection head")
+    if settings.head != "none" and not has_head and (folder / HEAD).exists():
         head = read_head(folder / HEAD, backbone.width)
-    layer = None
-    if settings.postprocess == written.postprocess != "none":
-        layer = modules.read_postprocess(modules.read_layout(folder), backbone.width)
-    weights = modules.read_weighting(folder, hf_tokenizer)
     if read_json(folder / OWN) != own:
         raise ArtifactError(f"{folder} was replaced while it was read")
     return _Stored(backbone, hf_tokenizer, settings, head, layer, weights, provenance)
@@ -232,13 +232,10 @@ def _read_own(folder: Path, settings: ModelSettings | None) -> _Stored:
 
 def _read_modules(folder: Path, provenance: dict[str, Any]) -> _Stored:
     """Read a sentence-transformers folder."""
-    layout = modules.read_layout(folder)
-    backbone, hf_tokenizer = _open(layout["Transformer"])
+    backbone, hf_tokenizer = _open(modules.read_layout(folder)["Transformer"])
     settings = modules.read_modules(folder, backbone, hf_tokenizer)
-    head = modules.read_dense(layout["Dense"], backbone.width) if "Dense" in layout else None
-    layer = modules.read_postprocess(layout, backbone.width)
-    weights = modules.read_weighting(folder, hf_tokenizer)
-    return _Stored(backbone, hf_tokenizer, settings, head, layer, weights, provenance)
+    layers = modules.read_layers(folder, backbone.width, hf_tokenizer)
+    return _Stored(backbone, hf_tokenizer, settings, *layers, provenance)
 
 
 def _read_reference(folder: Path, settings: ModelSettings, provenance: dict[str, Any]) -> _Stored:

@@ -12,11 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
@@ -42,15 +38,9 @@ REFERENCE = {
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # never pickles; .model: SentencePiece
 _HUB_OTHER = ["onnx/*", "openvino/*"]
-# What transformers raises for a folder it cannot read; it has no exception tree of its own.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,  # config.json has a value of the wrong type
-)
+# What transformers raises for a folder it cannot read; it has no exception tree of its own. The
+# last one is for a value of the wrong type in config.json.
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def locate(name: str | Path) -> Path:
@@ -64,7 +54,10 @@ def locate(name: str | Path) -> Path:
         ResourceError: the hub cannot be reached, or a bundled model is not installed.
     """
     if str(name) in BUNDLED:
-        return _bundled(str(name))
+        bundled = Path(str(resources.files("simcse"))) / "bundled" / str(name)
+        if not bundled.is_dir():
+            raise ResourceError(f"the bundled model {name!r} is not installed: no {bundled}")
+        return bundled
     folder = current_folder(Path(name).expanduser())
     if folder.is_dir():
         return folder
@@ -77,13 +70,6 @@ def locate(name: str | Path) -> Path:
     if isinstance(name, str) and _HUB_ID.fullmatch(name):
         return _download(name)
     raise UsageError(f"no model {str(name)!r}: tried {tried}; a hub id has the form owner/name")
-
-
-def _bundled(name: str) -> Path:
-    folder = Path(str(resources.files("simcse"))) / "bundled" / name
-    if not folder.is_dir():
-        raise ResourceError(f"the bundled model {name!r} is not in this installation: no {folder}")
-    return folder
 
 
 def _download(name: str) -> Path:

@@ -106,11 +106,7 @@ def _input_ranges(backbone: Backbone, batch: TokenBatch) -> dict[Linear, InputRa
 
 
 def smooth(
-    layers: Sequence[Linear],
-    found: InputRange,
-    *,
-    dtype: torch.dtype,
-    output: Levels | None = None,
+    layers: Sequence[Linear], found: InputRange, *, dtype: torch.dtype, output: Levels | None = None
 ) -> Int8Product:
     """Quantize layers that share an input as one product, and even out its channels."""
     weight = torch.cat([layer.weight.detach().float() for layer in layers])  # (out, in)

@@ -44,7 +44,7 @@ def _passes(operator: str, self_test: Callable[[], bool]) -> bool:
 
 
 def processor_supports(instructions: str) -> bool | None:
-    """Say whether the processor has "avx512_bf16" or "vnni"; ``None`` if torch cannot tell."""
+    """Say whether the processor has "avx512_bf16" or "vnni"; ``None`` if torch does not know."""
     detect = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     if detect is None:
         _warn_once(

@@ -28,10 +28,7 @@ _OLD_NAMES = {"weight": "gamma", "bias": "beta"}  # layer norms of google-bert's
 
 
 def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
-    """Make an MLM head with the weights stored in a model folder, or else a new one.
-
-    Returns:
-        The head, and whether its weights were stored.
+    """Make an MLM head with the weights stored in a model folder; ``False`` says it is a new one.
 
     Raises:
         ArtifactError: the stored weights are damaged.
@@ -45,13 +42,9 @@ def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
 
 def _names(family: tuple[str, str, str]) -> dict[str, str]:
     """Return a family's names by ours."""
-    layers = {"dense": family[0], "norm": family[1]}
-    named = {
-        f"{ours}.{tensor}": f"{theirs}.{tensor}"
-        for ours, theirs in layers.items()
-        for tensor in ("weight", "bias")
-    }
-    return {**named, "bias": family[2]}
+    layers = zip(("dense", "norm"), family, strict=False)
+    both = [(f"{ours}.{t}", f"{theirs}.{t}") for ours, theirs in layers for t in ("weight", "bias")]
+    return {**dict(both), "bias": family[2]}
 
 
 class MlmHead(nn.Module):
@@ -87,11 +80,9 @@ class MlmHead(nn.Module):
         return False
 
     def for_checkpoint(self, model: Any) -> tuple[dict[str, Tensor], str | None]:  # noqa: ANN401 - HF has no common type
-        """Return the weights by the names of a checkpoint.
+        """Return the weights by a checkpoint's names, and the transformers class that reads them.
 
-        Returns:
-            The weights, and transformers' class for masked-language models that reads them; it
-            is ``None``, and the names are ours, where that class has another head.
+        The class is ``None``, and the names are ours, where the architecture has another head.
         """
         own = self.state_dict()
         whole = huggingface.masked_model(model.config) if self.is_usual else None

@@ -120,52 +120,60 @@ def read_modules(folder: Path, backbone: Backbone, tokenizer: Any) -> ModelSetti
     )
 
 
-def read_dense(folder: Path, width: int) -> ProjectionHead:
-    """Read a Dense module as the projection head.
+def read_layers(
+    folder: Path,
+    width: int,
+    tokenizer: Any,  # noqa: ANN401 - HF has no common type
+    *,
+    head: bool = True,
+    postprocess: bool = True,
+) -> tuple[ProjectionHead | None, Layer | None, TokenWeights | None]:
+    """Read the projection head, the post-processing layer and the token weights of a folder.
+
+    ``head`` and ``postprocess`` say whether these are read.
 
     Raises:
-        ArtifactError: it is not a linear layer with tanh that has equal widths.
+        ArtifactError: a file is damaged, has other widths or another activation, or there are two
+            post-processing layers.
     """
+    layout = read_layout(folder)
+    if postprocess and {"Affine", "Flow"} <= layout.keys():
+        raise ArtifactError(f"{layout['Flow']}: one post-processing layer is supported, not two")
+    layer: Layer | None = None
+    if postprocess and "Flow" in layout:
+        layer = _read_flow(layout["Flow"], width)
+    elif postprocess and "Affine" in layout:
+        layer = _read_affine(layout["Affine"], width)
+    weights = layout.get("WordWeights")
+    return (
+        _read_dense(layout["Dense"], width) if head and "Dense" in layout else None,
+        layer,
+        None if weights is None else read_token_weights(weights, tokenizer),
+    )
+
+
+def _read_dense(folder: Path, width: int) -> ProjectionHead:
     widths = {"in_features": width, "out_features": width}
-    expected = {**_DENSE_EXPECTED, "activation_function": _TANH, **widths}
-    _check(folder / "config.json", expected)
+    _check(folder / "config.json", {**_DENSE_EXPECTED, "activation_function": _TANH, **widths})
     return read_head(folder / WEIGHTS, width)
 
 
-def read_postprocess(layout: Mapping[str, Path], width: int) -> Layer | None:
-    """Read the layer after the head, where a folder has one.
+def _read_flow(folder: Path, width: int) -> Flow:
+    stored = read_json(folder / "config.json")
+    try:
+        flow = Flow(width, steps=int(stored["steps"]), hidden=int(stored["hidden"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder} is damaged: {error!r}") from error
+    return _load_weights(flow, folder)
 
-    Raises:
-        ArtifactError: it does not take vectors of this width, its file is damaged, or there are
-            two such layers.
-    """
-    if {"Affine", "Flow"} <= layout.keys():
-        raise ArtifactError(f"{layout['Flow']}: one post-processing layer is supported, not two")
-    if "Flow" in layout:
-        stored = read_json(layout["Flow"] / "config.json")
-        try:
-            flow = Flow(width, steps=int(stored["steps"]), hidden=int(stored["hidden"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{layout['Flow']} is damaged: {error!r}") from error
-        return _load_weights(flow, layout["Flow"])
-    if "Affine" not in layout:
-        return None
-    path = layout["Affine"] / "config.json"
+
+def _read_affine(folder: Path, width: int) -> Affine:
+    path = folder / "config.json"
     _check(path, {**_DENSE_EXPECTED, "activation_function": _IDENTITY, "in_features": width})
     dimensions = read_json(path).get("out_features")
     if not isinstance(dimensions, int) or dimensions < 1:
         raise ArtifactError(f"{path}: expected out_features above 0, got {dimensions!r}")
-    return _load_weights(Affine(width, dimensions), layout["Affine"])
-
-
-def read_weighting(folder: Path, tokenizer: Any) -> TokenWeights | None:  # noqa: ANN401
-    """Read the weights of tokens in the mean, where a folder has them.
-
-    Raises:
-        ArtifactError: see `read_token_weights`.
-    """
-    found = read_layout(folder).get("WordWeights")
-    return None if found is None else read_token_weights(found, tokenizer)
+    return _load_weights(Affine(width, dimensions), folder)
 
 
 def _load_weights(layer: LayerType, folder: Path) -> LayerType:
@@ -299,7 +307,15 @@ def write_modules(
         for i, name in enumerate(names)
     ]
     _write_json(folder / MODULES, listed)
-    _write_json(folder / _MODEL_CONFIG, _model_config())
+    versions = {"transformers": transformers.__version__, "pytorch": str(torch.__version__)}
+    about = {
+        "model_type": "SentenceTransformer",
+        "__version__": versions,
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+    _write_json(folder / _MODEL_CONFIG, about)
     _write_json(folder / _TRANSFORMER_CONFIG, {"max_seq_length": settings.max_length})
     _write_pooling(folder / paths["Pooling"], settings.pooling, backbone.width)
     if "WeightedLayerPooling" in paths:
@@ -318,37 +334,18 @@ def needs_all_layers(settings: ModelSettings) -> bool:
     return len(SPECS[settings.pooling].layers) > 1
 
 
-def _model_config() -> dict[str, Any]:
-    versions = {"transformers": transformers.__version__, "pytorch": str(torch.__version__)}
-    return {
-        "model_type": "SentenceTransformer",
-        "__version__": versions,
-        "prompts": {},
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-    }
-
-
 def _write_pooling(folder: Path, pooling: Pooling, width: int) -> None:
     """Write a Pooling module, with the flags that versions before 5.4 read."""
-    written = {
-        "word_embedding_dimension": width,
-        "pooling_mode_cls_token": pooling == "cls",
-        "pooling_mode_mean_tokens": pooling != "cls",
-        "pooling_mode_max_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": False,
-    }
-    _write_json(folder / "config.json", written)
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    used = "cls_token" if pooling == "cls" else "mean_tokens"
+    flags = {f"pooling_mode_{mode}": mode == used for mode in modes}
+    _write_json(folder / "config.json", {"word_embedding_dimension": width, **flags})
 
 
 def _write_layers(folder: Path, pooling: Pooling, backbone: Backbone) -> None:
     layers = backbone.layer_count
-    written = {
-        "word_embedding_dimension": backbone.width,
-        "layer_start": 0,
-        "num_hidden_layers": layers,
-    }
-    _write_json(folder / "config.json", written)
+    written = {"word_embedding_dimension": backbone.width, "layer_start": 0}
+    _write_json(folder / "config.json", {**written, "num_hidden_layers": layers})
     write_safetensors(folder / WEIGHTS, {"layer_weights": _layer_weights(pooling, layers)})
 
 
