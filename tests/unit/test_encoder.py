@@ -27,3 +27,14 @@ def test_progress_goes_to_stderr(
     assert captured.out == ""
     assert "2/2" in captured.err
     np.testing.assert_array_equal(vectors, tiny_encoder.encode(["dog", "cat"]))
+
+
+def test_similarity_is_the_cosine_of_embeddings(tiny_encoder: SentenceEncoder) -> None:
+    first, second = ["the dog runs", "a cat"], ["the man eats", "a cat", "dog"]
+    left, right = tiny_encoder.encode(first), tiny_encoder.encode(second)
+    lengths = np.outer(np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1))
+    found = tiny_encoder.similarity(first, second)
+    assert found.shape == (2, 3)
+    np.testing.assert_allclose(found, left @ right.T / lengths, atol=1e-5)
+    with pytest.raises(TypeError, match=r"pass \[sentence\]"):
+        tiny_encoder.similarity("a cat", second)
