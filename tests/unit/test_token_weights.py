@@ -84,7 +84,7 @@ def test_a_sentence_of_weight_0_is_the_zero_vector_as_in_sentence_transformers(
 
 def test_the_first_token_alone_gets_no_weights(weighted: SentenceEncoder, tmp_path: Path) -> None:
     weighted.save(tmp_path / "model")
-    with pytest.raises(UsageError, match="pooling cls is none"):
+    with pytest.raises(UsageError, match="got pooling cls"):
         SentenceEncoder.load(tmp_path / "model", changes={"pooling": "cls"})
 
 

@@ -64,7 +64,9 @@ class SentenceEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if token_weights is not None and SPECS[settings.pooling].reduce is cls_pool:
-            raise UsageError(f"token weights need a mean, but pooling {settings.pooling} is none")
+            raise UsageError(
+                f"token weights need a pooling by the mean, got pooling {settings.pooling}"
+            )
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.settings = settings

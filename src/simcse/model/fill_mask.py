@@ -40,8 +40,8 @@ def word_predictor(
     head, stored = read_mlm_head(backbone, folder)
     if not stored or tokenizer.mask_token_id is None:
         raise UsageError(
-            f"{name} is no masked-language model that can be read: it has no "
-            f"{'mask token' if stored else 'MLM head'}; `simcse pretrain` makes one"
+            f"{name} cannot predict masked words: it has no "
+            f"{'mask token' if stored else 'MLM head'}. `simcse pretrain` trains a model that can"
         )
     limit = min(backbone.max_positions or MAX_LENGTH, MAX_LENGTH)
     return _Predictor(backbone, head.eval(), Tokenizer(tokenizer, max_length=limit)).predict

@@ -114,7 +114,8 @@ def write_model(encoder: SentenceEncoder, folder: Path, *, dtype: StoredDtype = 
     if settings.head == "always" and head is None:
         raise UsageError("the projection head always applies, but there is none to write")
     if (settings.postprocess == "none") is not (encoder.postprocess is None):
-        raise UsageError(f"postprocess is {settings.postprocess}, the layer does not fit it")
+        found = "no layer" if encoder.postprocess is None else "a layer"
+        raise UsageError(f"postprocess is {settings.postprocess}, but the encoder has {found}")
     stored, further, architecture = STORED_DTYPES[dtype], dict[str, torch.Tensor](), None
     if encoder.mlm_head is not None:
         further, architecture = encoder.mlm_head.for_checkpoint(encoder.backbone.model)

@@ -114,7 +114,7 @@ def train_tokenizer(shape: NewModel, texts: Iterable[str]) -> PreTrainedTokenize
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
     )
     if raw.get_vocab_size() == len(SPECIAL):
-        raise DataError("there are no words to train a tokenizer on")
+        raise DataError("the texts have no words to train a tokenizer on")
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, model_max_length=shape.positions, **SPECIAL
     )

@@ -241,7 +241,7 @@ def _read_layers(folder: Path, backbone: Backbone) -> Pooling:
             wanted = _layer_weights(pooling, backbone.layer_count)
             if SPECS[pooling].reduce is mean_pool and torch.allclose(full / full.sum(), wanted):
                 return pooling
-    raise ArtifactError(f"{folder}: its layer weights are none of our poolings: {weights}")
+    raise ArtifactError(f"{folder}: no supported pooling has its layer weights: {weights}")
 
 
 def _layer_weights(pooling: Pooling, layer_count: int) -> Tensor:
