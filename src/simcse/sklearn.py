@@ -97,11 +97,7 @@ class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
 
 def _checked(given: object) -> list[str]:
-    """Return sentences as a list.
-
-    Raises:
-        ValueError: they are one string, or not strings.
-    """
+    """Return sentences as a list, if they are strings."""
     if isinstance(given, str):
         raise ValueError("expected a list of sentences, got one string; pass [sentence]")
     texts = list(given)  # type: ignore[call-overload]  # raises TypeError if it is not iterable

@@ -7,12 +7,14 @@ import click
 
 from simcse.cli.options import load_encoder, loading_options
 
+model_output_option = click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="Model folder to write."
+)
+
 
 @click.command("average")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Model folder to write."
-)
+@model_output_option
 @loading_options
 def average_command(models: tuple[str, ...], output: Path, **loading: Any) -> None:  # noqa: ANN401 - passed on by name
     """Average the weights of models trained from one start: several seeds, or several settings.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simcse.cli.average import model_output_option
 from simcse.cli.options import load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ LAYER_TYPES = ("whitening", "all-but-the-top", "flow")
 
 @click.command("postprocess")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Model folder to write."
-)
+@model_output_option
 @click.option("--fit", "corpus", metavar="FILE", help="File of sentences to fit the layer on.")
 @click.option("--type", "layer_type", type=click.Choice(LAYER_TYPES), help="Layer to fit.")
 @click.option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simcse.cli.average import model_output_option
 from simcse.cli.options import load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("sif")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Model folder to write."
-)
+@model_output_option
 @click.option("--fit", "corpus", metavar="FILE", help="File of sentences whose tokens are counted.")
 @click.option(
     "--smoothing",

@@ -292,11 +292,7 @@ _WRITERS: Mapping[Format, Callable[[SentenceEncoder, Path, Dtype], None]] = {
 
 
 def _trace(encoder: SentenceEncoder, path: Path) -> None:
-    """Write the ONNX graph from token ids and mask (B, L) to finished embeddings (B, K).
-
-    Raises:
-        UsageError: torch cannot export this architecture.
-    """
+    """Write the ONNX graph from token ids and mask (B, L) to finished embeddings (B, K)."""
     example = torch.ones(2, 8, dtype=torch.int64, device=encoder.device)
     mask = torch.ones_like(example)
     mask[0, 4:] = 0  # transformers drops a mask without padding, and the graph would lack it
@@ -322,11 +318,7 @@ def _trace(encoder: SentenceEncoder, path: Path) -> None:
 
 
 def _write_padding_tokenizer(encoder: SentenceEncoder, folder: Path) -> None:
-    """Write a ``tokenizer.json`` that truncates and pads by itself.
-
-    Raises:
-        UsageError: the tokenizer is not one of the library tokenizers.
-    """
+    """Write a ``tokenizer.json`` that truncates and pads by itself."""
     tokenizer = encoder.tokenizer.hf_tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -24,9 +24,9 @@ SENTENCES, WORDS = 64, 10  # of the random sentences
 
 @dataclass
 class InputRange:
-    """The range of a layer's input: (in,) largest absolute value a channel, and both ends."""
+    """The range of a layer's input: largest absolute value of each channel, and both ends."""
 
-    peaks: Tensor
+    peaks: Tensor  # (in,)
     low: float
     high: float
 
