@@ -60,9 +60,9 @@ models/sharp/seeds.json: models/nli.tsv.gz models/neighbors/report.html
 models/mini/model.safetensors: models/sharp/seeds.json models/plain/seeds.json
 	rm -rf $(@D)
 	$(BIN)/simcse average models/sharp/seed-*/best models/plain/seed-*/best --output models/average
-	$(BIN)/simcse weigh models/average --fit $(DATA)/wiki/wiki1m.txt.gz --limit 100000 \
-		--pooling mean_embedding_last --output models/weighed
-	$(BIN)/simcse export models/weighed --to sentence-transformers --dtype fp16 --output $(@D)
+	$(BIN)/simcse sif models/average --fit $(DATA)/wiki/wiki1m.txt.gz --limit 100000 \
+		--pooling mean_embedding_last --output models/sif
+	$(BIN)/simcse export models/sif --to sentence-transformers --dtype fp16 --output $(@D)
 
 # torch first and by itself: with the pinned build in place nothing else pulls another one in.
 $(STAMP): pyproject.toml constraints.txt

@@ -19,7 +19,7 @@ from simcse.cli.options import count_option
 from simcse.errors import UsageError
 from simcse.evaluate.vectors import cosine
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 from simcse.model.precision import EncodingPrecision
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the peers, as simcse chooses

@@ -51,7 +51,7 @@ def encode(
             stored,
             "--max-length",
             str(max_length),
-            "--floor",
+            "--min-cosine",
             "0",
         ]
         few = Path(home) / "few.txt"  # the race itself measures the agreement

@@ -20,7 +20,7 @@ from race import System, race
 from race_report import race_results, race_table
 from simcse.io.results import write_results
 from simcse.io.sentences import read_sentences
-from simcse.model.names import BUNDLED
+from simcse.model.huggingface import BUNDLED
 from simcse.report.tables import to_markdown
 from simcse.report.versions import versions
 

@@ -22,7 +22,7 @@ from simcse.cli.main import main
 from simcse.cli.options import count_option
 from simcse.io.examples import Example
 from simcse.losses.settings import LossConfig
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 from simcse.train.optim import OptimConfig
 from simcse.train.settings import TrainConfig
 from simcse.train.trainer import Trainer

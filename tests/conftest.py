@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 from tokenizers import Tokenizer as WordPieceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -20,6 +21,9 @@ from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.settings import ModelSettings
 from simcse.text import Tokenizer
+
+hypothesis_settings.register_profile("project", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

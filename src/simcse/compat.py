@@ -1,8 +1,8 @@
-"""The class of the 2021 tool: the same calls, shapes and defaults, on this library.
+"""The class of the original SimCSE code: the same calls, shapes and defaults, on this library.
 
-Its return types depend on what it is given, and it hides hits below 0.6 unless told otherwise;
-both are as they were, so that code written for it runs. New code does better with
-`SentenceEncoder` and `simcse.index`.
+Its return types depend on the argument types, and by default it hides hits below 0.6; both are as
+they were, so that code written for it runs. New code should use `SentenceEncoder` and
+`simcse.index`.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ POOLERS: dict[str, dict[str, Any]] = {
 
 
 class SimCSE:
-    """Encode, compare and search sentences as the 2021 tool did.
+    """Encode, compare and search sentences as the original SimCSE code did.
 
     Example:
         >>> model = SimCSE("mini")
@@ -45,10 +45,10 @@ class SimCSE:
     Args:
         model_name_or_path: a folder, a bundled name or a hub id.
         device: where the model runs; by default CUDA if there is any.
-        num_cells: taken and not used: search is exact.
-        num_cells_in_search: likewise.
+        num_cells: ignored, because search is exact.
+        num_cells_in_search: ignored, too.
         pooler: one of `POOLERS`; by default what the model itself says. It is never guessed from
-            the name, as the 2021 tool did.
+            the name, as in the original SimCSE code.
 
     Raises:
         UsageError: there is no such model or pooler.
@@ -82,7 +82,7 @@ class SimCSE:
         """Embed one sentence, (D,), or (1, D) with ``keepdim``, or a list of N, (N, D).
 
         Returns a tensor on the CPU, or with ``return_numpy`` an array. Sentences over
-        ``max_length`` tokens are cut. ``batch_size`` counts sentences of the longest length.
+        ``max_length`` tokens are truncated. ``batch_size`` counts sentences of the longest length.
         """
         if device is not None:
             self.encoder.to(torch.device(device))
@@ -119,7 +119,7 @@ class SimCSE:
         device: str | None = None,
         batch_size: int = 64,
     ) -> None:
-        """Index sentences, or a file's (a string is a path); blank lines are passed over.
+        """Index sentences, or a file's (a string is a path); blank lines are skipped.
 
         The search is exact, whatever ``use_faiss`` and ``faiss_fast`` say.
         """
@@ -142,15 +142,11 @@ class SimCSE:
         index["index"] = np.concatenate([index["index"], vectors])
 
     def search(
-        self,
-        queries: Sentences,
-        device: str | None = None,
-        threshold: float = 0.6,
-        top_k: int = 5,
+        self, queries: Sentences, device: str | None = None, threshold: float = 0.6, top_k: int = 5
     ) -> Hits | list[Hits]:
         """Return the best sentences with their cosines, of each query if it is a list.
 
-        Hits below ``threshold`` are left out, by default below 0.6: that was the tool's default.
+        Hits below ``threshold`` are left out, by default below 0.6, as in the original SimCSE code.
 
         Raises:
             UsageError: there is no index yet.

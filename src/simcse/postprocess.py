@@ -1,11 +1,11 @@
-"""Layers that straighten a finished embedding space: whitening, all-but-the-top, flow.
+"""Layers that spread a finished embedding space evenly: whitening, all-but-the-top, flow.
 
 Each is fitted on the embeddings of a named corpus and maps (N, D) to (N, K) after pooling and
 head, before normalization. Gao et al. 2021 compare their model with the first and the last.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,9 +17,8 @@ from simcse.errors import DataError, NumericError, UsageError
 
 Postprocess = Literal["none", "whitening", "all_but_the_top", "flow", "linear"]
 POSTPROCESS: tuple[Postprocess, ...] = get_args(Postprocess)
-FITTED: tuple[Postprocess, ...] = ("whitening", "all_but_the_top", "flow")
 
-SMALLEST = 1e-10  # of the largest variance: below it a direction is rounding, not data
+MIN_VARIANCE = 1e-10  # of the largest variance: a direction below it is rounding, not data
 FLOW_STEPS = 4
 FLOW_HIDDEN = 256
 FLOW_RATE = 1e-3  # Li et al. 2020 (BERT-flow), section 4
@@ -36,7 +35,7 @@ class Affine(nn.Module):
 
     @property
     def dimensions(self) -> int:
-        """K, the size of what comes out."""
+        """K, the size of a mapped vector."""
         return self.linear.out_features
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -66,21 +65,21 @@ class Flow(nn.Module):
 
     def inverse(self, latent: Tensor) -> Tensor:
         """Map latent vectors (N, D) back."""
-        for step in reversed(list(self._each())):
+        for step in reversed(self._flow_steps()):
             latent = step.inverse(latent)
         return latent
 
     def log_volume(self) -> Tensor:
-        """Return log |det J|, the same at every point: the coupling keeps volumes."""
-        return torch.stack([step.log_volume() for step in self._each()]).sum()
+        """Return log |det J|, the same at every point: the coupling preserves volumes."""
+        return torch.stack([step.log_volume() for step in self._flow_steps()]).sum()
 
     def start(self, vectors: Tensor) -> None:
-        """Set each step's normalization from the first data seen: vectors (N, D)."""
-        for step in self._each():
+        """Set each step's normalization from the first vectors (N, D)."""
+        for step in self._flow_steps():
             vectors = step.start(vectors)
 
-    def _each(self) -> Iterator["_FlowStep"]:
-        yield from self.steps  # type: ignore[misc]  # a ModuleList forgets what it holds
+    def _flow_steps(self) -> list["_FlowStep"]:
+        return list(self.steps)  # type: ignore[arg-type]  # a ModuleList has no element type
 
 
 Layer = Affine | Flow
@@ -89,29 +88,25 @@ Layer = Affine | Flow
 class _FlowStep(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.kept = width // 2
+        self.fixed = width // 2
         self.shift = nn.Parameter(torch.zeros(width))
         self.log_scale = nn.Parameter(torch.zeros(width))
         self.mixing = nn.Parameter(nn.init.orthogonal_(torch.empty(width, width)))
-        last = nn.Linear(hidden, width - self.kept)
+        last = nn.Linear(hidden, width - self.fixed)
         nn.init.zeros_(last.weight)  # a step starts as a linear map: Glow, section 3.3
         nn.init.zeros_(last.bias)
         self.coupling = nn.Sequential(
-            nn.Linear(self.kept, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            last,
+            nn.Linear(self.fixed, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last
         )
 
     def forward(self, vectors: Tensor) -> Tensor:
         mixed = ((vectors + self.shift) * self.log_scale.exp()) @ self.mixing  # (N, D)
-        kept, moved = mixed[:, : self.kept], mixed[:, self.kept :]
-        return torch.cat([kept, moved + self.coupling(kept)], dim=1)
+        fixed, moved = mixed[:, : self.fixed], mixed[:, self.fixed :]
+        return torch.cat([fixed, moved + self.coupling(fixed)], dim=1)
 
     def inverse(self, latent: Tensor) -> Tensor:
-        kept, moved = latent[:, : self.kept], latent[:, self.kept :]
-        mixed = torch.cat([kept, moved - self.coupling(kept)], dim=1)  # (N, D)
+        fixed, moved = latent[:, : self.fixed], latent[:, self.fixed :]
+        mixed = torch.cat([fixed, moved - self.coupling(fixed)], dim=1)  # (N, D)
         scaled = torch.linalg.solve(self.mixing.T, mixed.T).T
         restored: Tensor = scaled * (-self.log_scale).exp() - self.shift
         return restored
@@ -121,7 +116,7 @@ class _FlowStep(nn.Module):
         return volume
 
     def start(self, vectors: Tensor) -> Tensor:
-        """Normalize each dimension of the first data seen: Glow, section 3.1."""
+        """Normalize each dimension of the first vectors: Glow, section 3.1."""
         self.shift.copy_(-vectors.mean(0))
         self.log_scale.copy_(-vectors.std(0).clamp_min(1e-6).log())
         started: Tensor = self(vectors)
@@ -133,8 +128,8 @@ def fit_whitening(vectors: ArrayLike, *, dimensions: int | None = None) -> Affin
 
     Args:
         vectors: (N, D) embeddings of the corpus, before normalization.
-        dimensions: K; ``None`` keeps all that are spanned by more sentences than dimensions:
-            D - 1 for a backbone that ends in layer normalization, which takes one away.
+        dimensions: K; ``None`` takes all that are spanned by more sentences than dimensions:
+            D - 1 for a backbone that ends in layer normalization, which removes one.
 
     Raises:
         UsageError: ``dimensions`` is not in 1..D.
@@ -146,23 +141,23 @@ def fit_whitening(vectors: ArrayLike, *, dimensions: int | None = None) -> Affin
     if dimensions is not None and not 1 <= dimensions <= width:
         raise UsageError(f"dimensions must be from 1 to {width}, got {dimensions}")
     mean, variances, directions = _principal(rows)
-    spanned = int((variances > SMALLEST * variances[0]).sum())
+    spanned = int((variances > MIN_VARIANCE * variances[0]).sum())
     enough = dimensions is None and spanned and len(rows) > width
     count = spanned if enough else dimensions or width
     if spanned < count:
         raise DataError(
             f"{len(rows):,} embeddings span {spanned} directions, fewer than {count}: fit on more "
-            f"sentences or keep at most {spanned} dimensions"
+            f"sentences or ask for at most {spanned} dimensions"
         )
     return _affine(mean, directions[:, :count] / np.sqrt(variances[:count]))
 
 
 def fit_all_but_the_top(vectors: ArrayLike, *, directions: int | None = None) -> Affine:
-    """Fit all-but-the-top (Mu and Viswanath 2018): mean and widest directions taken away.
+    """Fit all-but-the-top (Mu and Viswanath 2018): remove mean and widest directions.
 
     Args:
         vectors: (N, D) embeddings of the corpus, before normalization.
-        directions: how many; ``None`` is D / 100, at least 1, as the authors advise.
+        directions: number to remove; ``None`` is D / 100, at least 1, as the authors advise.
 
     Raises:
         UsageError: ``directions`` is not in 1..D-1.
@@ -184,7 +179,7 @@ def fit_flow(
     *,
     epochs: int = 1,
     seed: int = 0,
-    observe: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Flow:
     """Fit a flow by maximum likelihood, as BERT-flow (Li et al. 2020) does.
 
@@ -192,7 +187,7 @@ def fit_flow(
         vectors: (N, D) embeddings of the corpus, before normalization.
         epochs: passes over them.
         seed: of the first weights and of the order.
-        observe: is told step, number of steps and negative log-likelihood in nats a dimension.
+        on_step: called with step, number of steps and negative log-likelihood in nats a dimension.
 
     Raises:
         DataError: there are fewer vectors than one batch of `FLOW_BATCH`.
@@ -206,13 +201,6 @@ def fit_flow(
         flow = Flow(rows.shape[1])
         flow.start(rows[torch.randperm(len(rows))[: 16 * FLOW_BATCH]])
         order = torch.cat([torch.randperm(len(rows)) for _ in range(epochs)])
-    _maximize_likelihood(flow, rows, order, observe)
-    return flow
-
-
-def _maximize_likelihood(
-    flow: Flow, rows: Tensor, order: Tensor, observe: Callable[[int, int, float], None]
-) -> None:
     flow.requires_grad_(True)
     optimizer = torch.optim.Adam(flow.parameters(), lr=FLOW_RATE)
     steps = len(order) // FLOW_BATCH
@@ -227,8 +215,8 @@ def _maximize_likelihood(
         loss.backward()
         optimizer.step()
         schedule.step()
-        observe(number + 1, steps, loss.item())
-    flow.requires_grad_(False)
+        on_step(number + 1, steps, loss.item())
+    return flow.requires_grad_(False)
 
 
 def _checked(vectors: ArrayLike) -> NDArray[np.float64]:

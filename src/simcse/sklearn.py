@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Turns sentences into embeddings (N, D), for use in a ``Pipeline``.
 
-    Nothing is learnt: ``fit`` only loads the model, and ``transform`` without it does so, too. A
+    Nothing is learned: ``fit`` only loads the model, and ``transform`` without it does so, too. A
     pickled or cloned embedder carries the model's name, not its weights.
 
     Example:
@@ -26,7 +26,7 @@ class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Attributes:
         model: a bundled name, a folder or a hub id.
-        dimensions: cut embeddings to so many, where the model was trained for it.
+        dimensions: size to truncate embeddings to, where the model was trained for it.
         precision: "auto", "fp32", "bf16" or "int8".
         device: "cpu", "cuda" ...; ``None`` takes the best.
         truncation: what to do with a sentence over the length limit: "error", "warn" or "truncate".
@@ -69,7 +69,7 @@ class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.dimensions or self._load().dimensions
 
     def _load(self) -> "SentenceEncoder":
-        """Return the encoder of the present parameters, loaded once."""
+        """Return the encoder of the current parameters, loaded once."""
         wanted = (self.model, self.precision, self.device)
         loaded = self.__dict__.get("_loaded")
         if loaded is None or loaded[0] != wanted:
@@ -97,16 +97,12 @@ class SimcseEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
 
 def _checked(given: object) -> list[str]:
-    """Return sentences as a list.
-
-    Raises:
-        ValueError: they are one string, or not strings.
-    """
+    """Return sentences as a list, if they are strings."""
     if isinstance(given, str):
         raise ValueError("expected a list of sentences, got one string; pass [sentence]")
-    texts = list(given)  # type: ignore[call-overload]  # what cannot be listed raises TypeError
+    texts = list(given)  # type: ignore[call-overload]  # raises TypeError if it is not iterable
     wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
-        kind = type(texts[wrong]).__name__
-        raise ValueError(f"expected sentences, got {kind} at position {wrong}: {texts[wrong]!r}")
+        found = type(texts[wrong]).__name__
+        raise ValueError(f"expected sentences, got {found} at position {wrong}: {texts[wrong]!r}")
     return [str(text) for text in texts]

@@ -46,15 +46,15 @@ class TokenBatch:
         )
 
     def split(self, tokens: int) -> list["TokenBatch"]:
-        """Cut into batches of at most ``tokens`` tokens, or of one sentence that has more."""
-        pieces: list[list[int]] = []  # lengths
+        """Split into batches of at most ``tokens`` tokens, or of one sentence that has more."""
+        lengths: list[list[int]] = []  # of each batch
         for length in self.lengths:
-            if not pieces or sum(pieces[-1]) + length > tokens:
-                pieces.append([])
-            pieces[-1].append(length)
-        ids = torch.split(self.input_ids, [sum(piece) for piece in pieces])
-        order = torch.split(self.original_index, [len(piece) for piece in pieces])
-        return [TokenBatch(*piece) for piece in zip(ids, map(tuple, pieces), order, strict=True)]
+            if not lengths or sum(lengths[-1]) + length > tokens:
+                lengths.append([])
+            lengths[-1].append(length)
+        ids = torch.split(self.input_ids, [sum(each) for each in lengths])
+        order = torch.split(self.original_index, [len(each) for each in lengths])
+        return [TokenBatch(*each) for each in zip(ids, map(tuple, lengths), order, strict=True)]
 
     def unsort(self, rows: Tensor) -> Tensor:
         """Bring rows (B, ...) from this batch's order to the caller's."""
@@ -83,13 +83,13 @@ def pack(sentences: Sequence[Sequence[int]]) -> TokenBatch:
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer with one length limit, which counts what it cuts.
+    """A Hugging Face tokenizer with one length limit, which counts what it truncates.
 
     Attributes:
         max_length: limit in tokens, special tokens included.
         seen: sentences tokenized so far.
-        truncated: how many of them were cut.
-        tokens: what they came to.
+        truncated: number of them that were truncated.
+        tokens: number of their tokens.
     """
 
     def __init__(self, tokenizer: Any, *, max_length: int) -> None:  # noqa: ANN401 - HF has no common type
@@ -114,10 +114,10 @@ class Tokenizer:
                 f"{self.max_length}; {len(long)} of {len(rows)} sentences are too long"
             )
         if long:
-            cut = self._call(
+            short = self._call(
                 [cleaned[i] for i in long], truncation=True, max_length=self.max_length
             )
-            for i, row in zip(long, cut, strict=True):
+            for i, row in zip(long, short, strict=True):
                 rows[i] = row
         self.seen += len(rows)
         self.truncated += len(long)
@@ -125,7 +125,7 @@ class Tokenizer:
         return rows
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
-        """Tokenize and pack, cutting what is too long."""
+        """Tokenize and pack, truncating what is too long."""
         return pack(self.ids(texts))
 
     def _call(self, texts: list[str], **options: Any) -> list[list[int]]:  # noqa: ANN401 - passed through

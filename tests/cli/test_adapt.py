@@ -91,7 +91,7 @@ def test_token_weights_are_counted_again_on_the_corpus(
     corpus.write_text("".join(f"the {a} and the {b}\n" for a in WORDS for b in WORDS))
     other.write_text("dog dog dog cat\n")
     weighed, run = tmp_path / "weighed", tmp_path / "run"
-    assert simcse("weigh", tiny_model_folder, "--fit", other, "--output", weighed).code == 0
+    assert simcse("sif", tiny_model_folder, "--fit", other, "--output", weighed).code == 0
     command = ("adapt", corpus, "--model", weighed, "--output", run, *QUICK)
     outcome = simcse(*command)
     assert outcome.code == 0, outcome.err
@@ -121,7 +121,7 @@ def test_token_weights_alone_are_saved_if_training_makes_them_worse(
     ranks = iter([before, trained, alone, before, alone, alone, before, alone, alone])
     monkeypatch.setattr(adapting, "reciprocal_ranks", lambda encode, pairs: next(ranks))
     weighed, run = tmp_path / "weighed", tmp_path / "run"
-    assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
+    assert simcse("sif", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
     command = ("adapt", corpus, "--model", weighed, "--output", run, "--pairs", pairs, *QUICK)
     name = "model.safetensors"
     for words in ((), ("--resume",)):
@@ -144,7 +144,7 @@ def test_several_processes_adapt_one_model(tiny_model_folder, simcse, pairs, tmp
     corpus, weighed, run = tmp_path / "corpus.txt", tmp_path / "weighed", tmp_path / "run"
     rows = [f"{x} {a} and the {b} {c}\n" for x in ("a", "the") for a, b, c in product(*[WORDS] * 3)]
     corpus.write_text("".join(rows))
-    assert simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
+    assert simcse("sif", tiny_model_folder, "--fit", corpus, "--output", weighed).code == 0
     command = ("adapt", corpus, "--model", weighed, "--output", run, "--pairs", pairs, *QUICK)
     launch = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "simcse")
     ended = run_python(*launch, *command)

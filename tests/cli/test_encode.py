@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from simcse import SentenceEncoder
 from simcse.evaluate.vectors import cosine
 from simcse.io.vectors import read_vectors
+from simcse.model.kernels import has_int8_linear
 from simcse.model.settings import ModelSettings
 
 LINES = ["A man plays the guitar.", "", "The dog runs.", "the woman is eating " * 20]
@@ -41,7 +41,7 @@ def test_a_file_becomes_vectors_and_what_was_cut_is_said(
     np.testing.assert_allclose(read_vectors(output), expected, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs VNNI instructions")
+@pytest.mark.skipif(not has_int8_linear(), reason="needs VNNI instructions")
 def test_int8_says_what_it_costs(simcse, tiny_model_folder, text, tmp_path):
     output = tmp_path / "v.npy"
     outcome = simcse(
@@ -93,7 +93,7 @@ def test_dimensions_are_kept_where_the_model_was_trained_for_them(
 
 def test_similarity_is_the_cosine(simcse, tiny_model_folder):
     long = simcse("similarity", "the dog " * 40, "the dog", "--model", tiny_model_folder)
-    assert (long.code, long.err) == (0, "warning: 1 of 2 sentences were cut to 32 tokens\n")
+    assert (long.code, long.err) == (0, "warning: 1 of 2 sentences were truncated to 32 tokens\n")
     same = simcse("similarity", "the dog", "the dog", "--model", tiny_model_folder)
     other = simcse("similarity", "the dog", "a cat eats", "--model", tiny_model_folder)
     assert same.out == "1.0000\n"

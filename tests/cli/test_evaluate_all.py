@@ -111,7 +111,7 @@ def whitened(simcse, tiny_model_folder, tmp_path):
     corpus.write_text("\n".join(f"{text} {number}" for text in TEXTS for number in range(9)))
     folder = tmp_path / "whitened"
     outcome = simcse(
-        *("postprocess", tiny_model_folder, "--fit", corpus, "--kind", "whitening"),
+        *("postprocess", tiny_model_folder, "--fit", corpus, "--type", "whitening"),
         *("--dimensions", "4", "--output", folder),
     )
     assert outcome.code == 0, outcome.err
@@ -156,7 +156,7 @@ def test_postprocessing_is_told_refused_twice_and_removed(simcse, whitened, tmp_
     assert facts["provenance"]["postprocess"]["corpus"] == "corpus.txt"
     assert facts["dimensions"] == 4
     again = simcse(
-        *("postprocess", whitened, "--fit", tmp_path / "corpus.txt", "--kind", "flow"),
+        *("postprocess", whitened, "--fit", tmp_path / "corpus.txt", "--type", "flow"),
         *("--output", tmp_path / "twice"),
     )
     assert (again.code, "already" in again.err) == (2, True)
@@ -179,9 +179,9 @@ def test_postprocessing_is_told_refused_twice_and_removed(simcse, whitened, tmp_
     [
         (),
         ("--fit", "a.txt"),
-        ("--remove", "--kind", "flow"),
-        ("--fit", "a.txt", "--kind", "flow", "--dimensions", "3"),
-        ("--fit", "a.txt", "--kind", "whitening", "--directions", "3"),
+        ("--remove", "--type", "flow"),
+        ("--fit", "a.txt", "--type", "flow", "--dimensions", "3"),
+        ("--fit", "a.txt", "--type", "whitening", "--directions", "3"),
     ],
 )
 def test_postprocess_options_that_do_not_go_together(simcse, options, tmp_path):

@@ -21,7 +21,7 @@ def test_the_users_sentences_are_compared(simcse, tmp_path, tiny_model_folder):
     done = simcse(*words, "--sentences", mine)
     assert done.code == 0, done.err
     assert "on 3 sentences: cosine 1.000000 at least, 1.000000 on average" in done.out
-    assert "STS-B dev is not here" in done.err
+    assert "STS-B dev was not found" in done.err
     assert (out / "model.safetensors").exists()
     done = simcse(*words, "--sentences", mine)
     assert (done.code, "is not empty" in done.err) == (2, True)
@@ -55,13 +55,13 @@ def test_a_misread_folder_is_refused(simcse, tmp_path, tiny_model_folder, monkey
     assert done.code == 0, done.err
     assert "as read here, agrees with its original" in done.err
 
-    told = exporting._recipe
+    original = exporting._loader
 
     def other(encoder, to):
-        code, options = told(encoder, to)
+        code, options = original(encoder, to)
         return code, {**options, "pooling": "cls"}
 
-    monkeypatch.setattr(exporting, "_recipe", other)
+    monkeypatch.setattr(exporting, "_loader", other)
     done = simcse(*words, "--output", tmp_path / "other")
-    assert (done.code, "is not understood" in done.err) == (4, True)
+    assert (done.code, "expected at least 0.9999" in done.err) == (4, True)
     assert not Path(tmp_path / "other").exists()

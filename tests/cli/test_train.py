@@ -46,7 +46,7 @@ def test_truncation_in_every_evaluation_is_reported_once(
     assert len(evaluations) == 4
     told = [line for line in outcome.err.splitlines() if "were cut" in line]
     assert len(told) == 1
-    assert re.fullmatch(r"warning: 1 of \d+ sentences were cut to 32 tokens", told[0].strip())
+    assert re.fullmatch(r"warning: 1 of \d+ sentences were truncated to 32 tokens", told[0].strip())
     assert "TruncationWarning" not in outcome.err
 
 

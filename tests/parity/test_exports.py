@@ -18,7 +18,7 @@ from transformers import AutoModel
 from simcse.errors import ArtifactError, ResourceError, UsageError
 from simcse.model import export as exporting
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.export import compare, export_model, foreign_encode
+from simcse.model.export import compare_encoders, export_model, foreign_encode
 from simcse.model.folder import OWN
 from simcse.model.settings import ModelSettings
 from simcse.model.token_weights import TokenWeights
@@ -139,8 +139,8 @@ def test_an_export_that_lost_something_is_refused(
     encoder = make_encoder(ModelSettings("mean", max_length=32))
     vectors = encoder.encode(sentences)
 
-    def spoilt(change: Callable[[np.ndarray], np.ndarray]) -> exporting.Agreement:
-        return compare(encoder.encode, lambda texts: change(vectors), sentences)
+    def spoilt(change: Callable[[np.ndarray], np.ndarray]) -> exporting.ExportAgreement:
+        return compare_encoders(encoder.encode, lambda texts: change(vectors), sentences)
 
     turned = vectors.copy()
     turned[3, 0] += 0.1 * np.linalg.norm(turned[3])
@@ -205,7 +205,7 @@ def test_a_missing_package_is_named(
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_checkpoint_of_the_2021_code_is_read_with_its_head(
+def test_a_checkpoint_of_the_original_code_is_read_with_its_head(
     tmp_path: Path, pooling: str, make_encoder: MakeEncoder, sentences: list[str]
 ) -> None:
     """Its layout: `bert.` before the backbone's names, the head as `mlp.dense` beside it."""
@@ -221,8 +221,8 @@ def test_a_checkpoint_of_the_2021_code_is_read_with_its_head(
 
     with pytest.raises(UsageError, match="does not say"):
         SentenceEncoder.load(tmp_path / "old")
-    told = {"pooling": pooling, "head": "always", "max_length": 32}
-    again = SentenceEncoder.load(tmp_path / "old", changes=told, precision="fp32")
+    changes = {"pooling": pooling, "head": "always", "max_length": 32}
+    again = SentenceEncoder.load(tmp_path / "old", changes=changes, precision="fp32")
     plain = AutoModel.from_pretrained(tmp_path / "old", add_pooling_layer=False).eval()
     assert encoder.head is not None
     for text in sentences:
@@ -245,14 +245,14 @@ def test_a_foreign_folder_is_also_read_by_its_own_tool(
     (tmp_path / "model" / OWN).unlink()
     theirs = foreign_encode(SentenceEncoder.load(tmp_path / "model"), str(tmp_path / "model"))
     assert theirs is not None
-    assert compare(encoder.encode, theirs, sentences).reaches(0.99999)
+    assert compare_encoders(encoder.encode, theirs, sentences).reaches(0.99999)
 
     plain = tmp_path / "plain"
     (tmp_path / "model" / "modules.json").unlink()
     (tmp_path / "model").rename(plain)
-    told = SentenceEncoder.load(plain, changes={"pooling": "cls"}, precision="fp32")
-    theirs = foreign_encode(told, str(plain))
+    plain_encoder = SentenceEncoder.load(plain, changes={"pooling": "cls"}, precision="fp32")
+    theirs = foreign_encode(plain_encoder, str(plain))
     assert theirs is not None
-    assert compare(told.encode, theirs, sentences).reaches(0.99999)
+    assert compare_encoders(plain_encoder.encode, theirs, sentences).reaches(0.99999)
     # ... and a wrong reading does not go through
-    assert not compare(encoder.encode, theirs, sentences).reaches(0.99)
+    assert not compare_encoders(encoder.encode, theirs, sentences).reaches(0.99)

@@ -108,7 +108,7 @@ def test_s5_s22_a_model_is_a_name_and_never_opened(client, name, monkeypatch):
     def opened(*_, **__):
         raise AssertionError("something was opened")
 
-    monkeypatch.setattr("simcse.model.names.locate", opened)
+    monkeypatch.setattr("simcse.model.huggingface.locate", opened)
     monkeypatch.setattr("simcse.model.folder.locate", opened)
     error = rejected(client.post(EMBED, json={"input": "a", "model": name}), 404, param="model")
     assert error["code"] == "model_not_found"

@@ -10,16 +10,16 @@ from transformers import AttentionInterface
 
 from simcse.model.attention import (
     PACKED,
-    Layout,
-    lay_out,
+    PackingPlan,
     packed_attention,
+    plan_packing,
     register,
     rounded_up,
 )
 from simcse.model.dropout import DropoutRng
 
 LENGTHS = [1, 1, 3, 6, 6, 6, 8, 9, 17]  # three blocks: up to 8, 16 and 24
-LAYOUT = lay_out(LENGTHS, torch.device("cpu"))
+PLAN = plan_packing(LENGTHS, torch.device("cpu"))
 
 
 def make_qkv(seed: int = 0, *, gradient: bool = False) -> list[Tensor]:
@@ -28,20 +28,26 @@ def make_qkv(seed: int = 0, *, gradient: bool = False) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).requires_grad_(gradient) for _ in range(3)]
 
 
-def make_layout(key: int | None = None) -> Layout:
-    """The layout of a training pass."""
-    noise = DropoutRng()
-    noise.key = key
+def make_plan(key: int | None = None) -> PackingPlan:
+    """The plan of a training pass."""
+    rng = DropoutRng()
+    rng.key = key
     sentences = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
-    keys = noise.begin(sentences, torch.arange(sum(LENGTHS)))
-    return lay_out(LENGTHS, torch.device("cpu"), noise=noise, keys=keys)
+    token_seeds = rng.begin(sentences, torch.arange(sum(LENGTHS)))
+    return plan_packing(LENGTHS, torch.device("cpu"), dropout_rng=rng, token_seeds=token_seeds)
 
 
 def run(
-    qkv: list[Tensor], layout: Layout = LAYOUT, *, window: int | None = None, rate: float = 0.0
+    qkv: list[Tensor], plan: PackingPlan = PLAN, *, window: int | None = None, rate: float = 0.0
 ) -> Tensor:
     output, weights = packed_attention(
-        nn.Identity(), *qkv, None, layout=layout, scaling=0.5, dropout=rate, sliding_window=window
+        nn.Identity(),
+        *qkv,
+        None,
+        packing_plan=plan,
+        scaling=0.5,
+        dropout=rate,
+        sliding_window=window,
     )
     assert weights is None
     return output
@@ -67,7 +73,7 @@ def looped(qkv: list[Tensor], window: int | None, *, lengths: Sequence[int] = LE
     return output.unsqueeze(0)  # (1, T, H, Dh)
 
 
-@pytest.mark.parametrize("gradient", [False, True])  # the two ways it is computed
+@pytest.mark.parametrize("gradient", [False, True])  # the two implementations
 @pytest.mark.parametrize("window", [None, 1, 2, 4, 6, 100])
 def test_attention_equals_loops(window: int | None, gradient: bool) -> None:
     output = run(make_qkv(gradient=gradient), window=window)
@@ -86,9 +92,9 @@ def test_one_sentence_attends_where_it_stands(
     padded = [
         nn.functional.pad(x, (0, 0, 0, filler), value=9.0).requires_grad_(gradient) for x in qkv
     ]
-    layout = lay_out([17], torch.device("cpu"))
-    assert layout.lone
-    output = run(padded, layout, window=window).detach().double()
+    plan = plan_packing([17], torch.device("cpu"))
+    assert plan.is_single
+    output = run(padded, plan, window=window).detach().double()
     torch.testing.assert_close(output[:, :17], expected, atol=1e-6, rtol=1e-5)
     assert output.shape[1] == 17 + filler
     assert (output[:, 17:] == 0).all()
@@ -114,38 +120,38 @@ def test_gradient_is_right() -> None:
     assert torch.autograd.gradcheck(lambda *x: run(list(x), window=3), qkv)
 
 
-def test_dropout_draws_anew_and_keeps_the_mean() -> None:
+def test_dropout_draws_anew_and_preserves_the_mean() -> None:
     qkv = make_qkv()
-    outputs = torch.stack([run(qkv, make_layout(key), rate=0.2) for key in range(2000)])
+    outputs = torch.stack([run(qkv, make_plan(key), rate=0.2) for key in range(2000)])
     assert not torch.equal(outputs[0], outputs[1])
     torch.testing.assert_close(outputs.mean(0), run(qkv), atol=0.12, rtol=0)
 
 
 def test_gradient_with_dropout_is_right() -> None:
     qkv = [x.detach().double().requires_grad_() for x in make_qkv()]
-    assert torch.autograd.gradcheck(lambda *x: run(list(x), make_layout(1), rate=0.3), qkv)
+    assert torch.autograd.gradcheck(lambda *x: run(list(x), make_plan(1), rate=0.3), qkv)
 
 
 def test_a_layout_by_hand() -> None:
-    layout = lay_out([2, 17], torch.device("cpu"))
-    assert layout.blocks == ((1, 16), (1, 32))
-    assert layout.tokens.tolist() == [0, 1, *14 * [0], *range(2, 19), *15 * [0]]
-    assert layout.places.tolist() == [0, 1, *range(16, 33)]
-    assert layout.empty.tolist() == [*range(2, 16), *range(33, 48)]
-    assert [bias.flatten().tolist() for bias in layout.biases] == [
+    plan = plan_packing([2, 17], torch.device("cpu"))
+    assert plan.blocks == ((1, 16), (1, 32))
+    assert plan.tokens.tolist() == [0, 1, *14 * [0], *range(2, 19), *15 * [0]]
+    assert plan.slots.tolist() == [0, 1, *range(16, 33)]
+    assert plan.empty.tolist() == [*range(2, 16), *range(33, 48)]
+    assert [bias.flatten().tolist() for bias in plan.biases] == [
         2 * [0.0] + 14 * [-math.inf],
         17 * [0.0] + 15 * [-math.inf],
     ]
 
 
 def test_large_blocks_have_empty_sentences() -> None:
-    layout = lay_out([3] * 33 + [17], torch.device("cpu"))
-    assert layout.blocks == ((36, 16), (1, 32))
-    assert layout.places.tolist() == [16 * i + j for i in range(33) for j in range(3)] + [
+    plan = plan_packing([3] * 33 + [17], torch.device("cpu"))
+    assert plan.blocks == ((36, 16), (1, 32))
+    assert plan.slots.tolist() == [16 * i + j for i in range(33) for j in range(3)] + [
         *range(36 * 16, 36 * 16 + 17)
     ]
-    assert layout.tokens[layout.places].tolist() == [*range(33 * 3 + 17)]
-    assert all((bias == 0).any(-1).all() for bias in layout.biases)
+    assert plan.tokens[plan.slots].tolist() == [*range(33 * 3 + 17)]
+    assert all((bias == 0).any(-1).all() for bias in plan.biases)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 16, 64])

@@ -1,4 +1,4 @@
-"""The 2021 tool's class: its shapes, defaults and file paths (princeton-nlp/SimCSE, README)."""
+"""The original SimCSE code's class: its shapes, defaults and file paths (princeton-nlp/SimCSE)."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_one_sentence_and_many(model):
     np.testing.assert_allclose(raw / raw.norm(), one, atol=1e-6)
 
 
-def test_max_length_cuts_and_is_forgotten(model):
+def test_max_length_truncates_and_is_forgotten(model):
     long = "dog " * 60
     short = model.encode(long, max_length=8)
     np.testing.assert_allclose(short, model.encode("dog " * 6), atol=1e-6)
@@ -99,7 +99,7 @@ def test_an_index_is_saved_and_loaded_and_another_models_refused(model, tmp_path
         model.save_index(tmp_path / "index")
 
 
-def test_poolers_have_the_tools_names(tiny_model_folder):
+def test_poolers_have_the_original_names(tiny_model_folder):
     settings = SimCSE(str(tiny_model_folder), pooler="avg_first_last").encoder.settings
     assert (settings.pooling, settings.head) == ("mean_first_last", "none")
     with pytest.raises(UsageError, match="pooler must be one of cls, cls_before_pooler"):

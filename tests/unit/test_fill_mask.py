@@ -42,10 +42,10 @@ def test_words_are_drawn_as_transformers_says(masked_model):
     with torch.no_grad():
         ids = tokenizer("the [MASK] is playing, the [MASK].", return_tensors="pt")["input_ids"]
         logits = model(ids).logits[0][ids[0] == tokenizer.mask_token_id]
-    for place, old in enumerate(["man", "dog"]):
+    for number, old in enumerate(["man", "dog"]):
         words = [word for word in words_of(tokenizer) if word != old]
-        scores = logits[place][torch.tensor(tokenizer.convert_tokens_to_ids(words))].double()
-        found = Counter(each[place] for each in drawn)
+        scores = logits[number][torch.tensor(tokenizer.convert_tokens_to_ids(words))].double()
+        found = Counter(each[number] for each in drawn)
         assert set(found) <= set(words)
         for word, chance in zip(words, scores.softmax(0).tolist(), strict=True):
             assert abs(found[word] - count * chance) < 5 * (count * chance + 1) ** 0.5, word
@@ -68,7 +68,7 @@ def test_what_is_behind_the_length_limit_keeps_its_words(masked_model):
     assert predict([TEXT, long], np.random.default_rng(0))[1] == []
 
 
-def test_a_mask_in_the_text_is_no_place_to_fill(masked_model):
+def test_a_mask_in_the_text_is_nothing_to_fill(masked_model):
     predict = word_predictor(str(masked_model[0]))
     assert len(predict([["the [MASK] ", "dog", " [MASK]"]], np.random.default_rng(0))[0]) == 1
 
@@ -84,5 +84,5 @@ def test_a_corpus_is_augmented_by_the_rate(masked_model):
 
 
 def test_a_model_without_the_head_is_refused(tiny_model_folder):
-    with pytest.raises(UsageError, match="no masked-language model .* no MLM head"):
+    with pytest.raises(UsageError, match="cannot predict masked words: it has no MLM head"):
         word_predictor(str(tiny_model_folder))

@@ -17,7 +17,7 @@ from simcse.model import folder as folder_module
 from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.folder import HEAD, OWN, read_model
-from simcse.model.names import REFERENCE
+from simcse.model.huggingface import REFERENCE
 from simcse.model.settings import ModelSettings
 
 MakeEncoder = Callable[..., SentenceEncoder]

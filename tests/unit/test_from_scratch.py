@@ -5,7 +5,7 @@ import torch
 
 from simcse.errors import ConfigError, DataError
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.from_scratch import SIZES, NewModel, new_model, train_tokenizer
+from simcse.model.from_scratch import SHAPES, NewModel, new_model, train_tokenizer
 from simcse.model.mlm import read_mlm_head
 
 TEXTS = ["Der Äquator teilt die Erde.", "die Erde ist rund, die Äcker sind grün"] * 30
@@ -71,7 +71,7 @@ def test_a_new_model_has_the_shape_and_follows_its_seed(tmp_path):
 
 
 def test_sizes_are_shapes():
-    for layers, width, heads in SIZES.values():
+    for layers, width, heads in SHAPES.values():
         NewModel(layers, width, heads)
 
 

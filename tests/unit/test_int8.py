@@ -1,4 +1,4 @@
-"""Encoding in int8: the arithmetic, how near it stays to fp32, and who is refused."""
+"""Encoding in int8: the arithmetic, how near it stays to fp32, and what cannot run in it."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,19 @@ from transformers import BertConfig, DistilBertConfig
 
 from simcse.errors import ResourceError, UsageError
 from simcse.evaluate.vectors import cosine
-from simcse.model import int8
+from simcse.model import kernels
 from simcse.model.backbone import Backbone
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.int8 import quantize, random_sentences
-from simcse.model.linear import Int8, Linear
+from simcse.model.int8 import InputRange, quantize, random_sentences, smooth
+from simcse.model.kernels import Int8Product
+from simcse.model.linear import Linear
 from simcse.model.settings import ModelSettings
 from transformers_models import SIZES, make_model
 
 needs_vnni = pytest.mark.skipif(
-    not torch.cpu._is_vnni_supported(), reason="needs a processor with VNNI instructions"
+    not kernels.has_int8_linear(), reason="needs a processor with VNNI instructions"
 )
+DTYPE = torch.bfloat16 if kernels.has_packed_linear() else torch.float32
 BATCH = random_sentences([2, 3], 90)
 TEXTS = ["The dog runs.", "A cat eats the food, and then it sleeps.", "a", "Children play music."]
 
@@ -32,7 +34,7 @@ def quantized(make_encoder: Callable[..., SentenceEncoder]) -> SentenceEncoder:
     return encoder
 
 
-def products(encoder: SentenceEncoder) -> list[Int8]:
+def products(encoder: SentenceEncoder) -> list[Int8Product]:
     linears = [module for module in encoder.modules() if isinstance(module, Linear)]
     return [found for linear in linears for found in (linear.int8, linear.int8_joined) if found]
 
@@ -47,37 +49,36 @@ def test_the_product_is_that_of_whole_numbers(rows: int) -> None:
     torch.manual_seed(rows)
     layer = Linear(32, 48)
     values = torch.randn(rows, 32)
-    seen = int8._Range(values.abs().amax(0), float(values.min()), float(values.max()))
-    product = int8._smoothed([layer], seen)
+    product = smooth([layer], InputRange.measure_rows(values), dtype=DTYPE)
     with torch.inference_mode():
-        found = product(values.to(product.dtype), "none").double()
-    per_unit = product.per_unit.double()
-    steps = whole(values.to(product.dtype).double() * per_unit, -128, 127)  # (rows, 32)
-    scales = product.scales.double()[:, None]
+        found = product(values.to(product.dtype)).double()
+    per_unit = product.levels_per_unit.double()
+    levels = whole(values.to(product.dtype).double() * per_unit, -128, 127)  # (rows, 32)
+    scales = product.weight_scales.double()[:, None]
     weights = whole(layer.weight / per_unit / scales, -127, 127)  # (48, 32)
-    exact = steps @ (weights * scales).T + layer.bias.double()
+    exact = levels @ (weights * scales).T + layer.bias.double()
     torch.testing.assert_close(found, exact, atol=0.03, rtol=0.01)
     plain = torch.nn.functional.linear(values, layer.weight, layer.bias).double()
     assert (exact - plain).norm() < 0.02 * plain.norm()
 
 
 @needs_vnni
-def test_steps_go_from_layer_to_layer_through_gelu() -> None:
+def test_levels_go_from_layer_to_layer_through_gelu() -> None:
     torch.manual_seed(0)
     wide, narrow = Linear(32, 64), Linear(64, 32)
     values = torch.randn(50, 32)
-    inner = torch.nn.functional.gelu(wide(values)).detach()
-    ranges = [int8._Range(x.abs().amax(0), float(x.min()), float(x.max())) for x in (values, inner)]
-    steps = int8._steps(ranges[1])
-    first = int8._smoothed([wide], ranges[0], output=steps)
-    second = int8._int8([narrow], narrow.weight.detach(), steps)
+    activated = torch.nn.functional.gelu(wide(values)).detach()
+    levels = InputRange.measure_rows(activated).levels
+    first = smooth([wide], InputRange.measure_rows(values), dtype=DTYPE, output=levels)
+    weight, bias = narrow.weight.detach(), narrow.bias.detach()
+    second = Int8Product.quantize(weight, bias, levels, dtype=DTYPE)
     with torch.inference_mode():
         between = first(values.to(first.dtype), "gelu")
-        found = second(between, "none").float()
+        found = second(between).float()
     assert between.dtype == torch.uint8
-    scale, zero = steps
-    assert ((between.float() - zero) * scale - inner).abs().max() < 4 * scale
-    exact = narrow(inner).detach()
+    scale, zero_point = levels
+    assert ((between.float() - zero_point) * scale - activated).abs().max() < 4 * scale
+    exact = narrow(activated).detach()
     assert (found - exact).norm() < 0.03 * exact.norm()
 
 

@@ -1,4 +1,4 @@
-"""Embeddings cut to the sizes a model was trained for."""
+"""Embeddings truncated to the sizes a model was trained for."""
 
 from dataclasses import replace
 
@@ -19,16 +19,16 @@ MEAN = ModelSettings(pooling="mean", max_length=32, matryoshka=(16, 8))
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_cut_embeddings_are_the_first_dimensions(make_encoder, sentences, normalize):
+def test_truncated_embeddings_are_the_first_dimensions(make_encoder, sentences, normalize):
     encoder = make_encoder(replace(MEAN, normalize=normalize))
     whole = encoder.encode(sentences)
-    assert encoder.sizes == (8, 16, 32)
+    assert encoder.matryoshka_dims == (8, 16, 32)
     np.testing.assert_array_equal(encoder.encode(sentences, dimensions=32), whole)
-    cut = encoder.encode(sentences, dimensions=8)
+    short = encoder.encode(sentences, dimensions=8)
     expected = whole[:, :8]
     if normalize:
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(cut, expected, atol=1e-6)
+    np.testing.assert_allclose(short, expected, atol=1e-6)
     assert encoder.encode([], dimensions=8).shape == (0, 8)
 
 
@@ -43,7 +43,7 @@ def test_a_layer_that_mixes_dimensions_leaves_only_the_whole(make_encoder):
     layer = fit_whitening(np.random.default_rng(0).normal(size=(99, 32)))
     settings = replace(MEAN, postprocess="whitening")
     mixed = SentenceEncoder(encoder.backbone, encoder.tokenizer, settings, postprocess=layer)
-    assert mixed.sizes == (32,)
+    assert mixed.matryoshka_dims == (32,)
 
 
 def test_a_folder_keeps_the_sizes_and_they_are_no_part_of_the_fingerprint(make_encoder, tmp_path):

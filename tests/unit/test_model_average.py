@@ -8,7 +8,7 @@ import torch
 
 from simcse import SentenceEncoder
 from simcse.errors import UsageError
-from simcse.model.average import average
+from simcse.model.average import average_encoders
 from simcse.model.settings import ModelSettings
 
 MEAN = ModelSettings(pooling="mean", head="always", max_length=32)
@@ -25,7 +25,7 @@ def test_weights_are_the_mean_and_the_folder_says_of_what(make_encoder, sentence
     torch.manual_seed(0)
     encoders = [shifted(make_encoder(MEAN), by) for by in (-0.3, 0.1, 0.2)]
     weights = [[p.clone() for p in encoder.parameters()] for encoder in encoders]
-    found = average(encoders)
+    found = average_encoders(encoders)
     for own, *each in zip(found.parameters(), *weights, strict=True):
         torch.testing.assert_close(own, sum(each) / 3)
     vectors = found.encode(sentences)
@@ -39,12 +39,12 @@ def test_weights_are_the_mean_and_the_folder_says_of_what(make_encoder, sentence
 def test_models_that_do_not_belong_together_are_refused(make_encoder):
     plain = make_encoder(MEAN)
     with pytest.raises(UsageError, match="at least two"):
-        average([plain])
+        average_encoders([plain])
     with pytest.raises(UsageError, match="settings"):
-        average([plain, make_encoder(replace(MEAN, pooling="cls"))])
+        average_encoders([plain, make_encoder(replace(MEAN, pooling="cls"))])
     with pytest.raises(UsageError, match="shapes"):
-        average([plain, make_encoder(MEAN, layers=3)])
+        average_encoders([plain, make_encoder(MEAN, layers=3)])
     other = make_encoder(MEAN)
     other.tokenizer.hf_tokenizer.add_tokens(["elephant"])
     with pytest.raises(UsageError, match="tokenizers"):
-        average([plain, other])
+        average_encoders([plain, other])

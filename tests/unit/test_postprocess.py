@@ -70,10 +70,10 @@ def test_a_flow_is_invertible_and_knows_its_volume(vectors):
 def test_a_fitted_flow_explains_its_corpus_better_than_a_gaussian():
     """A bent cloud: mean and covariance say nothing of the bend, an additive coupling can."""
     random = np.random.default_rng(1)
-    across, noise = random.normal(size=(2, 4096))
-    bent = np.c_[across, across**2 + 0.2 * noise]
+    across, jitter = random.normal(size=(2, 4096))
+    bent = np.c_[across, across**2 + 0.2 * jitter]
     losses = []
-    fit_flow(bent, epochs=12, observe=lambda step, steps, loss: losses.append(loss))
+    fit_flow(bent, epochs=12, on_step=lambda step, steps, loss: losses.append(loss))
     determinant = np.linalg.slogdet(np.cov(bent, rowvar=False))[1]
     gaussian = 0.5 * (math.log(2 * math.pi) + 1 + determinant / 2)  # nats a dimension
     assert np.mean(losses[-20:]) < gaussian - 0.2
@@ -135,7 +135,7 @@ def test_a_folder_keeps_the_layer_and_it_can_be_left_out(encoder, kind, tmp_path
     plain = encoder.without_postprocess().encode(TEXTS)
     lengths = np.linalg.norm(plain, axis=1, keepdims=True)
     assert bare.encode(TEXTS) == pytest.approx(plain / lengths, abs=1e-5)
-    assert encoder.refine(plain) == pytest.approx(expected, abs=1e-5)
+    assert encoder.postprocess_embeddings(plain) == pytest.approx(expected, abs=1e-5)
     bare.save(tmp_path / "bare")
     again = SentenceEncoder.load(tmp_path / "bare", precision="fp32")
     assert again.postprocess is None

@@ -36,7 +36,7 @@ def test_packing_loses_nothing_and_restores_the_order(rows: list[list[int]]) -> 
 
 
 def test_equal_lengths_keep_their_order() -> None:
-    assert pack([[3], [1], [2]]).order.tolist() == [0, 1, 2]
+    assert pack([[3], [1], [2]]).original_index.tolist() == [0, 1, 2]
 
 
 def test_a_sentence_without_tokens_is_refused() -> None:
@@ -77,12 +77,12 @@ def test_truncation_as_an_error(tokenizer: Tokenizer) -> None:
 
 
 def test_the_empty_string_is_its_special_tokens(tokenizer: Tokenizer) -> None:
-    inner = tokenizer.hf_tokenizer
-    assert tokenizer.ids([""]) == [[inner.cls_token_id, inner.sep_token_id]]
+    hf_tokenizer = tokenizer.hf_tokenizer
+    assert tokenizer.ids([""]) == [[hf_tokenizer.cls_token_id, hf_tokenizer.sep_token_id]]
     assert tokenizer.ids([" \x00\t"]) == tokenizer.ids([""])
 
 
-def test_cutting_does_not_outlast_the_call(tokenizer: Tokenizer) -> None:
+def test_truncation_does_not_outlast_the_call(tokenizer: Tokenizer) -> None:
     tokenizer.ids([LONG])
     assert len(Tokenizer(tokenizer.hf_tokenizer, max_length=32).ids([LONG])[0]) == 7
 

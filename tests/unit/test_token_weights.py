@@ -16,7 +16,7 @@ from simcse.model.token_weights import TokenWeights, fit_token_weights
 
 
 @pytest.fixture
-def weighed(tiny_encoder: SentenceEncoder, sentences: list[str]) -> SentenceEncoder:
+def weighted(tiny_encoder: SentenceEncoder, sentences: list[str]) -> SentenceEncoder:
     """The tiny encoder with weights counted over the test's sentences."""
     vocabulary = tiny_encoder.backbone.model.config.vocab_size
     rows = tiny_encoder.tokenizer.ids(sentences)
@@ -40,35 +40,35 @@ def test_nothing_to_count_and_no_smoothing_are_refused() -> None:
             fit_token_weights([[1]], 4, smoothing=smoothing)
 
 
-def test_an_embedding_is_the_weighted_mean(weighed: SentenceEncoder, sentences: list[str]) -> None:
-    assert weighed.token_weights is not None
+def test_an_embedding_is_the_weighted_mean(weighted: SentenceEncoder, sentences: list[str]) -> None:
+    assert weighted.token_weights is not None
     for text in sentences:
-        ids = weighed.tokenizer.hf_tokenizer(text, return_tensors="pt")
+        ids = weighted.tokenizer.hf_tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
-            hidden = weighed.backbone.model(**ids).last_hidden_state[0].double()
-        weights = weighed.token_weights(ids["input_ids"][0]).double()
+            hidden = weighted.backbone.model(**ids).last_hidden_state[0].double()
+        weights = weighted.token_weights(ids["input_ids"][0]).double()
         expected = (weights / weights.sum()) @ hidden
-        np.testing.assert_allclose(weighed.encode([text])[0], expected.numpy(), atol=1e-5)
+        np.testing.assert_allclose(weighted.encode([text])[0], expected.numpy(), atol=1e-5)
 
 
 def test_weights_are_part_of_the_model(
-    weighed: SentenceEncoder, tiny_encoder: SentenceEncoder, sentences: list[str], tmp_path: Path
+    weighted: SentenceEncoder, tiny_encoder: SentenceEncoder, sentences: list[str], tmp_path: Path
 ) -> None:
-    vectors = weighed.encode(sentences)
+    vectors = weighted.encode(sentences)
     assert np.abs(vectors - tiny_encoder.encode(sentences)).max() > 0.02
-    assert fingerprint_sha256(weighed) != fingerprint_sha256(tiny_encoder)
-    assert weighed.with_max_length(16).token_weights is weighed.token_weights
-    assert weighed.without_postprocess().token_weights is weighed.token_weights
-    weighed.save(tmp_path / "model")
+    assert fingerprint_sha256(weighted) != fingerprint_sha256(tiny_encoder)
+    assert weighted.with_max_length(16).token_weights is weighted.token_weights
+    assert weighted.without_postprocess().token_weights is weighted.token_weights
+    weighted.save(tmp_path / "model")
     again = SentenceEncoder.load(tmp_path / "model", precision="fp32")
     np.testing.assert_array_equal(again.encode(sentences), vectors)
-    assert fingerprint_sha256(again) == fingerprint_sha256(weighed)
+    assert fingerprint_sha256(again) == fingerprint_sha256(weighted)
     (tmp_path / "model" / OWN).unlink()  # as any folder of sentence-transformers
     foreign = SentenceEncoder.load(tmp_path / "model", precision="fp32")
     np.testing.assert_array_equal(foreign.encode(sentences), vectors)
 
 
-def test_a_sentence_that_weighs_nothing_is_the_zero_vector_as_in_sentence_transformers(
+def test_a_sentence_of_weight_0_is_the_zero_vector_as_in_sentence_transformers(
     tiny_encoder: SentenceEncoder, tmp_path: Path
 ) -> None:
     weights = torch.zeros(tiny_encoder.backbone.model.config.vocab_size)
@@ -82,9 +82,9 @@ def test_a_sentence_that_weighs_nothing_is_the_zero_vector_as_in_sentence_transf
     assert ours[1].any()
 
 
-def test_the_first_token_alone_is_not_weighed(weighed: SentenceEncoder, tmp_path: Path) -> None:
-    weighed.save(tmp_path / "model")
-    with pytest.raises(UsageError, match="pooling cls is none"):
+def test_the_first_token_alone_gets_no_weights(weighted: SentenceEncoder, tmp_path: Path) -> None:
+    weighted.save(tmp_path / "model")
+    with pytest.raises(UsageError, match="got pooling cls"):
         SentenceEncoder.load(tmp_path / "model", changes={"pooling": "cls"})
 
 
@@ -101,9 +101,9 @@ def test_the_first_token_alone_is_not_weighed(weighed: SentenceEncoder, tmp_path
     ],
 )
 def test_a_damaged_file_is_named(
-    weighed: SentenceEncoder, tmp_path: Path, change: dict[str, object], words: str
+    weighted: SentenceEncoder, tmp_path: Path, change: dict[str, object], words: str
 ) -> None:
-    weighed.save(tmp_path / "model")
+    weighted.save(tmp_path / "model")
     (tmp_path / "model" / OWN).unlink()
     path = tmp_path / "model" / "1_WordWeights" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))

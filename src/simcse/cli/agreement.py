@@ -1,14 +1,14 @@
-"""How close two ways to encode are, on sentences that every Python carries."""
+"""How close the embeddings of two encoders are, on sentences that every Python includes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simcse.model.export import Agreement
+    from simcse.model.export import ExportAgreement
 
 
-def prose(count: int) -> list[str]:
+def sample_sentences(count: int) -> list[str]:
     """Return the first sentences of Python's language reference."""
     from simcse.quickstart.prose import read_topics, split_document
 
@@ -16,8 +16,8 @@ def prose(count: int) -> list[str]:
     return list(dict.fromkeys(found))[:count]
 
 
-def told(found: Agreement) -> str:
-    """Say an agreement in words, the subject left out."""
+def describe_agreement(found: ExportAgreement) -> str:
+    """Return an agreement as the end of a sentence about the model."""
     return (
         f"agrees with its original on {found.sentences:,} sentences: "
         f"cosine {found.lowest:.6f} at least, {found.mean:.6f} on average"

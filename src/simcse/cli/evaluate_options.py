@@ -257,7 +257,7 @@ def _evaluate_encoder(
     from simcse.model.fingerprint import fingerprint_sha256
 
     encoder = load_encoder(name, **loading)
-    encoder.check_size(dimensions)
+    encoder.validate_dim(dimensions)
     bare = encoder.without_postprocess()
     base = fingerprint_sha256(bare)
     # The fingerprint does not depend on the precision of the model; its embeddings do.
@@ -267,7 +267,9 @@ def _evaluate_encoder(
             name,
             partial(bare.encode, truncation="truncate"),  # truncated sentences are counted below
             suite,
-            postprocess_embeddings=lambda rows: encoder.cut(encoder.refine(rows), dimensions),
+            postprocess_embeddings=lambda rows: encoder.truncate_dim(
+                encoder.postprocess_embeddings(rows), dimensions
+            ),
             cache=stored,
             progress=progress,
         )

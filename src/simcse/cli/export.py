@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.agreement import prose, told
+from simcse.cli.agreement import describe_agreement, sample_sentences
 from simcse.cli.options import load_encoder, loading_options
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 COMPARED = 1000  # sentences
 
 
-@click.command()
+@click.command("export")
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--to",
     required=True,
     type=click.Choice(["sentence-transformers", "transformers", "onnx", "openvino"]),
-    help="Whose format.",
+    help="Format to write.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
@@ -30,31 +30,35 @@ COMPARED = 1000  # sentences
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Stored weights; fp16: not onnx, int8: only onnx.",
+    help="Number format of the stored weights; onnx has no fp16, and only onnx has int8.",
 )
 @click.option(
-    "--sentences", metavar="FILE", help="Compare on these, not on prose that Python carries."
+    "--sentences",
+    metavar="FILE",
+    help="File of sentences to compare on; by default Python's own documentation.",
 )
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
 @click.option(
-    "--floor",
+    "--column", default="text", show_default=True, help="Field to read from .jsonl and .parquet."
+)
+@click.option(
+    "--min-cosine",
     type=click.FloatRange(0, 1),
-    help="Lowest cosine allowed; default 0.9999, fp16 0.999, int8 0.95.",
+    help="Lowest cosine allowed; default 0.9999, for fp16 0.999, for int8 0.95.",
 )
 @click.option(
     "--head",
     type=click.Choice(["none", "always"]),
-    help="Of a checkpoint of the 2021 code, which does not say whether its head applies.",
+    help="Projection head of a checkpoint of the original SimCSE code, which does not store it.",
 )
 @loading_options
-def export(
+def export_command(
     model: str,
     to: str,
     output: Path,
     dtype: str,
     sentences: str | None,
     column: str,
-    floor: float | None,
+    min_cosine: float | None,
     head: str | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
@@ -63,7 +67,7 @@ def export(
     A sentence-transformers folder and the ONNX and OpenVINO graphs hold pooling, projection head,
     post-processing and normalization: one call gives embeddings. A transformers folder holds
     backbone and head. The README in each has the code to use it. The written model is loaded by its
-    own tool and compared with the original on 1,000 sentences, and on STS-B dev where that is here.
+    own tool and compared with the original on 1,000 sentences, and on STS-B dev if that is there.
     If it does not reproduce the original nothing is written: exit code 4.
 
     A sentence-transformers or transformers folder as MODEL is first read by its own tool, too, and
@@ -77,11 +81,15 @@ def export(
       simcse export old-checkpoint --pooling cls --head always --to transformers --output new
     """
     from simcse.errors import UsageError
+    from simcse.io.sentences import read_sentences
     from simcse.model.export import export_model
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty; give another --output or remove it")
-    texts = _sentences(sentences, column)
+    if sentences is None:
+        texts = sample_sentences(COMPARED)
+    else:
+        texts = list(itertools.islice(read_sentences(sentences, column=column), COMPARED))
     encoder = load_encoder(model, precision="fp32", head=head, **loading)
     _check_reading(encoder, model, texts)
     done = export_model(
@@ -90,35 +98,27 @@ def export(
         to,  # type: ignore[arg-type]  # click.Choice allows no other
         sentences=texts,
         dtype=dtype,  # type: ignore[arg-type]
-        floor=floor,
+        min_cosine=min_cosine,
     )
-    click.echo(f"{output} {told(done.agreement)}")
+    click.echo(f"{output} {describe_agreement(done.agreement)}")
     _compare_dev(encoder, done.encode)
 
 
-def _sentences(file: str | None, column: str) -> list[str]:
-    """Return what is compared: the user's sentences, or those of Python's language reference."""
-    from simcse.io.sentences import read_sentences
-
-    if file is not None:
-        return list(itertools.islice(read_sentences(file, column=column), COMPARED))
-    return prose(COMPARED)
-
-
 def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> None:
-    """Compare what we read from a foreign folder with what its own tool reads."""
+    """Compare our embeddings of a foreign folder with those of its own tool."""
     from simcse.errors import ArtifactError
-    from simcse.model.export import FLOORS, compare, foreign_encode
+    from simcse.model.export import MIN_COSINES, compare_encoders, foreign_encode
 
     foreign = foreign_encode(encoder, model)
     if foreign is None:
         return
-    found = compare(
+    found = compare_encoders(
         foreign, lambda sentences: encoder.encode(sentences, truncation="truncate"), texts
     )
-    if not found.reaches(FLOORS["fp32"]):
-        raise ArtifactError(f"{model} as read here {told(found)}: the model is not understood")
-    click.echo(f"{model}, as read here, {told(found)}", err=True)
+    message = f"{model}, as read here, {describe_agreement(found)}"
+    if not found.reaches(MIN_COSINES["fp32"]):
+        raise ArtifactError(f"{message}; expected at least {MIN_COSINES['fp32']}")
+    click.echo(message, err=True)
 
 
 def _compare_dev(encoder: "SentenceEncoder", exported: "Encode") -> None:
@@ -129,7 +129,7 @@ def _compare_dev(encoder: "SentenceEncoder", exported: "Encode") -> None:
     try:
         task = load_sts_task("stsb-dev")
     except DataError:
-        click.echo("note: STS-B dev is not here, so it was not compared on it", err=True)
+        click.echo("note: STS-B dev was not found, so it was not compared on it", err=True)
         return
     before, after = (evaluate_sts(encode, task).spearman() for encode in (encoder.encode, exported))
     if before is not None and after is not None:

@@ -9,12 +9,12 @@ import click
 from simcse.cli.options import load_encoder, loading_options
 
 
-@click.command()
+@click.command("info")
 @click.argument("model", default="mini")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @loading_options
-def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - passed on by name
-    """Say what a model is: architecture, pooling, head, length limit, where it comes from.
+def info_command(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - passed on by name
+    """Describe a model: architecture, pooling, head, length limit, provenance.
 
     \b
     Examples:
@@ -28,7 +28,7 @@ def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - p
 
     encoder = load_encoder(model, precision="fp32", **loading)
     backbone = encoder.backbone
-    facts = {
+    properties = {
         "model": model,
         "architecture": type(backbone.model).__name__,
         "layers": backbone.layer_count,
@@ -41,12 +41,13 @@ def info(model: str, as_json: bool, **loading: Any) -> None:  # noqa: ANN401 - p
         "provenance": encoder.provenance,
     }
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(properties, indent=2))
         return
     if averaged := encoder.provenance.get("average of"):
-        facts["provenance"] = f"the mean of {len(averaged)} models; --json tells how each was made"
+        text = f"the mean of {len(averaged)} models; --json shows how each was made"
+        properties["provenance"] = text
     table = Table(show_header=False, box=None)
-    for name, value in facts.items():
+    for name, value in properties.items():
         text = json.dumps(value, indent=2) if isinstance(value, dict) else value
         table.add_row(name, f"{text:,}" if name == "parameters" else str(text))
     Console().print(table, highlight=False, markup=False)

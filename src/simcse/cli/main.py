@@ -10,25 +10,25 @@ import click
 
 from simcse import __version__
 from simcse.cli.adapt import adapt_command
-from simcse.cli.average import average
+from simcse.cli.average import average_command
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare_command
 from simcse.cli.data import data
 from simcse.cli.encode import encode_command, similarity_command
 from simcse.cli.evaluate import evaluate_command
-from simcse.cli.export import export
+from simcse.cli.export import export_command
 from simcse.cli.index import index
-from simcse.cli.info import info
+from simcse.cli.info import info_command
 from simcse.cli.mends import augment, dedupe, doctor, sample, split
 from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper_group, sweep_command
-from simcse.cli.postprocess import postprocess
+from simcse.cli.postprocess import postprocess_command
 from simcse.cli.pretrain import pretrain_command
 from simcse.cli.quickstart import quickstart_command
 from simcse.cli.reproduce import reproduce_command
 from simcse.cli.serve import serve_command
+from simcse.cli.sif import sif_command
 from simcse.cli.train import train_command
-from simcse.cli.weigh import weigh
 from simcse.errors import SimcseError, SimcseWarning
 
 INTERRUPTED = 130
@@ -59,14 +59,15 @@ COMMANDS = (
         train_command,
         adapt_command,
         pretrain_command,
-        average,
-        weigh,
+        average_command,
+        sif_command,
         reproduce_command,
         evaluate_command,
         compare_command,
-        postprocess,
+        postprocess_command,
     ),
-    *(export, encode_command, similarity_command, index, calibrate, serve_command, info, data),
+    *(export_command, encode_command, similarity_command, index, calibrate),
+    *(serve_command, info_command, data),
     *(paper_group, sweep_command),
 )
 for command in COMMANDS:

@@ -129,14 +129,14 @@ def read_corpus(corpus: str, column: str, limit: int | None) -> tuple[list[str],
 
 def _quantize(encoder: "SentenceEncoder") -> None:
     """Convert an encoder from fp32 to int8, and print how far the embeddings agree."""
-    from simcse.cli.agreement import prose, told
-    from simcse.model.export import compare
+    from simcse.cli.agreement import describe_agreement, sample_sentences
+    from simcse.model.export import compare_encoders
     from simcse.text import Tokenizer
 
-    texts, own = prose(AGREEMENT_SENTENCES), encoder.tokenizer
+    texts, own = sample_sentences(AGREEMENT_SENTENCES), encoder.tokenizer
     # A tokenizer of its own, so that the truncations are not counted as the user's.
     rows = Tokenizer(own.hf_tokenizer, max_length=own.max_length).ids(texts)
     before = encoder.encode_ids(rows)
     encoder.set_precision("int8")
-    found = compare(lambda _: before, lambda _: encoder.encode_ids(rows), texts)
-    click.echo(f"int8 {told(found)}", err=True)
+    found = compare_encoders(lambda _: before, lambda _: encoder.encode_ids(rows), texts)
+    click.echo(f"int8 {describe_agreement(found)}", err=True)

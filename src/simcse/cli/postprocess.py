@@ -8,51 +8,59 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simcse.cli.average import model_output_option
 from simcse.cli.options import load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from simcse.model.encoder import SentenceEncoder
     from simcse.postprocess import Layer
 
-KINDS = ("whitening", "all-but-the-top", "flow")
+LAYER_TYPES = ("whitening", "all-but-the-top", "flow")
 
 
-@click.command()
+@click.command("postprocess")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Model folder to write."
-)
-@click.option("--fit", "corpus", metavar="FILE", help="Sentences to fit on, as `simcse encode`.")
-@click.option("--kind", type=click.Choice(KINDS), help="What to fit.")
+@model_output_option
+@click.option("--fit", "corpus", metavar="FILE", help="File of sentences to fit the layer on.")
+@click.option("--type", "layer_type", type=click.Choice(LAYER_TYPES), help="Layer to fit.")
 @click.option(
     "--dimensions",
     type=click.IntRange(min=1),
-    help="Whitening: keep only the widest directions; default all that are spanned.",
+    help="Number of widest directions that whitening leaves; default all that are spanned.",
 )
 @click.option(
     "--directions",
     type=click.IntRange(min=1),
-    help="All-but-the-top: how many go; default D / 100.",
+    help="Number of directions that all-but-the-top removes; default D / 100.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=1, help="Flow: passes; default 1.")
-@click.option("--seed", type=int, default=0, help="Flow: of its start and order; default 0.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of passes over the sentences to fit a flow.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed to fit a flow with."
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=2),
     default=50_000,
     show_default=True,
-    help="Sentences of the corpus, the first ones.",
+    help="Number of sentences to read from the file.",
 )
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
+@click.option(
+    "--column", default="text", show_default=True, help="Field to read from .jsonl and .parquet."
+)
 @click.option("--remove", is_flag=True, help="Write the model without its post-processing.")
 @loading_options
-def postprocess(
+def postprocess_command(
     model: str,
     output: Path,
     corpus: str | None,
-    kind: str | None,
+    layer_type: str | None,
     limit: int,
     column: str,
     remove: bool,
@@ -65,45 +73,49 @@ def postprocess(
     """Fit whitening, all-but-the-top or a flow to a model's embeddings of a corpus.
 
     The result is a model folder: every command applies the layer, after pooling and head and
-    before normalization. sentence-transformers opens it, too, but refuses a flow. Embeddings
+    before normalization. sentence-transformers opens it, too, but rejects a flow. Embeddings
     often rank similarity better afterward, and serve classifiers worse: measure both.
 
     \b
     Examples:
-      simcse postprocess mini --fit sentences.txt --kind whitening --output mini-whitened
-      simcse postprocess mini --fit sentences.txt --kind whitening --dimensions 128 --output small
+      simcse postprocess mini --fit sentences.txt --type whitening --output mini-whitened
+      simcse postprocess mini --fit sentences.txt --type whitening --dimensions 128 --output small
       simcse postprocess mini-whitened --remove --output mini-again
       simcse evaluate all mini mini-whitened --fast
     """
-    if remove is (corpus is not None) or remove is (kind is not None):
-        raise click.UsageError("give --fit FILE and --kind KIND, or --remove")
-    if dimensions is not None and kind != "whitening":
-        raise click.UsageError("--dimensions goes with --kind whitening")
-    if directions is not None and kind != "all-but-the-top":
-        raise click.UsageError("--directions goes with --kind all-but-the-top")
-    sentences, told = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
-    encoder = load_encoder(model, precision="fp32", **loading)
-    if kind is None:
-        encoder = _bare(encoder, model)
-    else:
-        layer = _fit(kind, _embed(encoder, model, sentences), dimensions, directions, epochs, seed)
-        encoder = _rebuilt(encoder, layer, kind.replace("-", "_"), told)
-    encoder.save(output)
-    click.echo(f"{output}: {encoder.dimensions} dimensions", err=True)
-
-
-def _embed(encoder: "SentenceEncoder", model: str, sentences: list[str]) -> "np.ndarray":
+    if remove is (corpus is not None) or remove is (layer_type is not None):
+        raise click.UsageError("give --fit FILE and --type TYPE, or --remove")
+    if dimensions is not None and layer_type != "whitening":
+        raise click.UsageError("--dimensions needs --type whitening")
+    if directions is not None and layer_type != "all-but-the-top":
+        raise click.UsageError("--directions needs --type all-but-the-top")
     from simcse.errors import UsageError
 
-    if encoder.postprocess is not None:
-        kind = encoder.settings.postprocess
-        raise UsageError(f"{model} has the post-processing {kind} already; --remove it first")
-    bare = encoder.without_postprocess()
-    return bare.encode(sentences, truncation="truncate", progress=True)
+    sentences, source = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
+    encoder = load_encoder(model, precision="fp32", **loading)
+    if remove is (encoder.postprocess is None):
+        found = encoder.settings.postprocess
+        raise UsageError(
+            f"{model} has no post-processing to remove"
+            if remove
+            else f"{model} has the post-processing {found} already; remove it first, by --remove"
+        )
+    layer = None
+    if layer_type is not None:
+        bare = encoder.without_postprocess()
+        vectors = bare.encode(sentences, truncation="truncate", progress=True)
+        layer = _fit(layer_type, vectors, dimensions, directions, epochs, seed)
+    name = (layer_type or "none").replace("-", "_")
+    fitted = encoder.with_postprocess(name, layer)  # type: ignore[arg-type]  # one of LAYER_TYPES
+    fitted.provenance.pop("postprocess", None)
+    if source:
+        fitted.provenance["postprocess"] = source
+    fitted.save(output)
+    click.echo(f"{output}: {fitted.dimensions} dimensions", err=True)
 
 
 def _fit(
-    kind: str,
+    layer_type: str,
     vectors: "np.ndarray",
     dimensions: int | None,
     directions: int | None,
@@ -112,12 +124,12 @@ def _fit(
 ) -> "Layer":
     from simcse.postprocess import fit_all_but_the_top, fit_flow, fit_whitening
 
-    if kind == "whitening":
+    if layer_type == "whitening":
         return fit_whitening(vectors, dimensions=dimensions)
-    if kind == "all-but-the-top":
+    if layer_type == "all-but-the-top":
         return fit_all_but_the_top(vectors, directions=directions)
-    with _flow_progress() as observe:
-        return fit_flow(vectors, epochs=epochs, seed=seed, observe=observe)
+    with _flow_progress() as on_step:
+        return fit_flow(vectors, epochs=epochs, seed=seed, on_step=on_step)
 
 
 @contextmanager
@@ -131,21 +143,3 @@ def _flow_progress() -> Iterator[Callable[[int, int, float], None]]:
     with Progress(*columns, likelihood, console=Console(file=sys.stderr)) as bar:
         task = bar.add_task("flow", total=None, loss=0.0)
         yield lambda step, steps, loss: bar.update(task, completed=step, total=steps, loss=loss)
-
-
-def _rebuilt(
-    encoder: "SentenceEncoder", layer: "Layer | None", kind: str, told: dict[str, Any]
-) -> "SentenceEncoder":
-    """Return the encoder with this layer, and in its provenance what it was fitted on."""
-    rebuilt = encoder.with_postprocess(kind, layer)  # type: ignore[arg-type]  # one of KINDS
-    provenance = {key: value for key, value in encoder.provenance.items() if key != "postprocess"}
-    rebuilt.provenance = {**provenance, "postprocess": told} if told else provenance
-    return rebuilt
-
-
-def _bare(encoder: "SentenceEncoder", model: str) -> "SentenceEncoder":
-    from simcse.errors import UsageError
-
-    if encoder.postprocess is None:
-        raise UsageError(f"{model} has no post-processing to remove")
-    return _rebuilt(encoder, None, "none", {})

@@ -115,8 +115,7 @@ def pretrain_command(
 
 
 def _new_model(size: str | None, given: dict[str, Any]) -> "NewModel":
-    from simcse.model.from_scratch import SIZES as SHAPES
-    from simcse.model.from_scratch import NewModel
+    from simcse.model.from_scratch import SHAPES, NewModel
 
     shape = dict(zip(("layers", "width", "heads"), SHAPES[size or "mini"], strict=True))
     return NewModel(**{**shape, **given})

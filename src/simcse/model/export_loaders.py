@@ -1,7 +1,7 @@
-"""How an exported folder is used without this package: one function a format.
+"""The use of an exported folder without this package: one function a format.
 
-The README of an export shows the very function that it was verified by. Importing this loads
-neither torch nor a runtime.
+The README of an export shows the function that it was verified with. Importing this loads neither
+torch nor a runtime.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ import numpy as np
 if TYPE_CHECKING:
     import openvino
 
-BATCH = 32  # sentences an exported model is given at once
+BATCH = 32  # sentences that an exported model gets at once
 
 
 def in_batches(
     encode: Callable[[Sequence[str]], np.ndarray], batch: int = BATCH
 ) -> Callable[[Sequence[str]], np.ndarray]:
-    """Let an encoder see its sentences sorted by length, the longest first, ``batch`` at a time."""
+    """Sort an encoder's sentences by length, the longest first, and pass ``batch`` at a time."""
 
     def encode_all(texts: Sequence[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -85,21 +85,31 @@ def load_transformers(
     return encode
 
 
-def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
-    """Return a function from sentences to embeddings (N, D)."""
-    import onnxruntime
+def load_tokenizer(folder: str) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
+    """Return a function from sentences to the inputs of a graph."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
-    session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # it truncates and pads
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
+    def tokenize(texts: Sequence[str]) -> dict[str, np.ndarray]:
         rows = tokenizer.encode_batch(list(texts))
-        inputs = {
+        return {
             "input_ids": np.array([row.ids for row in rows]),
             "attention_mask": np.array([row.attention_mask for row in rows]),
         }
-        vectors: np.ndarray = session.run(None, inputs)[0]
+
+    return tokenize
+
+
+def load_onnx(folder: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from sentences to embeddings (N, D)."""
+    import onnxruntime
+
+    tokenize = load_tokenizer(folder)
+    session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        vectors: np.ndarray = session.run(None, tokenize(texts))[0]
         return vectors
 
     return encode
@@ -114,20 +124,14 @@ def load_openvino(
     would leave OpenVINO's signal stack unmapped, and the next signal, Ctrl-C too, would be a crash.
     """
     import openvino
-    from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads as stored there
-    # Left to itself OpenVINO computes in bf16 where the processor can: faster, less exact.
+    tokenize = load_tokenizer(folder)
+    # By default OpenVINO computes in bf16 where the processor can: faster, less exact.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     model = (core or openvino.Core()).compile_model(f"{folder}/model.xml", "CPU", options)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        rows = tokenizer.encode_batch(list(texts))
-        inputs = {
-            "input_ids": np.array([row.ids for row in rows]),
-            "attention_mask": np.array([row.attention_mask for row in rows]),
-        }
-        vectors: np.ndarray = model(inputs)[0]
+        vectors: np.ndarray = model(tokenize(texts))[0]
         return vectors
 
     return encode

@@ -1,4 +1,4 @@
-"""One hash of all that decides what an embedding is."""
+"""One hash of everything that an embedding depends on."""
 
 import dataclasses
 import hashlib
@@ -42,12 +42,12 @@ def model_fingerprint(encoder: SentenceEncoder, name: str) -> ModelFingerprint:
 
 def _settings(encoder: SentenceEncoder) -> dict[str, object]:
     settings = dataclasses.asdict(encoder.settings)
-    del settings["matryoshka"]  # what embeddings may be cut to, not what they are
+    del settings["matryoshka"]  # it changes no embedding
     return {**settings, "head": "always" if encoder.settings.head == "always" else "none"}
 
 
 def _weights(encoder: SentenceEncoder) -> Iterator[tuple[str, Tensor]]:
-    """Yield what an embedding is computed with, by name, in the order of the names."""
+    """Yield the weights that an embedding depends on, in the order of their names."""
     skipped = ("mlm_head.", *(() if encoder.settings.head == "always" else ("head.",)))
     for name, tensor in sorted(encoder.named_parameters()):
         if not name.startswith(skipped):
@@ -55,13 +55,14 @@ def _weights(encoder: SentenceEncoder) -> Iterator[tuple[str, Tensor]]:
 
 
 def tokenizer_state(encoder: SentenceEncoder) -> bytes:
-    """Return what tells two tokenizers apart: their state, without padding and truncation.
+    """Return the state that distinguishes tokenizers: all but padding and truncation.
 
-    Those two are set anew by every call, so they say nothing of the model.
+    Every call sets those two anew, so they say nothing of the model.
     """
-    inner = encoder.tokenizer.hf_tokenizer
-    backend = getattr(inner, "backend_tokenizer", None)
+    tokenizer = encoder.tokenizer.hf_tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return json.dumps([type(inner).__name__, inner.get_vocab()], sort_keys=True).encode()
+        state = [type(tokenizer).__name__, tokenizer.get_vocab()]
+        return json.dumps(state, sort_keys=True).encode()
     state = json.loads(backend.to_str())
     return json.dumps({**state, "padding": None, "truncation": None}, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""New models without any knowledge: a tokenizer trained on text, and a BERT with random weights."""
+"""New models: a tokenizer trained on text, and a BERT with random weights."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from simcse.text import Tokenizer
 
 Subwords = Literal["wordpiece", "bpe"]
 # layers, width, heads: Turc et al. 2019, "Well-Read Students Learn Better", and BERT's base
-SIZES = {
+SHAPES = {
     "tiny": (2, 128, 2),
     "mini": (4, 256, 4),
     "small": (4, 512, 8),
@@ -45,10 +45,10 @@ class NewModel:
         layers: number of transformer layers.
         width: size of a hidden state; the layers in between are four times as wide.
         heads: attention heads of a layer.
-        vocabulary: most tokens of the tokenizer; a small text gives fewer. Of WordPiece a quarter
-            at most are letters, the commonest ones.
+        vocabulary: largest number of tokens; a small text gives fewer. At most a quarter of
+            WordPiece's tokens are letters, the most common ones.
         subwords: how it splits words: WordPiece as BERT, or byte-level BPE as RoBERTa.
-        cased: whether it tells "May" from "may".
+        cased: whether "May" and "may" are different words.
         positions: longest sentence in tokens.
     """
 
@@ -73,27 +73,27 @@ class NewModel:
 
 
 def new_model(shape: NewModel, texts: Iterable[str], *, seed: int) -> SentenceEncoder:
-    """Train a tokenizer on ``texts`` and put a BERT and its MLM head with random weights behind it.
+    """Train a tokenizer on ``texts`` and add a BERT and its MLM head with random weights.
 
     It pools by the mean: no token of a new model was trained to stand for the sentence.
 
     Raises:
         DataError: the texts have no words.
     """
-    inner = train_tokenizer(shape, texts)
+    hf_tokenizer = train_tokenizer(shape, texts)
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(inner),
+        vocab_size=len(hf_tokenizer),
         hidden_size=shape.width,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=4 * shape.width,
         max_position_embeddings=shape.positions,
-        pad_token_id=inner.pad_token_id,
+        pad_token_id=hf_tokenizer.pad_token_id,
     )
     backbone = Backbone(BertModel(config, add_pooling_layer=False).eval())
     settings = ModelSettings(pooling="mean", max_length=min(MAX_LENGTH, shape.positions))
-    tokenizer = Tokenizer(inner, max_length=settings.max_length)
+    tokenizer = Tokenizer(hf_tokenizer, max_length=settings.max_length)
     encoder = SentenceEncoder(backbone, tokenizer, settings, provenance={"new": asdict(shape)})
     encoder.mlm_head = MlmHead(backbone)
     return encoder
@@ -102,7 +102,7 @@ def new_model(shape: NewModel, texts: Iterable[str], *, seed: int) -> SentenceEn
 def train_tokenizer(shape: NewModel, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Train a sub-word tokenizer; the same texts give the same one.
 
-    Accents stay in any case: in many languages they tell words apart.
+    Accents always stay: in many languages they distinguish words.
 
     Raises:
         DataError: the texts have no words.
@@ -114,14 +114,14 @@ def train_tokenizer(shape: NewModel, texts: Iterable[str]) -> PreTrainedTokenize
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
     )
     if raw.get_vocab_size() == len(SPECIAL):
-        raise DataError("there are no words to train a tokenizer on")
+        raise DataError("the texts have no words to train a tokenizer on")
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, model_max_length=shape.positions, **SPECIAL
     )
 
 
 def _wordpiece(shape: NewModel, texts: Sequence[str]) -> RawTokenizer:
-    """Train WordPiece on an alphabet that is laid down before.
+    """Train WordPiece on a fixed alphabet.
 
     Left to the trainer, the letters inside words are numbered in the order of a hash table, which
     also decides between merges of equal count: every time another tokenizer.

@@ -41,7 +41,7 @@ def head_from(path: Path, tensors: Mapping[str, Tensor], width: int) -> Projecti
     """Make a projection head of the tensors read from a file.
 
     Raises:
-        ArtifactError: they are something else.
+        ArtifactError: they have other names or shapes.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     expected = {"linear.weight": (width, width), "linear.bias": (width,)}

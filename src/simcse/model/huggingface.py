@@ -1,31 +1,87 @@
-"""Hugging Face folders: configuration, weights and tokenizer, read strictly and written plainly."""
+"""Model names and Hugging Face folders: found by name, read strictly and written plainly."""
 
 import contextlib
 import copy
 import inspect
+import re
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
-from simcse.errors import ArtifactError
-from simcse.io.checkpoints import WEIGHTS, refuse_unsafe, write_safetensors
+from simcse.errors import ArtifactError, ResourceError, UsageError
+from simcse.io.checkpoints import WEIGHTS, current_folder, refuse_unsafe, write_safetensors
+from simcse.io.datasets import shared_folder
+from simcse.model.settings import ModelSettings
 
-# What transformers raises for a folder it cannot read; it has no exception tree of its own.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,  # config.json has a value of the wrong type
-)
+BUNDLED = ("mini",)
+
+# Gao et al. 2021, section 6.3: the unsupervised models drop the head after training, the
+# supervised keep it. The length limit is that of the project's SimCSE.encode.
+_UNSUPERVISED = ModelSettings(pooling="cls", head="none", max_length=128)
+_SUPERVISED = ModelSettings(pooling="cls", head="always", max_length=128)
+_BASES = ("bert-base-uncased", "bert-large-uncased", "roberta-base", "roberta-large")
+REFERENCE = {
+    f"princeton-nlp/{variant}-simcse-{base}": settings
+    for variant, settings in (("unsup", _UNSUPERVISED), ("sup", _SUPERVISED))
+    for base in _BASES
+}
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # never pickles; .model: SentencePiece
+_HUB_OTHER = ["onnx/*", "openvino/*"]
+# What transformers raises for a folder it cannot read; it has no exception tree of its own. The
+# last one is for a value of the wrong type in config.json.
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
+
+
+def locate(name: str | Path) -> Path:
+    """Return the folder a name stands for, downloading a hub id's files.
+
+    A bundled name wins over a folder of the same name; write ``./mini`` for the folder. What is
+    neither is searched in ``SIMCSE_MODELS``, or a ``shared/models`` beside the project.
+
+    Raises:
+        UsageError: the name stands for nothing; the message lists what was tried.
+        ResourceError: the hub cannot be reached, or a bundled model is not installed.
+    """
+    if str(name) in BUNDLED:
+        bundled = Path(str(resources.files("simcse"))) / "bundled" / str(name)
+        if not bundled.is_dir():
+            raise ResourceError(f"the bundled model {name!r} is not installed: no {bundled}")
+        return bundled
+    folder = current_folder(Path(name).expanduser())
+    if folder.is_dir():
+        return folder
+    tried = f"the bundled names ({', '.join(BUNDLED)}) and {folder.absolute()}"
+    if str(name) == Path(name).name and (store := shared_folder("models")):
+        stored = current_folder(store / name)
+        if stored.is_dir():
+            return stored
+        tried += f", then {stored.absolute()}"
+    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+        return _download(name)
+    raise UsageError(f"no model {str(name)!r}: tried {tried}; a hub id has the form owner/name")
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_OTHER))
+    except RepositoryNotFoundError as error:
+        raise UsageError(f"no model {name!r}: no such folder, and the hub has none") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ResourceError(
+            f"no folder {name!r}, and it could not be fetched from the hub: "
+            f"{str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: ANN401 - HF has no common type
@@ -33,7 +89,7 @@ def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: A
 
     Args:
         folder: holds the configuration and the weights as safetensors.
-        with_pooler: keep BERT's pooler, whose weights are then required; else it is left out.
+        with_pooler: load BERT's pooler, whose weights are then required; else it is left out.
 
     Raises:
         ArtifactError: the folder is unsafe, damaged, or lacks weights.
@@ -47,7 +103,7 @@ def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: A
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told by the report, which is read below
+            ignore_mismatched_sizes=True,  # in the report, which is read below
         )
     missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     missing = {name for name in missing if with_pooler or "pooler." not in name}
@@ -62,9 +118,8 @@ def read_backbone(folder: Path, *, with_pooler: bool = False) -> Any:  # noqa: A
 def masked_model(config: Any) -> Any:  # noqa: ANN401 - HF has no common type
     """Return the masked-language model of an architecture, without weights; or ``None``."""
     config = copy.deepcopy(config)
-    config._attn_implementation = "eager"
     with contextlib.suppress(ValueError), torch.device("meta"):  # what transformers raises for it
-        return AutoModelForMaskedLM.from_config(config)
+        return AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
     return None
 
 
@@ -138,7 +193,7 @@ def _reading(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bar and load report off stderr; what is wrong we raise."""
+    """Silence transformers' progress bar and load report; errors are raised anyway."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Linear layers on a CPU, in bf16 and int8: weights as oneDNN wants them, few passes over memory.
+"""Linear layers on a CPU, in bf16 and int8: weights in oneDNN's layout, few passes over memory.
 
 In inference GELU is computed with the product. In training, and only in layers that widen or
 narrow, where it pays: the bias is added with the product, which torch writes to the result
@@ -7,157 +7,80 @@ rate. In fp32 none of this is faster.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-ONEDNN = torch._C._has_mkldnn and torch.cpu._is_avx512_bf16_supported()
-WIDENS = 2  # a layer that widens or narrows so many times pays for laying its weight out each step
-ROWS = 2048  # what oneDNN is told to lay weights out for; other numbers of rows run as fast
+from simcse.model.kernels import Int8Product, PackedWeight, has_packed_linear
 
-
-@dataclass(frozen=True)
-class _Packed:
-    """Weights, one below the other, as oneDNN wants them, and by what to see a change."""
-
-    sources: tuple[Tensor, ...]  # keeps the memory from being used again
-    versions: tuple[int, ...]
-    blocks: Tensor
-
-    @classmethod
-    def of(cls, weights: Sequence[Tensor]) -> "_Packed":
-        """Lay weights out."""
-        sources = tuple(weight.detach() for weight in weights)
-        joined = sources[0] if len(sources) == 1 else torch.cat(sources)
-        blocks = torch.ops.mkldnn._reorder_linear_weight(joined, ROWS)
-        return cls(sources, tuple(source._version for source in sources), blocks)
-
-    def fits(self, weights: Sequence[Tensor]) -> bool:
-        """Whether no weight has been changed or replaced since."""
-        return len(weights) == len(self.sources) and all(
-            source.data_ptr() == weight.data_ptr() and version == weight._version
-            for source, version, weight in zip(self.sources, self.versions, weights, strict=True)
-        )
-
-
-@dataclass(frozen=True)
-class Int8:
-    """A linear layer of whole numbers: inputs of 0 to 255, weights of -127 to 127.
-
-    Attributes:
-        per_unit: (in,) steps in a unit of each input; ``None``: the input comes as steps.
-        scale: of a step of the input.
-        zero: the step that stands for 0; 128 where ``per_unit`` is given.
-        blocks: (out, in) weights as oneDNN wants them.
-        scales: (out,) of a step of each output's weights.
-        zeros: (out,) int32, the step that stands for a weight of 0.
-        bias: (out,) fp32.
-        output: scale and zero of the steps to give; ``None``: numbers of ``dtype``.
-        dtype: of everything that is no steps.
-    """
-
-    per_unit: Tensor | None
-    scale: float
-    zero: int
-    blocks: Tensor
-    scales: Tensor
-    zeros: Tensor
-    bias: Tensor
-    output: tuple[float, int] | None
-    dtype: torch.dtype
-
-    def __call__(self, values: Tensor, activation: str) -> Tensor:
-        """Multiply: (..., in) -> (..., out)."""
-        if self.per_unit is not None:
-            # Flipping the top bit adds 128; torch's own cast to uint8 takes six times as long. Of
-            # int8 itself oneDNN makes products by a reference many hundred times as slow.
-            steps = values.mul(self.per_unit).round_().clamp_(-128, 127).to(torch.int8)
-            values = steps.view(torch.uint8).bitwise_xor_(128)
-        scale, zero = self.output or (1.0, 0)
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            values,
-            self.scale,
-            self.zero,
-            self.blocks,
-            self.scales,
-            self.zeros,
-            self.bias,
-            scale,
-            zero,
-            torch.uint8 if self.output else self.dtype,
-            activation,
-            [],
-            "none",
-        )
-        return product
+MIN_WIDENING = 2  # a layer that widens or narrows by it pays for a new weight layout at each step
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that keeps its weight laid out for oneDNN while encoding.
+    """`nn.Linear` that stores its weight in oneDNN's layout while encoding.
 
     Attributes:
-        int8: what it multiplies by while encoding in int8.
+        int8: the product that replaces this layer's while encoding in int8.
         int8_joined: the same for `forward_with`.
     """
 
-    _packed: _Packed | None = None
-    int8: Int8 | None = None
-    int8_joined: Int8 | None = None
+    _packed: PackedWeight | None = None
+    int8: Int8Product | None = None
+    int8_joined: Int8Product | None = None
 
     def forward(self, input: Tensor, *, activation: str = "none") -> Tensor:  # noqa: A002 - as torch's
-        """Multiply: (..., in) -> (..., out); ``activation`` only where `fast` says so."""
+        """Multiply: (..., in) -> (..., out); ``activation`` only where `takes_activation`."""
         if self.int8 is not None and torch.is_inference_mode_enabled():
             return self.int8(input, activation)
-        if self.fast(input):
-            return _multiply(input, self._blocks(), self.bias, activation)
-        widens = max(self.weight.shape) >= WIDENS * min(self.weight.shape)
+        if self.takes_activation(input):
+            return self._pack().multiply(input, self.bias, activation)
+        widens = max(self.weight.shape) >= MIN_WIDENING * min(self.weight.shape)
         if widens and self.training and torch.is_grad_enabled() and self._suits(input):
-            product: Tensor = _Product.apply(input, self.weight, self.bias, self._blocks())  # type: ignore[no-untyped-call]
+            product: Tensor = _PackedProduct.apply(input, self.weight, self.bias, self._pack())  # type: ignore[no-untyped-call]
             return product
         return nn.functional.linear(input, self.weight, self.bias)
 
     def forward_with(self, input: Tensor, others: "Sequence[Linear]") -> list[Tensor]:  # noqa: A002 - as torch's
         """Multiply with other layers of this one's size, too: a list of (..., out).
 
-        Where it is `fast` that is one product, and what comes back are views of it.
+        Where each `takes_activation` that is one product, and the results are views of it.
         """
         layers = (self, *others)
         if self.int8_joined is not None and torch.is_inference_mode_enabled():
-            return list(self.int8_joined(input, "none").chunk(len(layers), dim=-1))
-        if not all(layer.bias is not None and layer.fast(input) for layer in layers):
+            return list(self.int8_joined(input).chunk(len(layers), dim=-1))
+        if not all(layer.bias is not None and layer.takes_activation(input) for layer in layers):
             return [layer.forward(input) for layer in layers]
         bias = torch.cat([layer.bias for layer in layers])
-        return list(_multiply(input, self._blocks(*others), bias).chunk(len(layers), dim=-1))
+        return list(self._pack(*others).multiply(input, bias).chunk(len(layers), dim=-1))
 
-    def fast(self, input: Tensor) -> bool:  # noqa: A002 - as torch's
-        """Whether the product can take an activation along."""
+    def takes_activation(self, input: Tensor) -> bool:  # noqa: A002 - as torch's
+        """Whether the product can include an activation."""
         return torch.is_inference_mode_enabled() and (self.int8 is not None or self._suits(input))
 
     def _suits(self, input: Tensor) -> bool:  # noqa: A002 - as torch's
         return (
-            ONEDNN
-            and input.dtype == torch.bfloat16 == self.weight.dtype
+            input.dtype == torch.bfloat16 == self.weight.dtype
             and input.device.type == "cpu"
+            and has_packed_linear()
             and not torch.is_autocast_enabled("cpu")
-            and not self.weight.is_inference()  # which does not tell when it changes
+            and not self.weight.is_inference()  # such a weight has no change counter
         )
 
-    def _blocks(self, *others: "Linear") -> Tensor:
-        """Return the weights as oneDNN wants them, laid out anew if one of them has changed."""
+    def _pack(self, *others: "Linear") -> PackedWeight:
+        """Return the weights in oneDNN's layout, laid out anew if one of them has changed."""
         weights = [self.weight, *(other.weight for other in others)]
-        if self._packed is None or not self._packed.fits(weights):
-            self._packed = _Packed.of(weights)
-        return self._packed.blocks
+        if self._packed is None or not self._packed.is_current(weights):
+            self._packed = PackedWeight.pack(weights)
+        return self._packed
 
     def __getstate__(self) -> dict[str, object]:  # neither copied nor pickled
         return {name: value for name, value in self.__dict__.items() if name != "_packed"}
 
 
-class _Product(torch.autograd.Function):
-    """x W + b with gradient, for a weight of which ``blocks`` is oneDNN's form."""
+class _PackedProduct(torch.autograd.Function):
+    """x W + b with gradient, for a weight that is also given in oneDNN's layout."""
 
     @staticmethod
     def forward(
@@ -165,11 +88,11 @@ class _Product(torch.autograd.Function):
         values: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        blocks: Tensor,
+        packed: PackedWeight,
     ) -> Tensor:
         ctx.save_for_backward(values, weight)
         ctx.biased = bias is not None
-        return _multiply(values, blocks, bias)
+        return packed.multiply(values, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
@@ -179,15 +102,6 @@ class _Product(torch.autograd.Function):
         to_weight = _transposed_product(g, x) if ctx.needs_input_grad[1] else None
         to_bias = g.new_ones(1, len(g)).mm(g).squeeze(0) if ctx.biased else None
         return to_values, to_weight, to_bias, None
-
-
-def _multiply(
-    values: Tensor, blocks: Tensor, bias: Tensor | None, activation: str = "none"
-) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(
-        values, blocks, bias, activation, [], "none"
-    )
-    return product
 
 
 def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
@@ -200,7 +114,7 @@ def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
 class GeluLinear(nn.Module):
     """A linear layer and the GELU after it, in one pass over memory while encoding.
 
-    Its names are those of transformers' `BertIntermediate` and its kin.
+    Its names are those of transformers' `BertIntermediate` and similar modules.
     """
 
     def __init__(self, dense: Linear, intermediate_act_fn: nn.Module) -> None:
@@ -210,7 +124,7 @@ class GeluLinear(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Compute gelu(x W + b): (..., in) -> (..., out)."""
-        if self.dense.fast(hidden_states):
+        if self.dense.takes_activation(hidden_states):
             return self.dense.forward(hidden_states, activation="gelu")
         activated: Tensor = self.intermediate_act_fn(self.dense(hidden_states))
         return activated
@@ -222,8 +136,8 @@ def replace_linear(module: nn.Module) -> None:
         replace_linear(child)
         if type(child) is nn.Linear:
             child.__class__ = Linear
-        parts = dict(child.named_children())
-        if parts.keys() == {"dense", "intermediate_act_fn"}:
-            dense, act = parts["dense"], parts["intermediate_act_fn"]
-            if isinstance(dense, Linear) and isinstance(act, GELUActivation):
-                setattr(module, name, GeluLinear(dense, act))
+        below = dict(child.named_children())
+        if below.keys() == {"dense", "intermediate_act_fn"}:
+            dense, activation = below["dense"], below["intermediate_act_fn"]
+            if isinstance(dense, Linear) and isinstance(activation, GELUActivation):
+                setattr(module, name, GeluLinear(dense, activation))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from simcse.io.checkpoints import read_safetensors
 from simcse.model import huggingface
 from simcse.model.backbone import Backbone
-from simcse.model.dropout import draw, token_keys
+from simcse.model.dropout import draw, seed_tokens
 from simcse.text import TokenBatch
 
-# Where Hugging Face checkpoints hold the dense layer, the layer norm and the bias, by family.
+# Names of the dense layer, the layer norm and the bias in Hugging Face checkpoints, by family.
 _FAMILIES = (
     (
         "cls.predictions.transform.dense",
@@ -23,15 +23,12 @@ _FAMILIES = (
     ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),  # RoBERTa, XLM-R, MPNet
     ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),  # DistilBERT
 )
-_OURS = ("mlm.dense", "mlm.norm", "mlm.bias")  # where the architecture has another head
-_OLD_KINDS = {"weight": "gamma", "bias": "beta"}  # layer norms of google-bert's checkpoints
+_OURS = ("mlm.dense", "mlm.norm", "mlm.bias")  # for an architecture with another head
+_OLD_NAMES = {"weight": "gamma", "bias": "beta"}  # layer norms of google-bert's checkpoints
 
 
 def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
-    """Make an MLM head with the weights stored in a model folder, or else a new one.
-
-    Returns:
-        The head, and whether its weights were stored.
+    """Make an MLM head with the weights stored in a model folder; ``False`` says it is a new one.
 
     Raises:
         ArtifactError: the stored weights are damaged.
@@ -45,11 +42,9 @@ def read_mlm_head(backbone: Backbone, folder: Path) -> tuple["MlmHead", bool]:
 
 def _names(family: tuple[str, str, str]) -> dict[str, str]:
     """Return a family's names by ours."""
-    dense, norm, bias = family
-    layers = {"dense": dense, "norm": norm}
-    kinds = ("weight", "bias")
-    named = {f"{ours}.{kind}": f"{name}.{kind}" for ours, name in layers.items() for kind in kinds}
-    return {**named, "bias": bias}
+    layers = zip(("dense", "norm"), family, strict=False)
+    both = [(f"{ours}.{t}", f"{theirs}.{t}") for ours, theirs in layers for t in ("weight", "bias")]
+    return {**dict(both), "bias": family[2]}
 
 
 class MlmHead(nn.Module):
@@ -75,7 +70,7 @@ class MlmHead(nn.Module):
         return nn.functional.linear(features, table, self.bias)
 
     def load(self, stored: Mapping[str, Tensor]) -> bool:
-        """Take over a checkpoint's MLM head; say whether it has one that fits."""
+        """Load a checkpoint's MLM head; say whether it has one that fits."""
         own = self.state_dict()
         for family in (*(_FAMILIES if self.is_usual else ()), _OURS):
             found = {name: _find(stored, theirs) for name, theirs in _names(family).items()}
@@ -85,11 +80,9 @@ class MlmHead(nn.Module):
         return False
 
     def for_checkpoint(self, model: Any) -> tuple[dict[str, Tensor], str | None]:  # noqa: ANN401 - HF has no common type
-        """Return the weights by the names of a checkpoint.
+        """Return the weights by a checkpoint's names, and the transformers class that reads them.
 
-        Returns:
-            The weights, and transformers' class for masked-language models that reads them; it
-            is ``None``, and the names are ours, where its head is another one.
+        The class is ``None``, and the names are ours, where the architecture has another head.
         """
         own = self.state_dict()
         whole = huggingface.masked_model(model.config) if self.is_usual else None
@@ -104,8 +97,8 @@ class MlmHead(nn.Module):
 
 
 def _find(stored: Mapping[str, Tensor], name: str) -> Tensor | None:
-    layer, _, kind = name.rpartition(".")
-    return stored.get(name, stored.get(f"{layer}.{_OLD_KINDS[kind]}"))
+    layer, _, tensor = name.rpartition(".")
+    return stored.get(name, stored.get(f"{layer}.{_OLD_NAMES[tensor]}"))
 
 
 def mask_tokens(
@@ -120,16 +113,16 @@ def mask_tokens(
     """Mask tokens as BERT does: 80 % become the mask, 10 % a random token, 10 % stay.
 
     Special tokens are never chosen. The choice is a function of ``key`` and of each token's
-    sentence number and position, so processes that share a batch mask what one alone would.
+    sentence number and position, so processes that share a batch mask the same tokens as one.
 
     Returns:
-        The masked copy and (T,) bool, which tokens the model is to guess.
+        The masked copy and (T,) bool, the tokens that the model must predict.
     """
     ids = batch.input_ids
     special = torch.isin(ids, torch.tensor(sorted(special_ids), device=ids.device))
-    keys = token_keys(batch.sentences, batch.positions, key)
-    chosen = (draw(keys, 0, 1 << 24) < rate * (1 << 24)) & ~special
-    fate, word = draw(keys, 1, 10), draw(keys, 2, vocabulary)
+    seeds = seed_tokens(batch.sentences, batch.positions, key)
+    chosen = (draw(seeds, 0, 1 << 24) < rate * (1 << 24)) & ~special
+    fate, word = draw(seeds, 1, 10), draw(seeds, 2, vocabulary)
     masked = torch.where(chosen & (fate < 8), mask_id, ids)
     masked = torch.where(chosen & (fate == 9), word, masked)
     return TokenBatch(masked, batch.lengths, batch.original_index), chosen

@@ -9,7 +9,7 @@ from torch import Tensor
 
 Pooling = Literal["cls", "mean", "mean_last_two", "mean_first_last", "mean_embedding_last"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-SMALLEST_WEIGHT = 1e-9  # of a sentence; sentence-transformers has the same
+MIN_WEIGHT = 1e-9  # of a sentence; sentence-transformers has the same
 
 
 def cls_pool(hidden: Tensor, lengths: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -24,7 +24,7 @@ def mean_pool(hidden: Tensor, lengths: Tensor, weights: Tensor | None = None) ->
     if weights is None:
         return nothing.index_add(0, sentence, hidden) / lengths.unsqueeze(1)
     sums = nothing.index_add(0, sentence, hidden * weights.unsqueeze(1))
-    total = nothing[:, 0].index_add(0, sentence, weights).clamp_min(SMALLEST_WEIGHT)  # (B,)
+    total = nothing[:, 0].index_add(0, sentence, weights).clamp_min(MIN_WEIGHT)  # (B,)
     return sums / total.unsqueeze(1)
 
 
@@ -54,10 +54,22 @@ def pool(
         states: the hidden states named by ``SPECS[pooling].layers``, each (T, D).
         lengths: (B,) tokens of each sentence.
         pooling: one of `POOLINGS`.
-        weights: (T,) what each token counts in a mean; ``None`` is all the same.
+        weights: (T,) weight of each token in a mean; ``None`` weights all the same.
 
     Returns:
         (B, D) float32.
     """
     mixed = torch.stack([state.float() for state in states]).mean(0)  # (T, D)
     return SPECS[pooling].reduce(mixed, lengths, weights)
+
+
+def pool_padded(states: Sequence[Tensor], weights: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce padded hidden states, each (B, L, D), under weights (B, L) to (B, D) float32.
+
+    The same as `pool` on the tokens whose weight is not 0.
+    """
+    hidden = torch.stack([state.float() for state in states]).mean(0)  # (B, L, D)
+    if SPECS[pooling].reduce is cls_pool:
+        return hidden[:, 0]
+    shown = weights.unsqueeze(-1).to(hidden.dtype)  # (B, L, 1)
+    return (hidden * shown).sum(1) / shown.sum(1).clamp_min(MIN_WEIGHT)

@@ -1,4 +1,4 @@
-"""Which number format the weights run in: fp32, or bf16 where it is tried and found faster."""
+"""The choice of number format: fp32, or bf16 where a trial finds it faster."""
 
 import contextlib
 import functools
@@ -15,6 +15,7 @@ from simcse.io.checkpoints import read_json
 from simcse.io.datasets import cache_folder
 from simcse.io.files import write_text
 from simcse.io.machine import processor
+from simcse.model.kernels import processor_supports
 
 Precision = Literal["auto", "fp32", "bf16"]
 Chosen = Literal["fp32", "bf16"]
@@ -23,21 +24,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 CHOICES = "precision.json"
 ROWS, TRIES = 512, 5  # of the trial: a batch of short sentences
-PAYS = 1.2  # bf16 is to be so much faster in products; what is around them gains less
+MIN_GAIN = 1.2  # in products; the operations around them gain less from bf16
 
 
 def choose_precision(precision: Precision, device: torch.device, *, width: int) -> Chosen:
     """Resolve "auto" for hidden states of ``width``.
 
     On CUDA by asking the device. On a CPU that multiplies bf16 by a short trial, once for each
-    processor, torch, number of threads and width: the outcome is kept in `CHOICES` in the
-    user's cache. On any other CPU bf16 is many times slower, and fp32 is chosen untried.
+    processor, torch, number of threads and width: the times are stored in `CHOICES` in the
+    user's cache. On any other CPU bf16 is many times slower, and fp32 is chosen without a trial.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
+    if device.type != "cpu" or not processor_supports("avx512_bf16"):
         return "fp32"
     return _tried(processor(), torch.get_num_threads(), width)
 
@@ -52,7 +53,7 @@ def _tried(processor: str, threads: int, width: int) -> Chosen:
         seconds = {name: _try(dtype, width) for name, dtype in DTYPES.items()}
         with contextlib.suppress(ResourceError):  # a cache that cannot be written is none
             write_text(path, json.dumps({**known, trial: seconds}, indent=2) + "\n")
-    return "bf16" if seconds["fp32"] > PAYS * seconds["bf16"] else "fp32"
+    return "bf16" if seconds["fp32"] > MIN_GAIN * seconds["bf16"] else "fp32"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

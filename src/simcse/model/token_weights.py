@@ -1,4 +1,4 @@
-"""Token weights: what a token counts in the mean over its sentence, by how rare it is."""
+"""Token weights: smooth inverse frequency (SIF) of tokens in the mean over a sentence."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.io.checkpoints import read_json
 from simcse.io.files import write_text
 
-SMOOTHING = 0.003  # docs/recipe.md; Arora et al. 2017 take 1e-3 to 1e-4, of words
+SMOOTHING = 0.003  # docs/recipe.md; Arora et al. 2017 use 1e-3 to 1e-4, of words
 _CONFIG = "config.json"
 
 
@@ -26,7 +26,7 @@ class TokenWeights(nn.Module):
         self.weight = nn.Parameter(weights.float(), requires_grad=False)  # (V,)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look up the weights of tokens."""
+        """Return the weights of tokens."""
         return self.weight[ids]
 
 
@@ -35,13 +35,13 @@ def fit_token_weights(
 ) -> TokenWeights:
     """Fit smooth inverse frequency, a / (a + p), p a token's share of all (Arora et al. 2017).
 
-    A token that the corpus does not have weighs 1. Special tokens are in every sentence and so
-    weigh little; but they weigh, so that a sentence of nothing else has an embedding, too.
+    A token that the corpus does not have gets weight 1. Special tokens are in every sentence and
+    get a small weight, so that a sentence of nothing else has an embedding, too.
 
     Args:
         rows: tokenized sentences of the corpus, special tokens included.
         vocabulary: number of token ids.
-        smoothing: a; the smaller, the less frequent tokens count.
+        smoothing: a; smaller values reduce the weight of frequent tokens.
 
     Raises:
         UsageError: ``smoothing`` is not above 0.

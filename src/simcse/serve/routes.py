@@ -62,11 +62,13 @@ def add_embedding_routes(app: FastAPI, service: Service) -> None:
         """Embed texts or token ids, as OpenAI's API does; unit length if the model says so."""
         _check_model(service, body.model)
         try:
-            encoder.check_size(body.dimensions)
+            encoder.validate_dim(body.dimensions)
         except UsageError as error:
             raise ApiError(400, str(error), param="dimensions") from error
         embedded = await _unless_disconnected(request, _embed_input(service, body))
-        embedded = replace(embedded, vectors=encoder.cut(embedded.vectors, body.dimensions))
+        embedded = replace(
+            embedded, vectors=encoder.truncate_dim(embedded.vectors, body.dimensions)
+        )
         return _embedding_response(embedded, service.name, body.encoding_format)
 
     @app.post("/v1/similarity", response_model=schemas.SimilarityResponse, **options)

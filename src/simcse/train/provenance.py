@@ -17,7 +17,7 @@ from simcse.io.datasets import data_folder
 from simcse.io.files import sha256_file
 from simcse.io.machine import processor
 from simcse.losses import loss_provenance
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 from simcse.report.versions import versions
 from simcse.train.settings import TrainConfig
 from simcse.train.training_data import TrainingData

@@ -17,8 +17,8 @@ from simcse.io.log import read_log
 from simcse.io.settings import read_toml
 from simcse.losses import check_loss
 from simcse.model.encoder import SentenceEncoder
+from simcse.model.huggingface import locate
 from simcse.model.mlm import read_mlm_head
-from simcse.model.names import locate
 from simcse.model.precision import Chosen, Precision, choose_precision
 from simcse.train.callbacks import (
     LOG,

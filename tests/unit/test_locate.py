@@ -1,4 +1,4 @@
-"""Model names: where each kind is looked for, and which wins."""
+"""Model names: where each is found, and which wins."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from simcse.errors import ResourceError, UsageError
 from simcse.model.encoder import SentenceEncoder
-from simcse.model.names import locate
+from simcse.model.huggingface import locate
 
 
 def test_a_typo_lists_what_was_tried(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_typo_lists_what_was_tried(tmp_path: Path) -> None:
         locate(tmp_path / "not" / "there")
 
 
-def test_a_plain_name_is_looked_for_among_the_stored_models(
+def test_a_plain_name_is_found_among_the_stored_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = tmp_path / "shared" / "models" / "worn"
@@ -51,8 +51,8 @@ def test_a_hub_id_without_a_network_is_a_resource_error() -> None:
 def test_a_bundled_model_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simcse.model.names.resources.files", lambda _: tmp_path)
-    with pytest.raises(ResourceError, match="'mini' is not in this installation"):
+    monkeypatch.setattr("simcse.model.huggingface.resources.files", lambda _: tmp_path)
+    with pytest.raises(ResourceError, match="'mini' is not installed"):
         SentenceEncoder.load()
 
 
@@ -61,7 +61,7 @@ def test_the_bundled_name_wins_over_a_folder(
 ) -> None:
     (tmp_path / "bundled" / "mini").mkdir(parents=True)
     (tmp_path / "mini").mkdir()
-    monkeypatch.setattr("simcse.model.names.resources.files", lambda _: tmp_path)
+    monkeypatch.setattr("simcse.model.huggingface.resources.files", lambda _: tmp_path)
     monkeypatch.chdir(tmp_path)
     assert locate("mini") == tmp_path / "bundled" / "mini"
     assert locate("./mini") == Path("mini")

@@ -1,4 +1,4 @@
-"""BERT's kin encoded past transformers' modules against transformers' own forward."""
+"""BERT-like backbones encoded past transformers' modules against transformers' own forward."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +15,12 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from simcse.model import layers
+from simcse.model import backbone as backbones
 from simcse.model.backbone import Backbone
 from simcse.text import pack
 from transformers_models import SIZES, make_model, plain_states
 
-KIN = {
+CONFIGS = {
     "bert": BertConfig(**SIZES),
     "bert with relu": BertConfig(**SIZES, hidden_act="relu"),
     "camembert": CamembertConfig(**SIZES),
@@ -34,32 +34,32 @@ EVERY_STATE = (0, 1, 2, -1)
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grow by one entry whenever `layers.run` is used."""
+    """Grow by one entry whenever `run_directly` is used."""
     seen: list[int] = []
-    original = layers.run
+    original = backbones.run_directly
 
     def counted(model: Any, ids: Tensor, *others: Any) -> Iterator[Tensor]:
         seen.append(len(ids))
         return original(model, ids, *others)
 
-    monkeypatch.setattr(layers, "run", counted)
+    monkeypatch.setattr(backbones, "run_directly", counted)
     return seen
 
 
-@pytest.mark.parametrize("name", KIN)
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
     "sentences", [SENTENCES, *([sentence] for sentence in SENTENCES)], ids=lambda s: str(len(s))
 )
 def test_every_hidden_state_is_that_of_transformers(
     name: str, sentences: list[list[int]], runs: list[int]
 ) -> None:
-    backbone = Backbone(make_model(KIN[name]))
+    backbone = Backbone(make_model(CONFIGS[name]))
     runs.clear()
     batch = pack(sentences)
     with torch.inference_mode():
         states = backbone(batch, EVERY_STATE)
     assert len(runs) == 1
-    plain = make_model(KIN[name])
+    plain = make_model(CONFIGS[name])
     expected = [plain_states(plain, sentences[i]) for i in batch.original_index.tolist()]
     for number, state in zip(EVERY_STATE, states, strict=True):
         joined = torch.cat([sentence[number] for sentence in expected])
@@ -67,7 +67,7 @@ def test_every_hidden_state_is_that_of_transformers(
 
 
 def test_bf16_stays_close_and_notices_new_weights() -> None:
-    backbone = Backbone(make_model(KIN["bert"]))
+    backbone = Backbone(make_model(CONFIGS["bert"]))
     batch = pack(SENTENCES)
 
     def both() -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ def test_bf16_stays_close_and_notices_new_weights() -> None:
 
 
 def test_gradients_dropout_and_autocast_go_through_transformers(runs: list[int]) -> None:
-    backbone = Backbone(make_model(KIN["bert"]))
+    backbone = Backbone(make_model(CONFIGS["bert"]))
     runs.clear()
     batch = pack(SENTENCES)
     backbone(batch)[0].sum().backward()
@@ -118,11 +118,11 @@ def test_other_architectures_go_through_transformers(config: Any, runs: list[int
     assert not runs
 
 
-def test_projections_of_another_kind_go_through_transformers(runs: list[int]) -> None:
+def test_projections_of_another_class_go_through_transformers(runs: list[int]) -> None:
     class Quantized(nn.Linear):
         pass
 
-    model = make_model(KIN["bert"])
+    model = make_model(CONFIGS["bert"])
     model.encoder.layer[2].attention.self.key.__class__ = Quantized
     backbone = Backbone(model)
     with torch.inference_mode():
@@ -131,10 +131,10 @@ def test_projections_of_another_kind_go_through_transformers(runs: list[int]) ->
 
 
 @pytest.mark.parametrize("part", ["attention.self", "output"])
-def test_a_layer_that_only_looks_like_berts_goes_through_transformers(
+def test_a_layer_that_only_resembles_berts_goes_through_transformers(
     part: str, runs: list[int]
 ) -> None:
-    model = make_model(KIN["bert"])
+    model = make_model(CONFIGS["bert"])
     module = model.encoder.layer[1].get_submodule(part)
     original = module.forward
 

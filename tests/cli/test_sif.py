@@ -1,4 +1,4 @@
-"""``simcse weigh``."""
+"""``simcse sif``."""
 
 import json
 
@@ -15,17 +15,17 @@ def corpus(tmp_path):
     return path
 
 
-def test_a_model_is_weighed_trained_from_and_made_plain_again(
+def test_a_model_gets_token_weights_is_trained_from_and_made_plain_again(
     simcse, tiny_model_folder, corpus, tmp_path
 ):
-    weighed = tmp_path / "weighed"
-    outcome = simcse("weigh", tiny_model_folder, "--fit", corpus, "--output", weighed)
+    weighted = tmp_path / "weighted"
+    outcome = simcse("sif", tiny_model_folder, "--fit", corpus, "--output", weighted)
     assert outcome.code == 0, outcome.err
-    facts = json.loads(simcse("info", weighed, "--json").out)
-    told = facts["provenance"]["token_weights"]
-    assert (told["corpus"], told["sentences"], told["smoothing"]) == ("corpus.txt", 3, 0.003)
-    assert "token weights" in simcse("info", weighed).out
-    encoder = SentenceEncoder.load(weighed)
+    properties = json.loads(simcse("info", weighted, "--json").out)
+    source = properties["provenance"]["token_weights"]
+    assert (source["corpus"], source["sentences"], source["smoothing"]) == ("corpus.txt", 3, 0.003)
+    assert "token weights" in simcse("info", weighted).out
+    encoder = SentenceEncoder.load(weighted)
     the, dog = (encoder.tokenizer.hf_tokenizer(word)["input_ids"][1] for word in ("the", "dog"))
     shares = 3 / 22, 1 / 22  # of the tokens, special ones and full stops among them
     expected = [0.003 / (0.003 + share) for share in shares]
@@ -33,14 +33,14 @@ def test_a_model_is_weighed_trained_from_and_made_plain_again(
 
     run = tmp_path / "run"
     outcome = simcse(
-        *("train", "--model", weighed, "--train", corpus, "--output", run),
+        *("train", "--model", weighted, "--train", corpus, "--output", run),
         *("optim.batch_size=3", "optim.lr=0.01", "eval.dev=none"),
     )
     assert outcome.code == 0, outcome.err
     trained = SentenceEncoder.load(run / "last", precision="fp32")
     torch.testing.assert_close(trained.token_weights.weight, encoder.token_weights.weight)
 
-    outcome = simcse("weigh", weighed, "--remove", "--output", tmp_path / "plain")
+    outcome = simcse("sif", weighted, "--remove", "--output", tmp_path / "plain")
     assert outcome.code == 0, outcome.err
     plain = SentenceEncoder.load(tmp_path / "plain")
     assert plain.token_weights is None
@@ -52,12 +52,12 @@ def test_what_makes_no_sense_is_refused(simcse, tiny_model_folder, corpus, tmp_p
     for arguments, words in (
         ((), "give --fit"),
         (("--fit", corpus, "--remove"), "give --fit"),
-        (("--remove",), "weighs all tokens the same"),
+        (("--remove",), "has no token weights to remove"),
         (("--fit", corpus, "--smoothing", 0), "above 0"),
         (("--fit", corpus, "--pooling", "cls"), "pooling cls"),
         (("--fit", tmp_path / "none.txt"), "none.txt"),
     ):
-        outcome = simcse("weigh", tiny_model_folder, *arguments, *output)
+        outcome = simcse("sif", tiny_model_folder, *arguments, *output)
         assert outcome.code == 2 or outcome.code == 3, (arguments, outcome.err)
         assert words in outcome.err
     assert not (tmp_path / "out").exists()
@@ -65,9 +65,9 @@ def test_what_makes_no_sense_is_refused(simcse, tiny_model_folder, corpus, tmp_p
     texts = tmp_path / "many.txt"
     texts.write_text("\n".join(f"dog {i} runs" for i in range(200)))
     fitted = simcse(
-        *("postprocess", tiny_model_folder, "--fit", texts, "--kind", "whitening"),
+        *("postprocess", tiny_model_folder, "--fit", texts, "--type", "whitening"),
         *("--dimensions", 2, "--output", white),
     )
     assert fitted.code == 0, fitted.err
-    outcome = simcse("weigh", white, "--fit", corpus, *output)
+    outcome = simcse("sif", white, "--fit", corpus, *output)
     assert (outcome.code, "post-processing whitening" in outcome.err) == (2, True)
