@@ -15,8 +15,8 @@ from typing import Any
 
 from simcse.config import build, merge
 from simcse.evaluate.retrieval import RetrievalSet, groups_set, pairs_set, sentence_groups
-from simcse.io.datasets import data_folder
-from simcse.io.examples import as_pair, read_examples
+from simcse.io.benchmarks import data_folder
+from simcse.io.records import as_pair, read_examples
 from simcse.io.files import write_text
 from simcse.io.log import read_log
 from simcse.io.results import write_results

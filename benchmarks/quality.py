@@ -18,8 +18,8 @@ from simcse.cli.main import main
 from simcse.cli.options import count_option
 from simcse.cli.output import show
 from simcse.evaluate.sts import evaluate_sts
-from simcse.io.datasets import load_sts_task
-from simcse.io.examples import read_examples
+from simcse.io.benchmarks import load_sts_task
+from simcse.io.records import read_examples
 from simcse.io.results import write_results
 from simcse.report.tables import Column, Table
 from simcse.report.versions import versions

@@ -20,7 +20,7 @@ from race_options import race_options, read_texts, run_race
 from simcse import config
 from simcse.cli.main import main
 from simcse.cli.options import count_option
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses.settings import LossConfig
 from simcse.model.huggingface import locate
 from simcse.train.optim import OptimConfig

@@ -16,7 +16,7 @@ from race import System, Timing, race, ratios
 from race_report import agreements, race_results, race_table
 from roofline import Roofline
 from simcse.errors import ResourceError, UsageError
-from simcse.io.sts import read_sts
+from simcse.io.benchmarks import read_sts
 from simcse.model.settings import ModelSettings
 from simcse.report.tables import to_markdown
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from simcse.io.examples import stream_examples
+from simcse.io.records import stream_examples
 from simcse.io.files import Source
 from wordnet import write_wordnet
 

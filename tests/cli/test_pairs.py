@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from simcse.io.examples import read_examples
+from simcse.io.records import read_examples
 
 NLI = "".join(
     f"{label}\tpremise {i}\t{label} {i}\n"

@@ -21,7 +21,7 @@ import simcse.report.runs  # noqa: F401 - the same
 from simcse.config import build, parse_overrides
 from simcse.errors import SimcseError
 from simcse.io.checkpoints import write_safetensors
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses.classifier import ClassifierLoss
 from simcse.losses.settings import LossConfig
 from simcse.model.encoder import SentenceEncoder

@@ -12,7 +12,7 @@ from simcse.errors import DataError, NumericError
 from simcse.evaluate import geometry
 from simcse.evaluate.geometry import alignment, score_geometry, uniformity
 from simcse.evaluate.sts import embed_task
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
 
 
 def wang_isola_alignment(first, second):

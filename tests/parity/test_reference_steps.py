@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses.settings import LossConfig
 from simcse.train.optim import OptimConfig
 from simcse.train.run import load_start

@@ -9,7 +9,7 @@ import torch
 
 from simcse.errors import NumericError
 from simcse.evaluate.geometry import mean_cosine
-from simcse.io.examples import Example, read_examples
+from simcse.io.records import Example, read_examples
 from simcse.losses.settings import LossConfig
 from simcse.train.events import ModelReady
 from simcse.train.guard import WARMUP_UPDATES, Guard, describe_rows, find_collapse

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simcse.errors import DataError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses.settings import LossConfig
 from simcse.train.training_data import hold_out
 from simcse.train.validation import Validation, first_of, heldout_validation

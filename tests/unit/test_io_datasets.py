@@ -4,7 +4,7 @@ import pytest
 
 from simcse.errors import DataError, UsageError
 from simcse.io import datasets
-from simcse.io.datasets import (
+from simcse.io.benchmarks import (
     KnownFile,
     check_datasets,
     data_folder,

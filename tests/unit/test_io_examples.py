@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simcse.errors import ConfigError, DataError
-from simcse.io.datasets import data_folder
-from simcse.io.examples import Example, as_pair, read_examples
+from simcse.io.benchmarks import data_folder
+from simcse.io.records import Example, as_pair, read_examples
 from simcse.io.files import ReadCounts, clean_text
 
 TRIPLET = Example("a", "p", ("n",))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simcse.errors import DataError
-from simcse.io.sts import join_sts, read_sts
+from simcse.io.benchmarks import join_sts, read_sts
 
 GOOD = "MSRpar\t4.4\tfirst one\tsecond one\nOnWN\t0\tfirst two\tsecond two\tNEUTRAL\n"
 

@@ -4,8 +4,8 @@ import pytest
 
 from simcse.errors import DataError, UsageError
 from simcse.io import datasets
-from simcse.io.datasets import TRANSFER_PARTS, load_transfer_task
-from simcse.io.transfer import read_labeled
+from simcse.io.benchmarks import TRANSFER_PARTS, load_transfer_task
+from simcse.io.benchmarks import read_labeled
 
 
 def write(path, *rows):

@@ -11,7 +11,7 @@ from simcse.data.lint import MENDS, diagnose
 from simcse.data.subsets import dedupe, sample, split
 from simcse.errors import DataError
 from simcse.io.copies import copy_rows
-from simcse.io.examples import read_examples
+from simcse.io.records import read_examples
 
 CLEAN = [
     f"sentence {a} of the {b} that is here with {c} and more"

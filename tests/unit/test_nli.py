@@ -6,7 +6,7 @@ import pytest
 
 from simcse.data.nli import LABELS, nli_rows
 from simcse.errors import ConfigError, DataError
-from simcse.io.examples import Example, stream_labeled
+from simcse.io.records import Example, stream_labeled
 from simcse.io.files import ReadCounts, Source
 
 ROWS = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simcse.errors import ConfigError, UsageError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses.classifier import ClassifierLoss
 from simcse.losses.settings import LossConfig
 from simcse.losses.spectrum import spectrum_loss

@@ -10,7 +10,7 @@ import torch
 
 from simcse.config import build, parse_overrides, to_dict
 from simcse.errors import ConfigError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses import check_loss, loss_provenance
 from simcse.losses.settings import LossConfig
 from simcse.paper.results import Recipe

@@ -3,7 +3,7 @@
 import pytest
 
 from simcse.errors import ConfigError, DataError, ResourceError
-from simcse.io.examples import read_examples
+from simcse.io.records import read_examples
 from simcse.paper import training_files
 from simcse.paper.grid import TrainingFileSpec
 from simcse.paper.training_files import MissingDataError, TrainingFiles, corpus_sentences

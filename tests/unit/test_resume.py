@@ -17,7 +17,7 @@ from simcse.errors import (
     StoppedError,
     UsageError,
 )
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.io.locks import lock_folder
 from simcse.io.log import append_log, sync_log, truncate_log
 from simcse.io.manifests import MANIFEST, check_manifest, write_manifest

@@ -12,7 +12,7 @@ from simcse.errors import DataError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from simcse.io.datasets import FileStatus
+    from simcse.io.benchmarks import FileStatus
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -38,7 +38,7 @@ def check(folder: Path | None) -> None:
     """
     from rich.console import Console
 
-    from simcse.io.datasets import check_datasets, data_folder
+    from simcse.io.benchmarks import check_datasets, data_folder
 
     folder = data_folder(folder)
     statuses = check_datasets(folder)
@@ -65,7 +65,7 @@ def fetch(folder: Path | None) -> None:
 
     Example: simcse data fetch --data ~/simcse-data
     """
-    from simcse.io.datasets import cache_folder
+    from simcse.io.benchmarks import cache_folder
     from simcse.io.fetch import fetch_datasets
 
     for fetched in fetch_datasets(folder or cache_folder()):

@@ -161,7 +161,7 @@ def geometry_command(
     """
     from simcse.evaluate.geometry import positive_pairs
     from simcse.evaluate.suite import EvaluationSuite
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
     from simcse.report.runs import run_trajectory
 
     if pairs:
@@ -224,7 +224,7 @@ def retrieval_command(
     """
     from simcse.evaluate.retrieval import groups_set, pairs_set
     from simcse.evaluate.suite import EvaluationSuite
-    from simcse.io.datasets import data_folder
+    from simcse.io.benchmarks import data_folder
     from simcse.io.files import sha256_file
 
     known = {name: data_folder(data) / "pairs" / KNOWN_SETS[name] for name in sets}
@@ -320,7 +320,7 @@ def isotropy_command(
       simcse evaluate isotropy --run runs/mine --output isotropy
     """
     from simcse.evaluate.isotropy import Isotropy, isotropy_bound
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
     from simcse.io.settings import read_toml
     from simcse.report.isotropy import IsotropyEvaluation
     from simcse.report.runs import saved_evaluations

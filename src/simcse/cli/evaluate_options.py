@@ -24,8 +24,8 @@ from simcse.cli.output import format_option, show_all
 if TYPE_CHECKING:
     from simcse.evaluate import Encode
     from simcse.evaluate.suite import EvaluationSuite, ModelEvaluation, ProgressCallback
-    from simcse.io.sts import StsTask
-    from simcse.io.transfer import TransferTask
+    from simcse.io.benchmarks import StsTask
+    from simcse.io.benchmarks import TransferTask
     from simcse.report.evaluation import Evaluation
 
 OptionValue = Any  # the values of options that a function only passes on
@@ -143,7 +143,7 @@ def load_sts(
     names: list[str], split: str, sickr: str, text: str, data: Path | None
 ) -> dict[str, "StsTask"]:
     """Read STS tasks by the name of their row; all are checked before anything is computed."""
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
 
     files = {"stsb": f"stsb-{split}", "sickr": f"sickr-{'all' if sickr == 'all' else split}"}
     return {
@@ -154,7 +154,7 @@ def load_sts(
 
 def load_transfer(names: list[str], text: str, data: Path | None) -> list["TransferTask"]:
     """Read transfer tasks; all are checked before anything is computed."""
-    from simcse.io.datasets import load_transfer_task
+    from simcse.io.benchmarks import load_transfer_task
 
     return [load_transfer_task(name, text=text, folder=data) for name in names]  # type: ignore[arg-type]
 
@@ -165,7 +165,7 @@ def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> lis
     Raises:
         DataError: the file cannot be read, or a row has one sentence only.
     """
-    from simcse.io.examples import as_pair, read_examples
+    from simcse.io.records import as_pair, read_examples
 
     rows = read_examples(path, columns=columns.split(",") if columns else (), limit=limit)
     return [as_pair(row, path) for row in rows]

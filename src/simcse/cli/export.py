@@ -124,7 +124,7 @@ def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> 
 def _compare_dev(encoder: "SentenceEncoder", exported: "Encode") -> None:
     from simcse.errors import DataError
     from simcse.evaluate.sts import evaluate_sts
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
 
     try:
         task = load_sts_task("stsb-dev")

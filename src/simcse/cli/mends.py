@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from simcse.data.lint import Diagnosis
-    from simcse.io.examples import Example
+    from simcse.io.records import Example
 
 FILE = click.Path(path_type=Path)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -202,7 +202,7 @@ def _has_header(columns: str) -> bool:
 
 def _reader(file: Path, columns: str) -> "Callable[[], Iterator[Example]]":
     from simcse.errors import DataError
-    from simcse.io.examples import stream_examples
+    from simcse.io.records import stream_examples
     from simcse.io.files import Source
 
     if next(stream_examples(Source(file), parse_columns(columns)), None) is None:
@@ -212,9 +212,9 @@ def _reader(file: Path, columns: str) -> "Callable[[], Iterator[Example]]":
 
 def _evaluation_sentences(folder: Path | None) -> Iterator[str]:
     """Yield the sentences of the STS and transfer sets that are here."""
-    from simcse.io.datasets import data_folder
+    from simcse.io.benchmarks import data_folder
     from simcse.io.files import Source, read_lines
-    from simcse.io.sts import read_sts
+    from simcse.io.benchmarks import read_sts
 
     home = data_folder(folder)
     for path in sorted((home / "sts").glob("*.tsv")):

@@ -94,7 +94,7 @@ def nli(
     """
     from simcse.data.nli import nli_rows
     from simcse.io.copies import write_pairs
-    from simcse.io.examples import stream_labeled
+    from simcse.io.records import stream_labeled
     from simcse.io.files import Source
 
     found = nli_rows(

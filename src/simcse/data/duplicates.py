@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse.data.words import PAIRS, Keys, Words, likeness, split_words
-from simcse.io.examples import Example
+from simcse.io.records import Example
 
 ALIKE = 0.8  # share of words in common that makes a near duplicate
 CHUNK = 20_000  # rows analyzed together

@@ -14,7 +14,7 @@ from simcse.data.duplicates import chunks, near_repeats, repeats, row_text
 from simcse.data.language import SCRIPTS, guess_language, script_letters
 from simcse.data.words import Keys, Words, among, split_words
 from simcse.errors import DataError
-from simcse.io.examples import Example, stream_examples
+from simcse.io.records import Example, stream_examples
 from simcse.io.files import Source, file_format
 
 LONG = 128  # words; more is a document, not a sentence

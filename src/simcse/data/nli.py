@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from simcse.errors import ConfigError, DataError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 
 LABELS = ("entailment", "neutral", "contradiction")
 UNDECIDED = "-"  # SNLI's label where its annotators did not agree
@@ -47,7 +47,7 @@ def nli_rows(
     hypothesis that has several labels for one premise is left out there.
 
     Args:
-        examples: rows with labels, from `simcse.io.examples.stream_labeled`; all are held.
+        examples: rows with labels, from `simcse.io.records.stream_labeled`; all are held.
         positives: one of `LABELS`, or ``all``.
         hard_negatives: others of `LABELS`, in the order of the columns.
         every: a row for each positive, whatever hard negatives there are.

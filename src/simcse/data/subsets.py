@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from simcse.data.duplicates import chunks, near_repeats, repeats, row_text
 from simcse.data.words import Keys, among, split_words
 from simcse.errors import DataError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 
 Rows = Callable[[], Iterable[Example]]  # reads the rows, each time anew
 Lines = NDArray[np.int64]

@@ -23,7 +23,7 @@ from simcse.evaluate.classifier import (
     predict,
 )
 from simcse.evaluate.vectors import encode_checked, unit
-from simcse.io.transfer import LabeledSentences, TransferTask
+from simcse.io.benchmarks import LabeledSentences, TransferTask
 
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse.errors import DataError
-from simcse.io.examples import csv_rows
+from simcse.io.records import csv_rows
 from simcse.io.files import Source, atomic_path, file_format, open_bytes
 
 COPIED = ("txt", "tsv", "jsonl", "csv")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simcse.errors import ArtifactError
 from simcse.io.checkpoints import read_safetensors, write_safetensors
-from simcse.io.datasets import cache_folder
+from simcse.io.benchmarks import cache_folder
 
 KEY_BYTES = 16
 

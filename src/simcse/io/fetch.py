@@ -3,7 +3,7 @@
 The SentEval text comes from the archive of Gao et al. 2021, the natural text from MTEB's copies
 (Muennighoff et al. 2023) and the training files as Gao et al. released them. The conversion is
 tested on small archives; the download itself is not tested, because the project was written on a
-machine without internet. `simcse.io.datasets.check_datasets` compares the files with those that the
+machine without internet. `simcse.io.benchmarks.check_datasets` compares the files with those that the
 project's results were computed on.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simcse.errors import DataError, ResourceError
-from simcse.io.datasets import known_files
+from simcse.io.benchmarks import known_files
 from simcse.io.files import (
     Source,
     atomic_path,

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from simcse.errors import ArtifactError, ResourceError, UsageError
 from simcse.io.checkpoints import WEIGHTS, current_folder, refuse_unsafe, write_safetensors
-from simcse.io.datasets import shared_folder
+from simcse.io.benchmarks import shared_folder
 from simcse.model.settings import ModelSettings
 
 BUNDLED = ("mini",)

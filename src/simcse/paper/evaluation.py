@@ -22,8 +22,8 @@ from simcse.evaluate.suite import (
 )
 from simcse.evaluate.transfer import TRANSFER_TASKS, transfer_average
 from simcse.evaluate.vectors import unit
-from simcse.io.datasets import load_sts_task, load_transfer_task
-from simcse.io.examples import as_pair, stream_examples
+from simcse.io.benchmarks import load_sts_task, load_transfer_task
+from simcse.io.records import as_pair, stream_examples
 from simcse.io.files import Source
 from simcse.model.encoder import SentenceEncoder
 from simcse.paper.metrics import Family

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from simcse.io.examples import stream_examples
+from simcse.io.records import stream_examples
 from simcse.io.files import Source
 from simcse.paper.evaluation import cosines_of
 from simcse.paper.grid import Grid

@@ -17,8 +17,8 @@ from simcse.data.neighbors import neighbor_pairs
 from simcse.data.nli import nli_rows
 from simcse.errors import ConfigError, DataError, ResourceError, SimcseError, UsageError
 from simcse.io.copies import write_pairs
-from simcse.io.datasets import FETCH_HINT, data_folder
-from simcse.io.examples import stream_examples, stream_labeled
+from simcse.io.benchmarks import FETCH_HINT, data_folder
+from simcse.io.records import stream_examples, stream_labeled
 from simcse.io.files import Source, sha256_file
 from simcse.io.results import read_results, write_results
 from simcse.paper.grid import Grid, GridRow, TrainingFileSpec

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simcse.errors import NumericError, StoppedError, UsageError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.losses.classifier import ClassifierLoss
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead

@@ -9,10 +9,10 @@ from typing import TypeAlias
 import torch
 
 from simcse.errors import DataError, UsageError
-from simcse.io.datasets import load_sts_task
-from simcse.io.examples import Example, read_examples
+from simcse.io.benchmarks import load_sts_task
+from simcse.io.records import Example, read_examples
 from simcse.io.files import ReadCounts, clean_text, sha256_file
-from simcse.io.sts import read_sts
+from simcse.io.benchmarks import read_sts
 from simcse.train.objective import refuse_unfit
 from simcse.train.order import count_steps, step_seed
 from simcse.train.settings import TrainConfig
