@@ -18,7 +18,7 @@ from typing import Any
 
 from simcse import SentenceEncoder
 from simcse.evaluate.sts import evaluate_sts
-from simcse.io.datasets import load_sts_task
+from simcse.io.benchmarks import load_sts_task
 from simcse.io.log import read_log
 from simcse.io.results import read_results, write_results
 from simcse.io.settings import read_toml

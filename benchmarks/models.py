@@ -19,8 +19,8 @@ import numpy as np
 from simcse.bench.exported import Work, repeated
 from simcse.bench.outcome import race_results, race_table
 from simcse.bench.race import System, race
+from simcse.io.records import read_texts
 from simcse.io.results import write_results
-from simcse.io.sentences import read_sentences
 from simcse.model.names import BUNDLED
 from simcse.report.tables import to_markdown
 from simcse.report.versions import versions
@@ -72,7 +72,7 @@ def main() -> None:
     asked = parser.parse_args()
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # of the systems' processes
-    texts = list(itertools.islice(read_sentences(asked.source), asked.sentences))
+    texts = list(itertools.islice(read_texts(asked.source), asked.sentences))
     found = race(systems(asked.other, texts, asked.repeats), rounds=asked.rounds, observe=print)
     alone: list[float | None] = [None] * len(found)
     title = f"Encode {len(texts):,} sentences of at most {MAX_LENGTH} tokens"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from simcse.cli.data import data
 from simcse.errors import DataError, ResourceError
 from simcse.io import fetch
-from simcse.io.datasets import data_folder, known_files
+from simcse.io.benchmarks import data_folder, known_files
 from simcse.io.fetch import FetchedFile
 
 

@@ -18,7 +18,7 @@ from simcse.engine.shards import encode_shard, plan
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.files import ReadCounts
-from simcse.io.parquet import import_pyarrow
+from simcse.io.formats import import_pyarrow
 from simcse.io.parts import read_part, write_part
 from simcse.io.rows import Row
 from simcse.model.fingerprint import model_fingerprint

@@ -14,7 +14,7 @@ from simcse.evaluate.reference_scores import (
     TRANSFER_TOLERANCE,
 )
 from simcse.evaluate.sts import STS_TASKS, evaluate_sts
-from simcse.io.datasets import load_sts_task
+from simcse.io.benchmarks import load_sts_task
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.settings import ModelSettings
 from simcse.report.comparison import TITLES

@@ -20,7 +20,7 @@ import torch.utils.tensorboard  # noqa: F401 - a run would import it after the f
 from simcse.config import build, parse_overrides
 from simcse.errors import SimcseError
 from simcse.io.checkpoints import write_safetensors
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead

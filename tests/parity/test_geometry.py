@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from simcse.errors import DataError, NumericError
 from simcse.evaluate import geometry
 from simcse.evaluate.geometry import alignment, paper_geometry, uniformity
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
 
 
 def wang_isola_alignment(first, second):

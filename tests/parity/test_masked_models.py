@@ -14,7 +14,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.dropout import dropout_key
 from simcse.model.encoder import SentenceEncoder

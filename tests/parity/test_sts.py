@@ -16,7 +16,7 @@ from simcse.evaluate.sts import (
     sts_average,
 )
 from simcse.evaluate.vectors import cosine, unit
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
 
 
 def plain_cosine(first, second):

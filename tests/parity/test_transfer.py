@@ -20,7 +20,7 @@ from simcse.evaluate.transfer import (
     stratified_folds,
     transfer_average,
 )
-from simcse.io.transfer import LabeledSentences, TransferTask
+from simcse.io.benchmarks import LabeledSentences, TransferTask
 
 WIDTH = 12
 SHORT = Protocol(folds=3, batch=32, tenacity=1, epoch_size=1)

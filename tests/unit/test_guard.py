@@ -9,7 +9,7 @@ import torch
 
 from simcse.errors import NumericError
 from simcse.evaluate.geometry import mean_cosine
-from simcse.io.examples import Example, read_examples
+from simcse.io.records import Example, read_examples
 from simcse.loss import LossConfig
 from simcse.train.guard import SETTLED, Guard, collapse, name_rows
 from simcse.train.loop import fit

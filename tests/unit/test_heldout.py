@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simcse.errors import DataError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.train.heldout import heldout_validation, hold_out
 from simcse.train.validation import Validation, first_of

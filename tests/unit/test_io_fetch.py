@@ -9,7 +9,7 @@ import pytest
 
 from simcse.errors import DataError, ResourceError
 from simcse.io import fetch
-from simcse.io.datasets import known_files
+from simcse.io.benchmarks import known_files
 from simcse.io.fetch import (
     STS_SUBSETS,
     convert_natural,

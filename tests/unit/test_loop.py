@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from simcse.errors import DataError, NumericError, UsageError
-from simcse.io.examples import Example
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings

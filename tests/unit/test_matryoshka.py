@@ -8,7 +8,7 @@ import pytest
 from simcse import SentenceEncoder
 from simcse.config import build
 from simcse.errors import UsageError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.model.fingerprint import fingerprint_sha256
 from simcse.model.settings import ModelSettings
 from simcse.postprocess import fit_whitening

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simcse.errors import ConfigError, UsageError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig, spread_penalty
 from simcse.model.dropout import Dropout, dropout_key
 from simcse.model.mlm import MlmHead

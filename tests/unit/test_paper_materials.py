@@ -3,7 +3,7 @@
 import pytest
 
 from simcse.errors import ConfigError, DataError, ResourceError
-from simcse.io.examples import read_examples
+from simcse.io.records import read_examples
 from simcse.paper import materials
 from simcse.paper.grid import Material
 from simcse.paper.materials import Materials, MissingError, corpus_sentences

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simcse.errors import ConfigError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.pooling import pool
 from simcse.model.settings import ModelSettings

@@ -13,7 +13,7 @@ from simcse.bench.outcome import agreements, race_results, race_table
 from simcse.bench.race import System, Timing, race, ratios
 from simcse.bench.roofline import Roofline
 from simcse.errors import ResourceError, UsageError
-from simcse.io.sts import read_sts
+from simcse.io.benchmarks import read_sts
 from simcse.model.settings import ModelSettings
 from simcse.report.tables import to_markdown
 

@@ -10,10 +10,10 @@ import torch
 
 from simcse.config import to_dict
 from simcse.errors import ArtifactError, ConfigError, DataError, ResourceError, StoppedError
-from simcse.io.examples import Example
 from simcse.io.locks import lock_folder
 from simcse.io.log import append_log, cut_log, sync_log
 from simcse.io.manifests import MANIFEST, check_manifest, write_manifest
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.settings import ModelSettings
 from simcse.train.loop import fit

@@ -8,7 +8,7 @@ from simcse.bench.outcome import find_baseline
 from simcse.bench.race import System, Timing
 from simcse.bench.train import CONTESTANTS, TRAINEES, Row, batches
 from simcse.evaluate.sts import evaluate_sts
-from simcse.io.datasets import load_sts_task
+from simcse.io.benchmarks import load_sts_task
 from simcse.report.tables import Column, Table
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simcse import config
 from simcse.bench.encode import mean_encoder
 from simcse.bench.race import System
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.names import locate
 from simcse.train.loop import Stepper

@@ -165,7 +165,7 @@ def bench_quality(
     from simcse.bench import quality
     from simcse.bench.outcome import race_results
     from simcse.bench.race import race
-    from simcse.io.examples import read_examples
+    from simcse.io.records import read_examples
     from simcse.io.results import write_results
     from simcse.report.versions import versions
 
@@ -232,9 +232,9 @@ def _chosen(systems: "Sequence[System]", only: Sequence[str]) -> "Sequence[Syste
 def _sentences(source: Path | None, count: int) -> list[str]:
     """Return the first sentences of a file, or of the prose that Python carries."""
     if source is not None:
-        from simcse.io.sentences import read_sentences
+        from simcse.io.records import read_texts
 
-        return list(itertools.islice(read_sentences(source), count))
+        return list(itertools.islice(read_texts(source), count))
     from simcse.quickstart.prose import build_corpus, read_docstrings, read_topics
 
     corpus = build_corpus(read_topics(), read_docstrings(), limit=count)

@@ -12,11 +12,13 @@ import click
 
 from simcse.cli.indexing import PLACE, load_with_stamp, open_index, say_cut
 from simcse.cli.options import (
+    columns_option,
     dimensions_option,
     load_encoder,
     loading_options,
     model_option,
     precision_option,
+    print_note,
 )
 from simcse.errors import TruncationWarning
 
@@ -44,7 +46,7 @@ WRITING = "another process is filling {folder}: {holder}"
     show_default=True,
     help="Stop at a line that is not UTF-8, or skip and count it.",
 )
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
+@columns_option
 @click.option(
     "--truncation",
     type=click.Choice(["error", "warn", "truncate"]),
@@ -76,15 +78,15 @@ def encode(
     output: Path,
     model: str,
     bad_lines: str,
-    column: str,
+    columns: str,
     truncation: str,
     **rest: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     """Encode sentences to .npy, .safetensors or .parquet, or to a folder of parts.
 
-    INPUT is a .txt file with one sentence a line, .jsonl or .parquet (each with a text field),
-    also gzipped, or - for standard input. Row i of the output is sentence i; blank lines
-    are no sentences. Memory is constant.
+    INPUT is a .txt file with one sentence a line, .tsv, .csv, .jsonl (each also gzipped) or
+    .parquet with a column of text, or - for standard input. Row i of the output is sentence i;
+    blank lines are no sentences. Memory is constant.
 
     A folder takes any number of inputs. Each part has the columns id, text, metadata and vector;
     manifest.json says which rows make which part. Interrupted or killed, the same command goes on,
@@ -104,37 +106,43 @@ def encode(
             )
         if rest.pop("dimensions") is not None:
             raise click.UsageError("--dimensions is for a file as --output, not for parts")
-        reading = {"text_column": column, "bad_lines": bad_lines}
+        reading = {"columns": columns, "bad_lines": bad_lines}
         _encode_shards(sources, output, model, reading, truncation, **sharded, **rest)
         return
     if len(sources) > 1 or sharded["engine"] != "local" or sharded["place"]:
         raise click.UsageError(
             "several inputs, --engine ray and --index need a folder as --output, such as vectors/"
         )
-    _encode_file(sources[0], output, model, column, bad_lines, truncation, **rest)
+    _encode_file(sources[0], output, model, columns, bad_lines, truncation, **rest)
 
 
 def _encode_file(
     source: str,
     output: Path,
     model: str,
-    column: str,
+    columns: str,
     bad_lines: str,
     truncation: str,
     dimensions: int | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     from simcse.io.files import ReadCounts
-    from simcse.io.sentences import count_lines, read_sentences
+    from simcse.io.records import read_texts
     from simcse.io.vectors import vector_writer
 
     counts = ReadCounts()
     # An unusable file fails here, before the model is loaded.
-    sentences = read_sentences(source, column=column, bad_lines=bad_lines, counts=counts)  # type: ignore[arg-type]
+    sentences = read_texts(
+        source,
+        columns=columns,
+        bad_lines=bad_lines,  # type: ignore[arg-type]
+        counts=counts,
+        note=print_note,
+    )
     encoder = load_encoder(model, **loading)
     with warnings.catch_warnings(), vector_writer(output) as append:
         warnings.simplefilter("ignore", TruncationWarning)  # summed up below
-        for chunk in _chunks(sentences, total=count_lines(source)):
+        for chunk in _chunks(sentences):
             append(
                 chunk,
                 encoder.encode(chunk, truncation=truncation, dimensions=dimensions),  # type: ignore[arg-type]
@@ -164,7 +172,7 @@ def _encode_shards(
     from simcse.io.locks import lock_folder
 
     counts = ReadCounts()
-    shards = plan(sources, rows=shard_rows, reading=reading, counts=counts)
+    shards = plan(sources, rows=shard_rows, reading=reading, counts=counts, note=print_note)
     index = None if place is None else open_index(place)
     encoder, fingerprint = load_with_stamp(model, **loading)
     if index is not None:
@@ -189,11 +197,11 @@ def _encode_shards(
         click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
 
 
-def _chunks(sentences: Iterator[str], *, total: int | None) -> Iterator[list[str]]:
-    """Yield lists of sentences, with a bar on stderr; without a total it has no ETA."""
+def _chunks(sentences: Iterator[str]) -> Iterator[list[str]]:
+    """Yield lists of sentences, counting them on stderr."""
     from simcse.cli.progress import counting_bar
 
-    with counting_bar("encoding", total) as advance:
+    with counting_bar("encoding", None) as advance:
         while chunk := list(itertools.islice(sentences, CHUNK)):
             yield chunk
             advance(len(chunk))

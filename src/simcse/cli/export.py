@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.agreement import prose, told
-from simcse.cli.options import load_encoder, loading_options
+from simcse.cli.options import columns_option, load_encoder, loading_options, print_note
 
 if TYPE_CHECKING:
     from simcse.evaluate import Encode
@@ -35,7 +35,7 @@ COMPARED = 1000  # sentences
 @click.option(
     "--sentences", metavar="FILE", help="Compare on these, not on prose that Python carries."
 )
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
+@columns_option
 @click.option(
     "--floor",
     type=click.FloatRange(0, 1),
@@ -53,7 +53,7 @@ def export(
     output: Path,
     dtype: str,
     sentences: str | None,
-    column: str,
+    columns: str,
     floor: float | None,
     head: str | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
@@ -81,7 +81,7 @@ def export(
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty; give another --output or remove it")
-    texts = _sentences(sentences, column)
+    texts = _sentences(sentences, columns)
     encoder = load_encoder(model, precision="fp32", head=head, **loading)
     _check_reading(encoder, model, texts)
     done = export_model(
@@ -96,12 +96,12 @@ def export(
     _compare_dev(encoder, done.encode)
 
 
-def _sentences(file: str | None, column: str) -> list[str]:
+def _sentences(file: str | None, columns: str) -> list[str]:
     """Return what is compared: the user's sentences, or those of Python's language reference."""
-    from simcse.io.sentences import read_sentences
+    from simcse.io.records import read_texts
 
     if file is not None:
-        return list(itertools.islice(read_sentences(file, column=column), COMPARED))
+        return list(itertools.islice(read_texts(file, columns=columns, note=print_note), COMPARED))
     return prose(COMPARED)
 
 
@@ -124,7 +124,7 @@ def _check_reading(encoder: "SentenceEncoder", model: str, texts: list[str]) -> 
 def _compare_dev(encoder: "SentenceEncoder", exported: "Encode") -> None:
     from simcse.errors import DataError
     from simcse.evaluate.sts import evaluate_sts
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
 
     try:
         task = load_sts_task("stsb-dev")

@@ -14,14 +14,12 @@ from simcse.cli.average import average
 from simcse.cli.bench import bench
 from simcse.cli.calibrate import calibrate
 from simcse.cli.compare import compare
-from simcse.cli.data import data
+from simcse.cli.data_make import data
 from simcse.cli.encode import encode, similarity
 from simcse.cli.evaluate import evaluate
 from simcse.cli.export import export
 from simcse.cli.index import index
 from simcse.cli.info import info
-from simcse.cli.mends import augment, dedupe, doctor, sample, split
-from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper, sweep
 from simcse.cli.postprocess import postprocess
 from simcse.cli.pretrain import pretrain
@@ -65,8 +63,6 @@ COMMANDS = (
 )
 for command in COMMANDS:
     cli.add_command(command)
-for command in (doctor, dedupe, split, sample, augment, neighbors, nli):
-    data.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

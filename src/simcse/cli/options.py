@@ -56,6 +56,19 @@ def precision_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+columns_option = click.option(
+    "--columns",
+    default="",
+    metavar="COLUMNS",
+    help="Columns by name or position from 1, in order (question,answer) or as role=column.",
+)
+
+
+def print_note(text: str) -> None:
+    """Print a line about the input, such as which columns were found, to stderr."""
+    click.echo(text, err=True)
+
+
 dimensions_option = click.option(
     "--dimensions",
     type=click.IntRange(min=1),
@@ -88,12 +101,13 @@ def load_encoder(
     return encoder
 
 
-def read_corpus(corpus: str, column: str, limit: int | None) -> tuple[list[str], dict[str, Any]]:
+def read_corpus(corpus: str, columns: str, limit: int | None) -> tuple[list[str], dict[str, Any]]:
     """Read the corpus, before a model is loaded, and say which it was."""
     from simcse.io.files import sha256_file
-    from simcse.io.sentences import read_sentences
+    from simcse.io.records import read_texts
 
-    sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
+    texts = read_texts(corpus, columns=columns, note=print_note)
+    sentences = list(itertools.islice(texts, limit))
     told: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
     if corpus != "-":
         told["sha256"] = sha256_file(Path(corpus))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import load_encoder, loading_options, read_corpus
+from simcse.cli.options import columns_option, load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ KINDS = ("whitening", "all-but-the-top", "flow")
     show_default=True,
     help="Sentences of the corpus, the first ones.",
 )
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
+@columns_option
 @click.option("--remove", is_flag=True, help="Write the model without its post-processing.")
 @loading_options
 def postprocess(
@@ -54,7 +54,7 @@ def postprocess(
     corpus: str | None,
     kind: str | None,
     limit: int,
-    column: str,
+    columns: str,
     remove: bool,
     dimensions: int | None,
     directions: int | None,
@@ -81,7 +81,7 @@ def postprocess(
         raise click.UsageError("--dimensions goes with --kind whitening")
     if directions is not None and kind != "all-but-the-top":
         raise click.UsageError("--directions goes with --kind all-but-the-top")
-    sentences, told = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
+    sentences, told = ([], {}) if corpus is None else read_corpus(corpus, columns, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
     if kind is None:
         encoder = _bare(encoder, model)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import load_encoder, loading_options, read_corpus
+from simcse.cli.options import columns_option, load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
     from simcse.text import Tokenizer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     help="a in a / (a + share of the token); smaller: frequent tokens count less; default 0.003.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the corpus' first sentences.")
-@click.option("--column", default="text", show_default=True, help="Field of .jsonl and .parquet.")
+@columns_option
 @click.option("--remove", is_flag=True, help="Write the model with all tokens weighed the same.")
 @loading_options
 def weigh(
@@ -33,7 +33,7 @@ def weigh(
     corpus: str | None,
     smoothing: float | None,
     limit: int | None,
-    column: str,
+    columns: str,
     remove: bool,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
@@ -54,7 +54,7 @@ def weigh(
     from simcse.errors import UsageError
     from simcse.model.token_weights import SMOOTHING, fit_token_weights
 
-    sentences, told = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
+    sentences, told = ([], {}) if corpus is None else read_corpus(corpus, columns, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
     if encoder.postprocess is not None:
         kind = encoder.settings.postprocess

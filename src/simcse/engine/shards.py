@@ -22,7 +22,8 @@ from simcse.io.files import ReadCounts, sha256_file, write_text
 from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.locks import LOCK
 from simcse.io.parts import read_part, write_part
-from simcse.io.rows import Row, read_rows
+from simcse.io.records import Note, read_index_rows
+from simcse.io.rows import Row
 
 MANIFEST = "manifest.json"
 ROWS = 50_000  # of a shard: a minute of work, 80 MB of vectors of 384 dimensions
@@ -57,7 +58,7 @@ class Manifest:
         fingerprint: the model.
         precision: number format it runs in.
         truncation: what becomes of sentences over the length limit.
-        reading: how the files are read; see `read_rows`.
+        reading: how the files are read; see `read_index_rows`.
         shards: in the order of the rows.
     """
 
@@ -78,7 +79,12 @@ class Manifest:
 
 
 def plan(
-    files: Sequence[str | Path], *, rows: int, reading: dict[str, str], counts: ReadCounts
+    files: Sequence[str | Path],
+    *,
+    rows: int,
+    reading: dict[str, str],
+    counts: ReadCounts,
+    note: Note | None = None,
 ) -> tuple[Shard, ...]:
     """Cut files into shards of at most ``rows`` rows; all of them are read once for this.
 
@@ -91,7 +97,7 @@ def plan(
         if str(path) == "-":
             raise UsageError("standard input has no shards; write it to a file first")
         before = counts.rows
-        for _ in read_rows(path, counts=counts, **reading):  # type: ignore[arg-type]
+        for _ in read_index_rows(path, counts=counts, note=note, **reading):  # type: ignore[arg-type]
             pass
         count = counts.rows - before
         checksum = sha256_file(path)
@@ -137,7 +143,7 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: dict[str, 
         DataError: the file has fewer rows than when the job was planned.
         ResourceError: the disk is full or read-only.
     """
-    rows = read_rows(shard.file, **reading)  # type: ignore[arg-type]
+    rows = read_index_rows(shard.file, **reading)  # type: ignore[arg-type]
     mine = itertools.islice(rows, shard.first, shard.first + shard.rows)
 
     def batches() -> Iterator[tuple[list[Row], np.ndarray]]:

@@ -10,7 +10,7 @@ from simcse.errors import DataError
 from simcse.evaluate import Encode
 from simcse.evaluate.sts import EmbeddedTask, embed_task
 from simcse.evaluate.vectors import Floats, unit
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
 
 PAPER_RATING = 4.0  # positives are STS-B pairs rated above it (0-5): Gao et al. 2021, section 2
 TILE = 2048  # rows of a tile of the distance matrix; 32 MB in float64

@@ -19,9 +19,8 @@ from simcse.evaluate.spectrum import Space, measure_space
 from simcse.evaluate.sts import EmbeddedTask, StsResult, embed_task, score_sts
 from simcse.evaluate.transfer import TransferResult, count_fits, evaluate_transfer
 from simcse.evaluate.vectors import cosine
+from simcse.io.benchmarks import StsTask, TransferTask
 from simcse.io.embedding_cache import EmbeddingCache
-from simcse.io.sts import StsTask
-from simcse.io.transfer import TransferTask
 
 SHORTEST = 1e-3  # seconds: a part that took less was not asked for
 Report = Callable[[str, int, int], None]  # told what is under way, how much is done, of how much

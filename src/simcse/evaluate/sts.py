@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from simcse.errors import DataError
 from simcse.evaluate import Encode
 from simcse.evaluate.vectors import cosine
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
 
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")
 Aggregation = Literal["all", "mean", "wmean"]

@@ -23,7 +23,7 @@ from simcse.evaluate.classifier import (
     predict,
 )
 from simcse.evaluate.vectors import unit
-from simcse.io.transfer import LabeledSentences, TransferTask
+from simcse.io.benchmarks import LabeledSentences, TransferTask
 
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
 L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -86,7 +86,7 @@ def evaluate_transfer(
         NumericError: an embedding holds NaN or infinity.
         ResourceError: the solver needs a package that is not installed.
     """
-    examples = list(task.parts.values())
+    examples = list(task.splits.values())
     features = np.concatenate([_features(encode, part) for part in examples])  # (N, D)
     written = [label for part in examples for label in part.labels]
     labels = np.unique(written, return_inverse=True)[1]  # (N,)
@@ -112,8 +112,8 @@ def evaluate_transfer(
 
 def count_fits(task: TransferTask, protocol: Protocol) -> int:
     """Return how many classifiers a task trains."""
-    outer = protocol.folds if "all" in task.parts else 1
-    inner = 1 if "dev" in task.parts else protocol.folds
+    outer = protocol.folds if "all" in task.splits else 1
+    inner = 1 if "dev" in task.splits else protocol.folds
     return outer * (inner * len(L2_GRID) + 1)
 
 
@@ -175,7 +175,7 @@ def _parts(task: TransferTask, labels: Rows, folds: int) -> Iterator[_Part]:
     Rows are in SentEval's order, which sorts by length before anything is split.
     """
     offset, ordered = 0, {}
-    for name, part in task.parts.items():
+    for name, part in task.splits.items():
         ordered[name] = offset + _senteval_order(part)
         offset += len(part.labels)
     if "all" not in ordered:

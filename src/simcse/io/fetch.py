@@ -3,7 +3,7 @@
 The SentEval text comes from the archive of Gao et al. 2021, the natural text from MTEB's copies
 (Muennighoff et al. 2023) and the training files as Gao et al. released them. The conversion is
 tested on small archives; the download itself is unmeasured, as the project was written on a
-machine without internet. `simcse.io.datasets.check_datasets` says whether what came is what the
+machine without internet. `simcse.io.benchmarks.check_datasets` says whether what came is what the
 project's numbers were measured on.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simcse.errors import DataError, ResourceError
-from simcse.io.datasets import known_files
+from simcse.io.benchmarks import known_files
 from simcse.io.files import (
     Source,
     atomic_path,

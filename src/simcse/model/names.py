@@ -8,8 +8,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from simcse.errors import ResourceError, UsageError
+from simcse.io.benchmarks import shared_folder
 from simcse.io.checkpoints import current_folder
-from simcse.io.datasets import shared_folder
 from simcse.model.settings import ModelSettings
 
 BUNDLED = ("mini",)

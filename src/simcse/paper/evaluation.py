@@ -17,9 +17,9 @@ from simcse.evaluate.retrieval import RetrievalSet, groups_set
 from simcse.evaluate.sts import STS_TASKS, sts_average
 from simcse.evaluate.transfer import TRANSFER_TASKS, transfer_average
 from simcse.evaluate.vectors import unit
-from simcse.io.datasets import load_sts_task, load_transfer_task
-from simcse.io.examples import as_pair, stream_examples
+from simcse.io.benchmarks import load_sts_task, load_transfer_task
 from simcse.io.files import Source
+from simcse.io.records import stream_examples
 from simcse.model.encoder import SentenceEncoder
 from simcse.paper.materials import corpus_sentences
 from simcse.paper.measures import Family
@@ -64,7 +64,7 @@ def read_search(path: Path, queries: Sequence[str], limit: int | None) -> Search
     pairs: list[tuple[str, str]] = []
     places: dict[str, tuple[int, int]] = {}
     for row in islice(stream_examples(Source(path)), limit):
-        pairs.append(as_pair(row, path))
+        pairs.append(row.pair)
         for column, text in enumerate(pairs[-1], 1):
             places.setdefault(text, (row.line, column))
     asked = groups_set(path.name, pairs)

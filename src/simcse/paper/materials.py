@@ -9,22 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from simcse.data.augment import Augment, augmentation
-from simcse.data.duplicates import chunks
+from simcse.data.augment import augmentation, augmented_pairs
 from simcse.data.neighbors import neighbor_pairs
 from simcse.data.nli import nli_rows
 from simcse.errors import ConfigError, DataError, ResourceError, SimcseError, UsageError
-from simcse.io.copies import write_pairs
-from simcse.io.datasets import FETCH_HINT, data_folder
-from simcse.io.examples import stream_examples, stream_labeled
+from simcse.io.benchmarks import FETCH_HINT, data_folder
 from simcse.io.files import Source, sha256_file
+from simcse.io.records import stream_examples
 from simcse.io.results import read_results, write_results
+from simcse.io.training_files import write_pairs
 from simcse.paper.grid import Grid, Material, Row
 from simcse.train.provenance import model_sha256
 
-TOGETHER = 2000  # sentences changed at once
 SEED = 0  # of what is drawn: every seed of a row trains on the same file
 
 
@@ -112,7 +108,11 @@ class Materials:
         path, known = self.folder / f"{material.make}-{key}.tsv", self.folder / f"{key}.json"
         if not (known.exists() and path.exists()):
             started = time.perf_counter()
-            write_pairs(path, self._rows(material, corpus, sentences))
+            write_pairs(
+                path,
+                self._rows(material, corpus, sentences),
+                negatives=len(material.hard_negatives),
+            )
             seconds = time.perf_counter() - started
             write_results(known, {"sha256": sha256_file(path), "seconds": seconds, **recipe})
         stored: dict[str, Any] = read_results(known)
@@ -130,13 +130,13 @@ class Materials:
         """Return the rows of a file to make."""
         if material.make == "nli":
             return nli_rows(
-                stream_labeled(Source(corpus)),
+                stream_examples(Source(corpus), labeled=True),
                 positives=material.positives or "",
                 hard_negatives=material.hard_negatives,
                 seed=SEED,
             ).rows
         if material.make == "neighbors":
-            pairs = neighbor_pairs(Source(corpus), ahead=material.ahead or 1, seed=SEED)
+            pairs = neighbor_pairs(Source(corpus), distance=material.ahead or 1, seed=SEED)
             return islice(pairs, sentences)
         return self._augmented(material, islice(_sentences(corpus), sentences))
 
@@ -153,13 +153,7 @@ class Materials:
             raise
         except SimcseError as error:  # WordNet, a package or the model is not here
             raise MissingError(str(error)) from error
-        return _changed(anchors, change)
-
-
-def _changed(anchors: Iterable[str], change: Augment) -> Iterator[tuple[str, ...]]:
-    random = np.random.default_rng(SEED)
-    for texts in chunks(anchors, TOGETHER):
-        yield from zip(texts, change(texts, random), strict=True)
+        return augmented_pairs(anchors, change, seed=SEED)
 
 
 def _sentences(corpus: Path) -> Iterator[str]:
@@ -181,7 +175,7 @@ def corpus_sentences(path: Path, limit: int | None) -> list[str]:
         UsageError: there are fewer than two.
     """
     rows = islice(stream_examples(Source(path)), limit)
-    texts = (text for row in rows for text in (row.anchor, row.positive, *row.negatives) if text)
+    texts = (text for row in rows for text in row.texts)
     found = list(dict.fromkeys(texts))
     if len(found) < 2:
         raise UsageError(f"{path}: a layer is fitted on two sentences or more")

@@ -11,9 +11,9 @@ from simcse.config import to_dict
 from simcse.errors import UsageError
 from simcse.evaluate import Encode
 from simcse.io.checkpoints import atomic_folder
-from simcse.io.examples import Example
 from simcse.io.files import write_text
 from simcse.io.log import append_log
+from simcse.io.records import Example
 from simcse.io.results import read_results, write_results
 from simcse.io.vectors import vector_writer
 from simcse.model.encoder import SentenceEncoder

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.model.encoder import SentenceEncoder
 from simcse.text import TokenBatch, Tokenizer, pack
 from simcse.train.processes import Processes

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.train.settings import GuardConfig
 from simcse.train.validation import Metrics
 

@@ -7,7 +7,7 @@ import torch
 
 from simcse.errors import DataError, UsageError
 from simcse.evaluate.geometry import alignment, mean_cosine, uniformity
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.loss import LossConfig
 from simcse.model.encoder import SentenceEncoder
 from simcse.train.objective import Objective

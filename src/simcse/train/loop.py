@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simcse.errors import DataError, NumericError, StoppedError
-from simcse.io.examples import Example
+from simcse.io.records import Example
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead
 from simcse.model.precision import DTYPES, choose_precision

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from simcse.data.augment import repeat_tokens
-from simcse.data.nli import LABELS
 from simcse.errors import ConfigError, UsageError
-from simcse.io.examples import Example
+from simcse.io.records import LABELS, Example
 from simcse.loss import (
     LossConfig,
     backward_in_pieces,

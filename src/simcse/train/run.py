@@ -13,13 +13,12 @@ import tomli_w
 import torch
 
 from simcse.errors import ArtifactError, DataError, UsageError
-from simcse.io.datasets import load_sts_task
-from simcse.io.examples import Example, read_examples
+from simcse.io.benchmarks import load_sts_task, read_sts
 from simcse.io.files import ReadCounts, write_text
 from simcse.io.locks import LOCK, lock_folder
 from simcse.io.log import append_log, cut_log, read_log, sync_log
+from simcse.io.records import Example, read_examples
 from simcse.io.settings import read_toml
-from simcse.io.sts import read_sts
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.mlm import MlmHead, read_mlm_head
 from simcse.model.names import locate
@@ -84,7 +83,7 @@ def train_run(
     if is_first_process():
         refuse_used(output, resume=resume)
     counts = ReadCounts()
-    examples = read_rows(files, config, counts)
+    examples = read_rows(files, config, counts, observe)
     rows, held = len(examples), list[Example]()
     if "heldout" in config.eval.sets:
         examples, held = hold_out(examples, config.eval.heldout, seed=config.seed)
@@ -300,16 +299,27 @@ def find_mlm_head(
     return head
 
 
-def read_rows(files: Sequence[Path], config: TrainConfig, counts: ReadCounts) -> list[Example]:
-    """Read the training rows of all files."""
+def read_rows(
+    files: Sequence[Path],
+    config: TrainConfig,
+    counts: ReadCounts,
+    observe: Callable[[Event], None] = _ignore,
+) -> list[Example]:
+    """Read the training rows of all files, with an event about the columns of each table."""
+
+    def note(text: str) -> None:
+        if is_first_process():
+            observe({"event": "note", "text": text})
+
     data = config.data
     return read_examples(
         files,
-        columns=data.columns.split(",") if data.columns else (),
+        columns=data.columns or "",
         labeled=config.loss.form == "classifier",
         bad_lines=data.bad_lines,
         counts=counts,
         limit=data.limit,
+        note=note,
     )
 
 

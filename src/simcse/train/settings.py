@@ -50,7 +50,8 @@ class DataConfig:
     """How training files are read.
 
     Attributes:
-        columns: the header's names of anchor, positive and hard negatives, comma-separated.
+        columns: columns of anchor, positive and hard negatives, by name or position, such as
+            ``question,answer`` or ``anchor=question,positive=answer``.
         bad_lines: stop at a bad row, or skip and count it.
         limit: read only so many rows, the first ones.
     """

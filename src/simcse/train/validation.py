@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from simcse.evaluate.geometry import mean_cosine, measure_geometry
 from simcse.evaluate.spectrum import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
-from simcse.io.sts import StsTask
+from simcse.io.benchmarks import StsTask
 from simcse.model.encoder import SentenceEncoder
 
 Metrics = dict[str, float | None]

@@ -8,7 +8,7 @@ import click
 from simcse.cli.evaluate.shared import measure, measuring_options, present, read_pairs
 
 if TYPE_CHECKING:
-    from simcse.io.sts import StsTask
+    from simcse.io.benchmarks import StsTask
 
 
 @click.command()
@@ -57,7 +57,7 @@ def geometry(
     from dataclasses import replace
 
     from simcse.evaluate.measure import Plan
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
     from simcse.io.log import read_log
     from simcse.report.evaluation import Evaluation
     from simcse.report.runs import training_path
@@ -88,8 +88,8 @@ def pairs_task(path: Path, columns: str | None) -> "StsTask":
     """Read the user's pairs as pairs rated 5, all of them positives."""
     import numpy as np
 
+    from simcse.io.benchmarks import StsTask
     from simcse.io.files import sha256_file
-    from simcse.io.sts import StsTask
 
     first, second = zip(*read_pairs(path, columns), strict=True)
     rating = np.full(len(first), 5.0)

@@ -65,7 +65,7 @@ def isotropy(
       simcse train --train text.txt --output runs/mine eval.save_all=true eval.every=50
       simcse evaluate isotropy --run runs/mine --output isotropy
     """
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
     from simcse.report.isotropy import falling_table, isotropy_table
 
     task = load_sts_task(f"stsb-{split}", folder=data)

@@ -7,7 +7,7 @@ import click
 
 from simcse.cli.evaluate.shared import measure, measuring_options, present, read_pairs
 
-KNOWN_SETS = {"captions": "flickr30k_captions.tsv.gz", "quora": "quora_duplicates.tsv.gz"}
+KNOWN_SETS = ("captions", "quora")
 
 
 @click.command()
@@ -27,7 +27,7 @@ KNOWN_SETS = {"captions": "flickr30k_captions.tsv.gz", "quora": "quora_duplicate
     "--set",
     "sets",
     multiple=True,
-    type=click.Choice(list(KNOWN_SETS)),
+    type=click.Choice(KNOWN_SETS),
     help="A known set of groups: captions of one image, duplicate questions.",
 )
 @click.option("--columns", help="Where the files have them, such as query,document or 1,2.")
@@ -65,12 +65,12 @@ def retrieval(
     """
     from simcse.evaluate.measure import Plan
     from simcse.evaluate.retrieval import groups_set, pairs_set
-    from simcse.io.datasets import data_folder
+    from simcse.io.benchmarks import retrieval_file
     from simcse.io.files import sha256_file
     from simcse.report.evaluation import Evaluation
     from simcse.report.versions import versions
 
-    known = {name: data_folder(data) / "pairs" / KNOWN_SETS[name] for name in sets}
+    known = {name: retrieval_file(name, data) for name in sets}
     if not (pairs or groups or known):
         raise click.UsageError("nothing to search in: give --pairs, --groups or --set")
     asked = [pairs_set(path.name, read_pairs(path, columns, limit)) for path in pairs]

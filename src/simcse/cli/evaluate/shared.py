@@ -17,6 +17,7 @@ from simcse.cli.options import (
     load_encoder,
     loading_options,
     precision_option,
+    print_note,
 )
 from simcse.cli.output import format_option, show, show_all
 
@@ -99,10 +100,9 @@ def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> lis
     Raises:
         DataError: the file cannot be read, or a row has one sentence only.
     """
-    from simcse.io.examples import as_pair, read_examples
+    from simcse.io import records
 
-    rows = read_examples(path, columns=columns.split(",") if columns else (), limit=limit)
-    return [as_pair(row, path) for row in rows]
+    return records.read_pairs(path, columns=columns or "", limit=limit, note=print_note)
 
 
 def measure(

@@ -10,7 +10,7 @@ from simcse.cli.options import Command
 from simcse.cli.output import show
 
 if TYPE_CHECKING:
-    from simcse.io.sts import StsTask
+    from simcse.io.benchmarks import StsTask
 
 
 def sts_options(command: Command) -> Command:
@@ -106,7 +106,7 @@ def load_sts(
     names: list[str], *, split: str, sickr: str, text: str, folder: Path | None
 ) -> dict[str, "StsTask"]:
     """Read STS tasks by the name of their row; all are checked before anything is computed."""
-    from simcse.io.datasets import load_sts_task
+    from simcse.io.benchmarks import load_sts_task
 
     parts = {"stsb": f"stsb-{split}", "sickr": f"sickr-{'all' if sickr == 'all' else split}"}
     return {

@@ -16,7 +16,7 @@ from simcse.cli.options import Command
 
 if TYPE_CHECKING:
     from simcse.evaluate.classifier import Protocol
-    from simcse.io.transfer import TransferTask
+    from simcse.io.benchmarks import TransferTask
 
 
 def protocol_options(command: Command) -> Command:
@@ -92,14 +92,14 @@ def transfer(
 
 def load_transfer(names: list[str], *, text: str, folder: Path | None) -> list["TransferTask"]:
     """Read transfer tasks; all are checked before anything is computed."""
-    from simcse.io.datasets import load_transfer_task
+    from simcse.io.benchmarks import load_transfer_task
 
     return [load_transfer_task(name, text=text, folder=folder) for name in names]  # type: ignore[arg-type]
 
 
 def files_of(tasks: list["TransferTask"]) -> dict[str, str]:
     """Return each file's SHA-256 by its name."""
-    return {part.path.name: part.sha256 for task in tasks for part in task.parts.values()}
+    return {part.path.name: part.sha256 for task in tasks for part in task.splits.values()}
 
 
 def choose_protocol(fast: bool, solver: str) -> "Protocol":

@@ -1,0 +1,338 @@
+"""The one reader of records: training rows, texts, rows of an index, and pairs.
+
+Every command reads its input here, once, in a stream, from the formats of `simcse.io.formats` by
+the columns of `simcse.io.columns`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, cast
+
+from simcse.errors import DataError
+from simcse.io.columns import (
+    INDEX,
+    LABELED,
+    SCORED,
+    TEXTS,
+    TRAINING,
+    Columns,
+    Key,
+    Layout,
+    Roles,
+    find_layout,
+    parse_columns,
+)
+from simcse.io.columns import LABELS as LABELS
+from simcse.io.files import (
+    BadLines,
+    ReadCounts,
+    Source,
+    clean_text,
+    file_format,
+)
+from simcse.io.formats import open_rows
+from simcse.io.rows import Row, make_row
+
+Note = Callable[[str], None]  # gets one line for each table: what its columns are taken for
+Paths = str | Path | Iterable[str | Path]
+ScoredPair = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row.
+
+    Attributes:
+        anchor: the sentence itself, or the NLI premise.
+        positive: its positive; ``None`` means the anchor again under another dropout mask.
+        negatives: hard negatives of this row, any number of them.
+        file: the file it was read from; empty if it was not read.
+        line: its physical line (or Parquet row) there, from 1.
+        label: the relation of anchor and positive, where the rows are labeled.
+    """
+
+    anchor: str
+    positive: str | None = None
+    negatives: tuple[str, ...] = ()
+    file: str = field(default="", compare=False, repr=False)
+    line: int = field(default=0, compare=False, repr=False)
+    label: str = ""
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts of the row."""
+        return [text for text in (self.anchor, self.positive, *self.negatives) if text]
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Anchor and positive.
+
+        Raises:
+            DataError: there is one sentence only.
+        """
+        if self.positive is None:
+            raise DataError(f"{self.file}:{self.line}: expected pairs, found one sentence")
+        return self.anchor, self.positive
+
+
+def read_examples(
+    paths: Paths,
+    *,
+    columns: Columns = "",
+    labeled: bool = False,
+    bad_lines: BadLines = "error",
+    counts: ReadCounts | None = None,
+    limit: int | None = None,
+    note: Note | None = None,
+) -> list[Example]:
+    """Read training rows from one or more files, in their order, the first ``limit`` if given.
+
+    ``.txt`` holds one sentence a line. ``.tsv`` (no quoting), ``.csv`` (RFC 4180 quoting),
+    ``.jsonl`` (objects or lists) and ``.parquet`` hold an anchor, a positive and any number of
+    hard negatives; an empty negative is none. Text formats may end in ``.gz``.
+
+    ``columns`` names the columns of anchor, positive and hard negatives, by name or by position
+    from 1, in this order (``question,answer``) or with roles (``positive=answer,anchor=question``);
+    a single column makes unsupervised rows. Left out, columns are found by known names, or by
+    their order if there are at most three, all of text.
+
+    The first row of ``.tsv`` and ``.csv`` is a header if its cells look like names (short,
+    distinct, no sentence, no number) and the rows below do not, or if one has a known name. What
+    was decided is passed to ``note``.
+
+    Args:
+        paths: one file or several.
+        columns: see above.
+        labeled: read a label, a premise and a hypothesis a row.
+        bad_lines: stop at a bad row, or skip and count it.
+        counts: counts rows, blank lines and skipped rows.
+        limit: number of rows to read at most.
+        note: called with a line such as ``a.csv: header found; anchor=question, ...``.
+
+    Raises:
+        DataError: a file cannot be read, has a bad row (``file:line``, with
+            ``bad_lines="error"``), lacks a named column, or it is not clear what its columns
+            are; or there are no usable rows.
+        ConfigError: ``columns`` is malformed.
+        ResourceError: a ``.parquet`` file, and the extra is not installed.
+
+    Example:
+        >>> read_examples("nli.csv", columns="sent0,sent1,hard_neg")  # doctest: +SKIP
+        [Example(anchor='A man eats.', positive='Someone eats.', negatives=('No one eats.',))]
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    counts = ReadCounts() if counts is None else counts
+    sources = [Source(Path(path), bad_lines, counts) for path in paths]
+    parse_columns(columns, LABELED if labeled else TRAINING)
+    streams = (stream_examples(s, columns, labeled=labeled, note=note) for s in sources)
+    examples = list(islice(chain.from_iterable(streams), limit))
+    if not examples:
+        raise DataError(f"{', '.join(map(str, sources))}: no usable rows ({counts})")
+    return examples
+
+
+def stream_examples(
+    source: Source, columns: Columns = "", *, labeled: bool = False, note: Note | None = None
+) -> Iterator[Example]:
+    """Yield the rows of one file lazily, as `read_examples` reads them; maybe none."""
+    file, roles = str(source), LABELED if labeled else TRAINING
+    for number, values, _ in _read(source, columns, roles, note):
+        flat = values[:2] + [text for value in values[2:] for text in _as_list(value)]
+        cells = ["" if value is None else value for value in flat]
+        if not all(isinstance(cell, str) for cell in cells):
+            source.refuse(number, f"expected text, found {str(cells)[:80]}")
+            continue
+        cells = [clean_text(cell) for cell in cells]
+        if not any(cells):
+            source.counts.blank += 1
+        elif not all(cells[:3] if labeled else cells[:2]):
+            role = roles.names[next(i for i, cell in enumerate(cells) if not cell)]
+            source.refuse(number, f"the {role} is empty or missing")
+        else:
+            source.counts.rows += 1
+            yield _example(cells, labeled, file, number)
+
+
+def read_texts(
+    path: str | Path,
+    *,
+    columns: Columns = "",
+    bad_lines: BadLines = "error",
+    counts: ReadCounts | None = None,
+    note: Note | None = None,
+) -> Iterator[str]:
+    """Stream the sentences of a file, or of standard input for ``-``, in constant memory.
+
+    ``.txt`` holds one sentence a line. Of tables and records the column ``columns`` is read, or
+    else one called ``text`` or the like, or the only one that holds text. Blank sentences are
+    passed over and counted. The first sentence is read at once, so an unreadable or empty file
+    fails here, before a caller loads a model.
+
+    Raises:
+        DataError: the file cannot be read, holds no sentence, has several columns of text, or has
+            a bad line (while streaming too) and ``bad_lines`` is ``"error"``.
+        ResourceError: a ``.parquet`` file, and the extra is not installed.
+
+    Example:
+        >>> list(read_texts("wiki.txt.gz"))  # doctest: +SKIP
+        ['One sentence.', 'Another.']
+    """
+    source = Source(Path(path), bad_lines, ReadCounts() if counts is None else counts)
+    sentences = (text for _, text in stream_texts(source, columns, note=note))
+    first = next(sentences, None)
+    if first is None:
+        raise DataError(f"{source}: no usable rows ({source.counts})")
+    return chain([first], sentences)
+
+
+def stream_texts(
+    source: Source, columns: Columns = "", *, note: Note | None = None
+) -> Iterator[tuple[int, str]]:
+    """Yield line numbers and sentences lazily, as `read_texts` reads them; maybe none."""
+    for number, (text,), record in _read(source, columns, TEXTS, note):
+        if not isinstance(text, str):
+            source.refuse(number, f"expected text, found {str(record)[:80]}")
+        elif sentence := clean_text(text):
+            source.counts.rows += 1
+            yield number, sentence
+        else:
+            source.counts.blank += 1
+
+
+def read_index_rows(
+    path: str | Path,
+    *,
+    columns: Columns = "",
+    bad_lines: BadLines = "error",
+    counts: ReadCounts | None = None,
+    note: Note | None = None,
+) -> Iterator[Row]:
+    """Stream the rows of an index from a file, or from standard input for ``-``.
+
+    ``columns`` names the columns of text and id (``text=question,id=ticket_id``); left out, the
+    text is found as `read_texts` finds it, and the id is the column ``id`` if there is one. Every
+    other column is metadata; in ``.tsv`` and ``.csv`` all of it is text.
+
+    Raises:
+        DataError: while streaming: as `read_texts`, or a row has a bad id or bad metadata.
+        ResourceError: a ``.parquet`` file, and the extra is not installed.
+    """
+    source = Source(Path(path), bad_lines, ReadCounts() if counts is None else counts)
+    for number, values, record in _read(source, columns, INDEX, note):
+        text, row_id = (*values, None)[:2]
+        if isinstance(text, str) and not clean_text(text):
+            source.counts.blank += 1
+            continue
+        try:
+            row = make_row(
+                text, None if row_id == "" and not record.parsed else row_id, record.rest
+            )
+        except DataError as error:
+            source.refuse(number, str(error))
+        else:
+            source.counts.rows += 1
+            yield row
+
+
+def read_pairs(
+    path: str | Path,
+    *,
+    columns: Columns = "",
+    limit: int | None = None,
+    note: Note | None = None,
+) -> list[tuple[str, str]]:
+    """Read the first ``limit`` pairs of a file, such as queries and their documents.
+
+    Raises:
+        DataError: as `read_examples`, or a row has one sentence only.
+    """
+    rows = read_examples(path, columns=columns, limit=limit, note=note)
+    return [row.pair for row in rows]
+
+
+def read_scored_pairs(
+    path: str | Path, *, columns: Columns = "", note: Note | None = None
+) -> list[ScoredPair]:
+    """Read pairs of sentences labeled 1, a match, or 0.
+
+    ``columns`` names the columns of label, first and second sentence, which is also their order
+    in a file without known names.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or has a wrong row (``file:line``).
+    """
+    source = Source(Path(path))
+    pairs = []
+    for number, (label, *texts), _ in _read(source, columns, SCORED, note):
+        if str(label) not in ("0", "1") or isinstance(label, bool):
+            raise DataError(f"{source}:{number}: expected a label 0 or 1 and two sentences")
+        first, second = (clean_text(text) if isinstance(text, str) else "" for text in texts)
+        if not (first and second):
+            raise DataError(f"{source}:{number}: a sentence is missing or blank")
+        pairs.append((first, second, int(str(label))))
+    if not pairs:
+        raise DataError(f"{source}: no pairs")
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A row as it was read: what is not picked of it, and whether it came with types."""
+
+    row: Any
+    layout: Layout
+    parsed: bool
+
+    def __str__(self) -> str:
+        return str(self.row)
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        picked = {key for _, key in self.layout.picks}
+        items: Iterable[tuple[Key, Any]] = self.row.items() if self.parsed else enumerate(self.row)
+        names = self.layout.names
+        return {str(names.get(k, k)): value for k, value in items if k not in picked}
+
+
+def _read(
+    source: Source, columns: Columns, roles: Roles, note: Note | None
+) -> Iterator[tuple[int, list[Any], _Record]]:
+    """Yield line number, values of the layout's columns, and the whole row."""
+    rows = open_rows(source)
+    is_text = file_format(source.path) == "txt"
+    if not (rows.sample or is_text):
+        for _ in rows.read(None):  # raises what the sample met
+            pass
+        return
+    layout = find_layout(source, rows, columns, roles)
+    if note is not None and layout.note:
+        note(layout.note)
+    keys = [key for _, key in layout.picks]
+    names = None if roles is INDEX else [str(key) for key in keys]
+    numbered = rows.read(names)
+    if layout.header:
+        source.counts.header, _ = next(numbered)
+    for number, row in numbered:
+        if isinstance(row, dict):
+            yield number, [row.get(key) for key in keys], _Record(row, layout, parsed=True)
+        elif layout.width is not None and len(row) > layout.width:
+            of = "as in the header" if layout.header else "at most, or --columns"
+            source.refuse(number, f"expected {layout.width} columns {of}, found {len(row)}")
+        else:
+            values = [row[key] if key < len(row) else "" for key in cast(list[int], keys)]
+            yield number, values, _Record(row, layout, parsed=False)
+
+
+def _example(cells: list[str], labeled: bool, file: str, line: int) -> Example:
+    if labeled:
+        label, premise, hypothesis = cells
+        return Example(premise, hypothesis, (), file, line, label)
+    positive = cells[1] if len(cells) > 1 else None
+    return Example(cells[0], positive, tuple(filter(None, cells[2:])), file, line)
+
+
+def _as_list(value: Any) -> Sequence[Any]:  # noqa: ANN401 - parsed JSON
+    """Return a value of hard negatives, which may be one text, several or none, as a list."""
+    return value if isinstance(value, list) else [value]
