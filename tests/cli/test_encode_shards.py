@@ -25,7 +25,7 @@ from simcse.model.fingerprint import model_fingerprint
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("faiss")
-READING = {"text_column": "text", "bad_lines": "error"}
+READING = {"columns": "", "bad_lines": "error"}
 NOUNS = ("dog", "cat", "man", "woman", "guitar")
 
 

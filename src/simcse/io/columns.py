@@ -382,7 +382,7 @@ def _is_name(cell: str) -> bool:
 
 
 def _differs(rows: list[list[str]], column: int) -> bool:
-    """Whether most cells below the first one do not look like a name."""
+    """Whether most cells below the first one are no names."""
     cells = [row[column] for row in rows if column < len(row) and row[column]]
     return sum(map(_is_name, cells)) * 2 < len(cells)
 

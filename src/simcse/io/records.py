@@ -98,9 +98,9 @@ def read_examples(
     a single column makes unsupervised rows. Left out, columns are found by known names, or by
     their order if there are at most three, all of text.
 
-    The first row of ``.tsv`` and ``.csv`` is a header if its cells look like names (short,
-    distinct, no sentence, no number) and the rows below do not, or if one has a known name. What
-    was decided is passed to ``note``.
+    The first row of ``.tsv`` and ``.csv`` is a header if its cells are names (short, distinct, no
+    sentence, no number) and the rows below are not, or if one is a known name. What was decided
+    is passed to ``note``.
 
     Args:
         paths: one file or several.
