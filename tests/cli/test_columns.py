@@ -116,12 +116,7 @@ def test_a_subset_keeps_its_header_byte_for_byte(simcse, tmp_path):
     columns = ("--columns", "question,answer")
     output = ("--output", tmp_path / "b.csv")
     for words in (("dedupe",), ("sample", "--rows", 24)):
-        assert (
-            simcse(
-                "data", words[0], path, *words[1:], "--output", tmp_path / "b.csv", *columns
-            ).code
-            == 0
-        )
+        assert simcse("data", words[0], path, *words[1:], *output, *columns).code == 0
         assert (tmp_path / "b.csv").read_bytes() == path.read_bytes()
 
 
