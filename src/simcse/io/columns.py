@@ -7,8 +7,9 @@ no doubt. What was decided is described in one line; a doubt is an error that li
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from simcse.errors import ConfigError, DataError
@@ -41,14 +42,7 @@ _DIRECTED = _pairs(
 )
 _NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?_?\d*|负例\d*", re.IGNORECASE)
 _LABEL_NAMES = ("label", "gold_label", "标签")
-_SCORE_NAMES = (
-    "score",
-    "similarity",
-    "similarity_score",
-    "is_duplicate",
-    "relatedness_score",
-    "rating",
-)
+(_SCORE_NAMES,) = _pairs("score similarity similarity_score is_duplicate relatedness_score rating")
 _PAIRS = (("anchor", "positive"), *_SYMMETRIC)
 _NUMBER = re.compile(r"[+-]?(\d[\d,._]*|\.\d+)([eE][+-]?\d+)?%?")
 _ID = re.compile(r"[A-Za-z0-9_./:#-]*\d[A-Za-z0-9_./:#-]*|\w+://\S+")
@@ -78,11 +72,7 @@ class Roles:
     @property
     def known(self) -> set[str]:
         """All known names of columns."""
-        return {name for scheme in self.schemes for name in scheme} | {
-            *_LABEL_NAMES,
-            *_SCORE_NAMES,
-            "id",
-        }
+        return {"id", *_LABEL_NAMES, *_SCORE_NAMES, *chain.from_iterable(self.schemes)}
 
 
 TRAINING = Roles(
@@ -103,13 +93,7 @@ SCORED = Roles(
     schemes=tuple((label, *pair) for label in (*_LABEL_NAMES, *_SCORE_NAMES) for pair in _PAIRS),
 )
 TEXTS = Roles(("text",), 1, tuple((name,) for name in _TEXTS), in_order=False)
-INDEX = Roles(
-    ("text", "id"),
-    1,
-    TEXTS.schemes,
-    extra=re.compile("_?id", re.IGNORECASE),
-    in_order=False,
-)
+INDEX = Roles(("text", "id"), 1, TEXTS.schemes, extra=re.compile("_?(id|ID)"), in_order=False)
 
 
 @dataclass(frozen=True)
@@ -117,18 +101,25 @@ class Layout:
     """What was decided about a file.
 
     Attributes:
-        picks: role and column, in the order of the roles.
+        keys: the columns with roles, in the order of the roles.
         names: of all columns, by their keys.
+        parsed: whether values have types, as in JSON; else they are texts, and clean.
         header: whether the first row is a header.
         width: cells that a row may have at most; ``None`` if it does not matter.
         note: the decision in one line.
     """
 
-    picks: tuple[tuple[str, Key], ...]
-    names: dict[Key, str]
-    header: bool
-    width: int | None
-    note: str
+    keys: tuple[Key, ...] = ()
+    names: Mapping[Key, str] = field(default_factory=dict)
+    parsed: bool = False
+    header: bool = False
+    width: int | None = None
+    note: str = ""
+
+    def others(self, row: Any) -> dict[str, Any]:  # noqa: ANN401 - parsed JSON
+        """Return the values of a row that have no role, by name."""
+        items = row.items() if isinstance(row, dict) else enumerate(row)
+        return {str(self.names.get(k, k)): v for k, v in items if k not in self.keys}
 
 
 def parse_columns(columns: Columns, roles: Roles) -> list[tuple[str, str]]:
@@ -196,11 +187,12 @@ def find_layout(source: Source, rows: RawRows, columns: Columns, roles: Roles) -
     given = "" if not table else "header found; " if header else "no header; "
     rest = "metadata" if roles is INDEX else "ignored"
     return Layout(
-        tuple(picks),
+        tuple(key for _, key in picks),
         names,
-        header,
-        len(names) if header or not (records or wanted) else None,
-        f"{source}: {given}{_described(picks, names, rest)}",
+        parsed=not table,
+        header=header,
+        width=len(names) if header or not (records or wanted) else None,
+        note=f"{source}: {given}{_described(picks, names, rest)}",
     )
 
 
@@ -331,7 +323,6 @@ def _in_order(items: list[str], roles: Roles) -> list[tuple[str, str]]:
 
 
 def _text_layout(source: Source, wanted: list[tuple[str, str]], roles: Roles) -> Layout:
-    role = roles.names[0]
     if roles.required > 1:
         raise DataError(f"{source}: expected a table of {', '.join(roles.names)}, found .txt")
     if [column for _, column in wanted] not in ([], ["1"], ["text"]):
@@ -339,7 +330,7 @@ def _text_layout(source: Source, wanted: list[tuple[str, str]], roles: Roles) ->
         raise DataError(
             f"{source}: a .txt file has one column, text; found columns={given}. Leave it out."
         )
-    return Layout(((role, 0),), {0: "text"}, False, None, "")
+    return Layout((0,), {0: "text"})
 
 
 def _has_header(source: Source, sample: list[list[str]], wanted: list[str], roles: Roles) -> bool:

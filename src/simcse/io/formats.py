@@ -47,11 +47,9 @@ def open_rows(source: Source) -> RawRows:
     if name not in _READERS:
         raise DataError(f"{source}: expected {FORMATS}, found the format {name!r}")
     rows = _READERS[name](source)
-    if name != "jsonl":
-        rows = _without_blank(source, rows)
     if name == "txt":  # its column is known
         return RawRows([], [], lambda _: rows)
-    return _read_ahead(rows)
+    return _read_ahead(rows if name == "jsonl" else _without_blank(source, rows))
 
 
 def _read_ahead(rows: Iterator[Row]) -> RawRows:
@@ -117,7 +115,13 @@ def import_pyarrow() -> ModuleType:
 
 
 def _text_rows(source: Source) -> Iterator[Row]:
-    return ((number, [line]) for number, line in read_lines(source) if line is not None)
+    for number, line in read_lines(source):
+        if line is None:
+            continue
+        if text := clean_text(line):
+            yield number, [text]
+        else:
+            source.counts.blank += 1
 
 
 def _tsv_rows(source: Source) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from simcse.errors import DataError
 from simcse.io.columns import (
@@ -18,7 +18,6 @@ from simcse.io.columns import (
     TEXTS,
     TRAINING,
     Columns,
-    Key,
     Layout,
     Roles,
     find_layout,
@@ -32,12 +31,14 @@ from simcse.io.files import (
     clean_text,
     file_format,
 )
-from simcse.io.formats import open_rows
-from simcse.io.rows import Row, make_row
+from simcse.io.formats import Row, open_rows
+from simcse.io.rows import Row as IndexRow
+from simcse.io.rows import make_row
 
 Note = Callable[[str], None]  # gets one line for each table: what its columns are taken for
 Paths = str | Path | Iterable[str | Path]
 ScoredPair = tuple[str, str, int]
+Picked = tuple[int, list[Any], Any]  # line, values of the columns with roles, whole row
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +139,18 @@ def stream_examples(
 ) -> Iterator[Example]:
     """Yield the rows of one file lazily, as `read_examples` reads them; maybe none."""
     file, roles = str(source), LABELED if labeled else TRAINING
-    for number, values, _ in _read(source, columns, roles, note):
-        flat = values[:2] + [text for value in values[2:] for text in _as_list(value)]
-        cells = ["" if value is None else value for value in flat]
-        if not all(isinstance(cell, str) for cell in cells):
-            source.refuse(number, f"expected text, found {str(cells)[:80]}")
-            continue
-        cells = [clean_text(cell) for cell in cells]
-        if not any(cells):
-            source.counts.blank += 1
-        elif not all(cells[:3] if labeled else cells[:2]):
+    required = 3 if labeled else 2
+    for number, cells, _ in _read_texts(source, columns, roles, note):
+        if not all(cells[:required]):
             role = roles.names[next(i for i, cell in enumerate(cells) if not cell)]
             source.refuse(number, f"the {role} is empty or missing")
+            continue
+        source.counts.rows += 1
+        if labeled:
+            yield Example(cells[1], cells[2], (), file, number, cells[0])
         else:
-            source.counts.rows += 1
-            yield _example(cells, labeled, file, number)
+            positive = cells[1] if len(cells) > 1 else None
+            yield Example(cells[0], positive, tuple(filter(None, cells[2:])), file, number)
 
 
 def read_texts(
@@ -191,12 +189,10 @@ def stream_texts(
     source: Source, columns: Columns = "", *, note: Note | None = None
 ) -> Iterator[tuple[int, str]]:
     """Yield line numbers and sentences lazily, as `read_texts` reads them; maybe none."""
-    for number, (text,), record in _read(source, columns, TEXTS, note):
-        if not isinstance(text, str):
-            source.refuse(number, f"expected text, found {str(record)[:80]}")
-        elif sentence := clean_text(text):
+    for number, (text,), _ in _read_texts(source, columns, TEXTS, note):
+        if text:
             source.counts.rows += 1
-            yield number, sentence
+            yield number, text
         else:
             source.counts.blank += 1
 
@@ -208,7 +204,7 @@ def read_index_rows(
     bad_lines: BadLines = "error",
     counts: ReadCounts | None = None,
     note: Note | None = None,
-) -> Iterator[Row]:
+) -> Iterator[IndexRow]:
     """Stream the rows of an index from a file, or from standard input for ``-``.
 
     ``columns`` names the columns of text and id (``text=question,id=ticket_id``); left out, the
@@ -220,20 +216,20 @@ def read_index_rows(
         ResourceError: a ``.parquet`` file, and the extra is not installed.
     """
     source = Source(Path(path), bad_lines, ReadCounts() if counts is None else counts)
-    for number, values, record in _read(source, columns, INDEX, note):
+    layout, rows = _read(source, columns, INDEX, note)
+    for number, values, row in rows:
         text, row_id = (*values, None)[:2]
         if isinstance(text, str) and not clean_text(text):
             source.counts.blank += 1
             continue
+        row_id = row_id if layout.parsed else row_id or None  # an empty cell is no id
         try:
-            row = make_row(
-                text, None if row_id == "" and not record.parsed else row_id, record.rest
-            )
+            made = make_row(text, row_id, layout.others(row))
         except DataError as error:
             source.refuse(number, str(error))
         else:
             source.counts.rows += 1
-            yield row
+            yield made
 
 
 def read_pairs(
@@ -265,7 +261,7 @@ def read_scored_pairs(
     """
     source = Source(Path(path))
     pairs = []
-    for number, (label, *texts), _ in _read(source, columns, SCORED, note):
+    for number, (label, *texts), _ in _read(source, columns, SCORED, note)[1]:
         if str(label) not in ("0", "1") or isinstance(label, bool):
             raise DataError(f"{source}:{number}: expected a label 0 or 1 and two sentences")
         first, second = (clean_text(text) if isinstance(text, str) else "" for text in texts)
@@ -277,60 +273,56 @@ def read_scored_pairs(
     return pairs
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A row as it was read: what is not picked of it, and whether it came with types."""
-
-    row: Any
-    layout: Layout
-    parsed: bool
-
-    def __str__(self) -> str:
-        return str(self.row)
-
-    @property
-    def rest(self) -> dict[str, Any]:
-        picked = {key for _, key in self.layout.picks}
-        items: Iterable[tuple[Key, Any]] = self.row.items() if self.parsed else enumerate(self.row)
-        names = self.layout.names
-        return {str(names.get(k, k)): value for k, value in items if k not in picked}
-
-
 def _read(
     source: Source, columns: Columns, roles: Roles, note: Note | None
-) -> Iterator[tuple[int, list[Any], _Record]]:
-    """Yield line number, values of the layout's columns, and the whole row."""
+) -> tuple[Layout, Iterator[Picked]]:
+    """Open a file and decide about its columns; the rows are read lazily."""
     rows = open_rows(source)
-    is_text = file_format(source.path) == "txt"
-    if not (rows.sample or is_text):
-        for _ in rows.read(None):  # raises what the sample met
+    if not rows.sample and file_format(source.path) != "txt":
+        for _ in rows.read(None):  # raises the error that the sample met
             pass
-        return
+        return Layout(), iter(())
     layout = find_layout(source, rows, columns, roles)
     if note is not None and layout.note:
         note(layout.note)
-    keys = [key for _, key in layout.picks]
-    names = None if roles is INDEX else [str(key) for key in keys]
-    numbered = rows.read(names)
+    names = None if roles is INDEX else [str(key) for key in layout.keys]
+    return layout, _picked(source, rows.read(names), layout)
+
+
+def _picked(source: Source, rows: Iterator[Row], layout: Layout) -> Iterator[Picked]:
+    """Yield line number, values of the layout's columns, and the whole row."""
+    keys: Any = layout.keys
     if layout.header:
-        source.counts.header, _ = next(numbered)
-    for number, row in numbered:
+        source.counts.header, _ = next(rows)
+    for number, row in rows:
         if isinstance(row, dict):
-            yield number, [row.get(key) for key in keys], _Record(row, layout, parsed=True)
+            yield number, [row.get(key) for key in keys], row
         elif layout.width is not None and len(row) > layout.width:
-            of = "as in the header" if layout.header else "at most, or --columns"
-            source.refuse(number, f"expected {layout.width} columns {of}, found {len(row)}")
+            limit = "as in the header" if layout.header else "at most, or --columns"
+            source.refuse(number, f"expected {layout.width} columns {limit}, found {len(row)}")
         else:
-            values = [row[key] if key < len(row) else "" for key in cast(list[int], keys)]
-            yield number, values, _Record(row, layout, parsed=False)
+            yield number, [row[key] if key < len(row) else "" for key in keys], row
 
 
-def _example(cells: list[str], labeled: bool, file: str, line: int) -> Example:
-    if labeled:
-        label, premise, hypothesis = cells
-        return Example(premise, hypothesis, (), file, line, label)
-    positive = cells[1] if len(cells) > 1 else None
-    return Example(cells[0], positive, tuple(filter(None, cells[2:])), file, line)
+def _read_texts(
+    source: Source, columns: Columns, roles: Roles, note: Note | None
+) -> Iterator[tuple[int, list[str], Any]]:
+    """Yield rows whose values are texts, cleaned; a list holds several values of the last role."""
+    layout, rows = _read(source, columns, roles, note)
+    if not layout.parsed:  # cells are texts, and clean
+        yield from rows
+        return
+    for number, values, row in rows:
+        given = values[:2] + [text for value in values[2:] for text in _as_list(value)]
+        texts = given if roles is TEXTS else ["" if text is None else text for text in given]
+        if not all(isinstance(text, str) for text in texts):
+            source.refuse(number, f"expected text, found {str(row)[:80]}")
+            continue
+        texts = [clean_text(text) for text in texts]
+        if any(texts):
+            yield number, texts, row
+        else:
+            source.counts.blank += 1
 
 
 def _as_list(value: Any) -> Sequence[Any]:  # noqa: ANN401 - parsed JSON
