@@ -241,7 +241,7 @@ def test_the_header_line_is_counted_for_copies(tmp_path):
         ("a.csv", "nr,frage,antwort\nT-1,Was ist das hier?,Ein Test.\n", r"nr \(ids\), frage"),
         ("a.tsv", "1\tA man eats.\tSomeone eats.\n0\tA b c.\tD e.\n", r"column 1 \(numbers\)"),
         ("a.tsv", "A man eats.\tSomeone eats.\t0.25\n", r"column 3 \(numbers\)"),
-        ("a.tsv", "entailment\tA man eats.\tSomeone eats.\n", r"column 1 \(labels\)"),
+        ("a.tsv", "entailment\tA man eats.\tSomeone eats.\n", r"column 1 \(NLI labels\)"),
         ("a.tsv", "MSRpar\t5.0\tA man eats.\tSomeone eats.\n" * 4, r"\(labels\), column 2 \(numb"),
         ("a.csv", "sentence1,sentence2,score\nA man eats.,Someone eats.,5\n", "with 'score'"),
         ("a.csv", "premise,hypothesis,label\nA b.,C d.,neutral\n", "'label' are not all"),

@@ -274,7 +274,7 @@ class _File:
         if words and all(_NUMBER.fullmatch(word) for word in words):
             return "numbers"
         if words and {word.casefold() for word in words} <= {*LABELS, UNDECIDED}:
-            return "labels"
+            return "NLI labels"
         if words and all(_ID.fullmatch(word) for word in words):
             return "ids"
         short = all(len(word.split()) == 1 and len(word) <= MAX_NAME for word in words)
@@ -290,9 +290,11 @@ class _File:
             if not self.content(key)
         ]
         such = ",".join(text[:shown]) or "1"
+        nli = any("(NLI labels)" in each for each in seen)
+        hint = " `simcse data nli` makes pairs or triplets of labeled rows." if nli else ""
         return DataError(
             f"{self.source}: {problem}; found {len(seen)}: {', '.join(seen)}. Name the columns by "
-            f"--columns (data.columns in training), such as {such}."
+            f"--columns (data.columns in training), such as {such}.{hint}"
         )
 
 
