@@ -22,7 +22,7 @@ Settings (section.key=value) and their defaults:
   model.max_length=as the model   model.normalize=as the model
   model.layers=all                model.dropout=as the model
   model.num_encoders=1 (2)
-  data.columns=in file order      data.bad_lines=error (skip)
+  data.columns=found by name      data.bad_lines=error (skip)
   data.limit=all
   loss.temperature=0.05           loss.similarity=cosine (dot)
   loss.fixed_mask=False           loss.hard_negative_weight=1.0

@@ -233,10 +233,9 @@ class _File:
         return self._in_order(text, roles) if roles.in_order else self._only_text(text, roles)
 
     def _only_text(self, text: list[Key], roles: Roles) -> list[tuple[str, Key]]:
-        found = list(self.names) if len(self.names) == 1 else text
-        if len(found) != 1:
+        if len(text) != 1:
             raise self.doubt(f"expected one column of {roles.names[0]}", shown=1)
-        return [(roles.names[0], found[0])]
+        return [(roles.names[0], text[0])]
 
     def _in_order(self, text: list[Key], roles: Roles) -> list[tuple[str, Key]]:
         if len(text) < len(self.names) or len(text) > MAX_TEXT_COLUMNS:

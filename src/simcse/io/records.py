@@ -24,13 +24,7 @@ from simcse.io.columns import (
     parse_columns,
 )
 from simcse.io.columns import LABELS as LABELS
-from simcse.io.files import (
-    BadLines,
-    ReadCounts,
-    Source,
-    clean_text,
-    file_format,
-)
+from simcse.io.files import BadLines, ReadCounts, Source, clean_text, file_format
 from simcse.io.formats import Row, open_rows
 from simcse.io.rows import Row as IndexRow
 from simcse.io.rows import make_row
