@@ -37,7 +37,7 @@ models: models/mini/model.safetensors
 
 models/next.tsv.gz: | $(STAMP)
 	mkdir -p $(@D)
-	$(BIN)/simcse data neighbors $(DATA)/wiki/wiki_ordered.txt.gz --next 2 --output $@
+	$(BIN)/simcse data pairs $(DATA)/wiki/wiki_ordered.txt.gz --from neighbors --next 2 --output $@
 
 models/nli.tsv.gz: | $(STAMP)
 	mkdir -p $(@D)

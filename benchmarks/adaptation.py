@@ -16,9 +16,9 @@ from typing import Any
 from simcse.config import build, merge
 from simcse.evaluate.retrieval import RetrievalSet, groups_set, pairs_set, sentence_groups
 from simcse.io.benchmarks import data_folder
-from simcse.io.records import as_pair, read_examples
 from simcse.io.files import write_text
 from simcse.io.log import read_log
+from simcse.io.records import read_pairs
 from simcse.io.results import write_results
 from simcse.quickstart.prose import build_corpus, read_docstrings, read_topics
 from simcse.report.tables import Column, Table, to_markdown
@@ -32,7 +32,7 @@ HELD_OUT = 1_500  # groups of one meaning whose pairs are ranked
 def of_pairs(name: str, rows: int) -> tuple[list[str], RetrievalSet]:
     """Split a file of pairs: sentences to train on, and groups none of whose sentences is there."""
     path = data_folder() / "pairs" / name
-    pairs = [as_pair(row, path) for row in read_examples(path)]
+    pairs = read_pairs(path)
     group = {text: members[0] for text, members in sentence_groups(pairs).items()}
     draw = random.Random(0)
     held_out = set(draw.sample(sorted(set(group.values())), HELD_OUT))

@@ -15,8 +15,8 @@ import torch
 
 from race import System, race, ratios
 from race_report import agreements, race_results
+from simcse.io.records import read_texts
 from simcse.io.results import write_results
-from simcse.io.sentences import read_sentences
 from simcse.report.versions import versions
 from train import steps
 
@@ -33,7 +33,7 @@ def step(model: str, sentences: Sequence[str], *, deterministic: bool) -> Callab
 
 def main(model: str, source: str, output: str) -> None:
     """Race the two and write every round."""
-    texts = list(itertools.islice(read_sentences(source), BATCH * BATCHES))
+    texts = list(itertools.islice(read_texts(source), BATCH * BATCHES))
     timings = race(
         [
             System(name, "deterministic:step", {**task, "model": model, "sentences": texts})

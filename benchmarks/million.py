@@ -27,7 +27,7 @@ from simcse.index.embedded import EmbeddedIndex
 from simcse.index.protocol import VectorIndex
 from simcse.index.uri import create_index, is_address, open_index
 from simcse.io.files import sha256_file
-from simcse.io.rows import read_rows
+from simcse.io.records import read_index_rows
 from simcse.io.vectors import read_vectors, vector_writer
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import model_fingerprint
@@ -44,7 +44,7 @@ def encode(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.folder.mkdir(parents=True, exist_ok=True)
         encoder = SentenceEncoder.load(arguments.model, precision=arguments.precision)
         started, cpu = time.monotonic(), time.process_time()
-        rows = (row.text for row in read_rows(arguments.text))
+        rows = (row.text for row in read_index_rows(arguments.text))
         with vector_writer(vectors) as append:
             while chunk := list(itertools.islice(rows, 4096)):
                 append(chunk, encoder.encode(chunk, truncation="truncate"))
@@ -107,7 +107,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def fill(index: VectorIndex, text: Path, vectors: np.ndarray) -> None:
     """Add all rows, a commit for some ten thousand, as `simcse index build` does."""
-    rows, start = read_rows(text), 0
+    rows, start = read_index_rows(text), 0
     while batch := list(itertools.islice(rows, COMMIT_ROWS)):
         index.add(batch, vectors[start : start + len(batch)])
         index.commit()

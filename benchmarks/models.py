@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simcse.io.sentences import read_sentences
 
 from exported import Work, repeated
 from race import System, race
 from race_report import race_results, race_table
 from simcse.io.results import write_results
-from simcse.io.sentences import read_sentences
 from simcse.model.huggingface import BUNDLED
 from simcse.report.tables import to_markdown
 from simcse.report.versions import versions

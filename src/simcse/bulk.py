@@ -32,8 +32,8 @@ from simcse.io.files import BadLines, ReadCounts, sha256_file, write_text
 from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.locks import LOCK, lock_folder
 from simcse.io.parquet_shards import read_shard, write_shard
-from simcse.io.rows import Row, read_rows
-from simcse.io.sentences import read_sentences
+from simcse.io.records import Note, read_index_rows, read_texts
+from simcse.io.rows import Row
 from simcse.io.vectors import vector_writer
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import model_fingerprint
@@ -52,19 +52,23 @@ Progress = Callable[[int], None]  # receives the number of rows that were done
 class Reading:
     """How input files are read."""
 
-    text_column: str = "text"  # field of .jsonl and .parquet that holds the text
+    columns: str = ""  # of text and id, by name or position; empty finds them
     bad_lines: BadLines = "error"  # error stops at a line that cannot be used, skip counts it
 
-    def rows(self, path: str | Path, counts: ReadCounts | None = None) -> Iterator[Row]:
+    def rows(
+        self, path: str | Path, counts: ReadCounts | None = None, note: Note | None = None
+    ) -> Iterator[Row]:
         """Stream a file's rows with their ids and metadata."""
-        column, bad_lines = self.text_column, self.bad_lines
-        return read_rows(path, text_column=column, bad_lines=bad_lines, counts=counts)
+        columns, bad_lines = self.columns, self.bad_lines
+        return read_index_rows(path, columns=columns, bad_lines=bad_lines, counts=counts, note=note)
 
-    def texts(self, paths: Sequence[str], counts: ReadCounts) -> Iterator[str]:
+    def texts(
+        self, paths: Sequence[str], counts: ReadCounts, note: Note | None = None
+    ) -> Iterator[str]:
         """Stream the texts of several files; an unusable first file fails before the first text."""
-        column, bad_lines = self.text_column, self.bad_lines
+        columns, bad_lines = self.columns, self.bad_lines
         streams = (
-            read_sentences(path, column=column, bad_lines=bad_lines, counts=counts)
+            read_texts(path, columns=columns, bad_lines=bad_lines, counts=counts, note=note)
             for path in paths
         )
         return itertools.chain(next(streams), itertools.chain.from_iterable(streams))
@@ -202,7 +206,11 @@ def encode_to_folder(
 
 
 def plan_shards(
-    files: Sequence[str | Path], rows: int, reading: Reading, counts: ReadCounts
+    files: Sequence[str | Path],
+    rows: int,
+    reading: Reading,
+    counts: ReadCounts,
+    note: Note | None = None,
 ) -> tuple[Shard, ...]:
     """Divide files into shards of at most ``rows`` rows, which reads each file once.
 
@@ -215,7 +223,7 @@ def plan_shards(
         if str(path) == "-":
             raise UsageError("standard input cannot be read twice; write it to a file first")
         before = counts.rows
-        for _ in reading.rows(path, counts):
+        for _ in reading.rows(path, counts, note):
             pass
         count = counts.rows - before
         checksum = sha256_file(path)

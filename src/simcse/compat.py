@@ -15,8 +15,8 @@ from torch import Tensor
 
 from simcse.errors import UsageError
 from simcse.index.embedded import EmbeddedIndex
+from simcse.io.records import read_texts
 from simcse.io.rows import make_row
-from simcse.io.sentences import read_sentences
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import model_fingerprint
 
@@ -136,7 +136,7 @@ class SimCSE:
         """
         index = self._require_index()
         given = sentences_or_file_path
-        texts = list(read_sentences(given) if isinstance(given, str) else given)
+        texts = list(read_texts(given) if isinstance(given, str) else given)
         vectors = self._units(texts, device, batch_size=batch_size)
         index["sentences"] = [*index["sentences"], *texts]
         index["index"] = np.concatenate([index["index"], vectors])

@@ -6,7 +6,7 @@ import pytest
 
 from simcse.cli.main import main
 from simcse.evaluate.sts import STS_TASKS
-from simcse.io import datasets
+from simcse.io import benchmarks
 
 
 @dataclass
@@ -54,8 +54,8 @@ def small_data(tmp_path, monkeypatch):
         file = tmp_path / "data" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(rows) + "\n")
-    known = {path: datasets.KnownFile(path, len(rows), None) for path, rows in files.items()}
-    monkeypatch.setattr(datasets, "known_files", lambda: known)
+    known = {path: benchmarks.KnownFile(path, len(rows), None) for path, rows in files.items()}
+    monkeypatch.setattr(benchmarks, "known_files", lambda: known)
     return tmp_path / "data"
 
 

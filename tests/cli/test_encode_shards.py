@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simcse.io.parquet import import_pyarrow
 
 from commands import Command
 from simcse import SentenceEncoder
@@ -18,7 +19,6 @@ from simcse.bulk import Reading, encode_shard, plan_shards
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.files import ReadCounts
-from simcse.io.parquet import import_pyarrow
 from simcse.io.parquet_shards import read_shard, write_shard
 from simcse.io.rows import Row
 from simcse.model.fingerprint import model_fingerprint

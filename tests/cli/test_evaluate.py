@@ -85,7 +85,7 @@ def test_wrong_rows_are_refused(simcse, tiny_model_folder, tmp_path):
     (tmp_path / "sts" / "sts12.tsv").write_text("a\t5\tone\ttwo\n")
     outcome = simcse("evaluate", "sts", tiny_model_folder, "--tasks", "sts12", "--data", tmp_path)
     assert outcome.code == 3
-    assert "expected 3,108 rows, got 1" in outcome.err
+    assert "expected 3,108 rows, found 1" in outcome.err
 
 
 @pytest.mark.data

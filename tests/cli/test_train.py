@@ -132,6 +132,9 @@ def test_labeled_pairs_train_the_classifier_which_is_not_saved(simcse, tiny_mode
     arguments = ("train", "--model", tiny_model_folder, "--train", labeled, "--output", run)
     settings = ("optim.batch_size=16", "eval.dev=none", "train.checkpoint_every=2")
     refused = simcse(*arguments, *settings)
+    assert refused.code == 3
+    assert "`simcse data nli` makes pairs or triplets of labeled rows" in refused.err
+    refused = simcse(*arguments, *settings, "data.columns=1,2")
     assert refused.code == 2
     assert "`simcse data nli` makes pairs or triplets of such rows" in refused.err
     outcome = simcse(*arguments, *settings, "loss.type=classifier")

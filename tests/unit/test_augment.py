@@ -90,9 +90,9 @@ def test_a_seed_gives_the_same_again_and_another_something_else() -> None:
 @pytest.mark.parametrize(
     ("name", "rate", "message"),
     [
-        ("swap", 0.1, "no augmentation 'swap'; there are crop, delete, delete-one"),
+        ("swap", 0.1, "unknown augmentation 'swap'; expected one of crop, delete, delete-one"),
         ("crop", None, "crop needs a rate"),
-        ("crop", 1.0, "from 0 to below 1, got 1.0"),
+        ("crop", 1.0, "from 0 to below 1, found 1.0"),
         ("delete", -0.1, "from 0 to below 1"),
         ("delete", float("nan"), "from 0 to below 1"),
         ("delete-one", 0.1, "takes no rate"),

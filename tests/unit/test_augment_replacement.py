@@ -141,7 +141,7 @@ def test_a_damaged_wordnet_is_named(tmp_path, name):
     (folder / name).write_text("x\n" if name.endswith("noun") else "")
     if name.endswith("exc"):
         (folder / name).unlink()
-    with pytest.raises(ArtifactError, match="no whole WordNet"):
+    with pytest.raises(ArtifactError, match="not a complete WordNet"):
         wordnet_synonyms(folder)("run")
 
 

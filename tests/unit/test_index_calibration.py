@@ -7,7 +7,6 @@ from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.calibration import Calibration, calibrate, fit_match
 from simcse.index.embedded import EmbeddedIndex
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.labeled import read_labeled_pairs
 from simcse.io.rows import Row
 
 pytest.importorskip("faiss")
@@ -93,28 +92,3 @@ def test_what_cannot_be_fitted(scores, labels, precision, kind, problem):
 def test_a_damaged_calibration_is_refused():
     with pytest.raises(ArtifactError, match="calibration is damaged"):
         Calibration.from_json({"quantiles": []})
-
-
-def test_labeled_pairs_are_read(tmp_path):
-    (tmp_path / "a.tsv").write_text("1\tone\ttwo\n\n0\tthree\tfour\n")
-    (tmp_path / "a.jsonl").write_text('{"label": 1, "first": "one", "second": "two"}\n')
-    assert read_labeled_pairs(tmp_path / "a.tsv") == [("one", "two", 1), ("three", "four", 0)]
-    assert read_labeled_pairs(tmp_path / "a.jsonl") == [("one", "two", 1)]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "problem"),
-    [
-        ("a.tsv", "1\tone\n", "a.tsv:1: expected a label 0 or 1 and two sentences"),
-        ("a.tsv", "1\ta\tb\n2\ta\tb\n", "a.tsv:2: expected a label"),
-        ("a.tsv", "1\ta\t \n", "a.tsv:1: a sentence is missing or blank"),
-        ("a.tsv", "", "no pairs"),
-        ("a.jsonl", '{"label": true, "first": "a", "second": "b"}', "a.jsonl:1: expected a label"),
-        ("a.jsonl", "[]", "a.jsonl:1: expected a label"),
-        ("a.csv", "", "expected .tsv or .jsonl"),
-    ],
-)
-def test_wrong_pairs_are_named(tmp_path, name, text, problem):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match=problem):
-        read_labeled_pairs(tmp_path / name)

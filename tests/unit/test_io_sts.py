@@ -29,12 +29,12 @@ def test_columns_become_a_task(tmp_path):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("s\t1\ta", r"expected 4 or 5 columns .*, got 3"),
-        ("s\t1\ta\tb\tc\td", r"got 6"),
-        ("s\thigh\ta\tb", r"expected a finite number as score, got 'high'"),
-        ("s\tnan\ta\tb", r"finite number as score, got 'nan'"),
-        ("s\tinf\ta\tb", r"finite number as score, got 'inf'"),
-        ("s\t\ta\tb", r"finite number as score, got ''"),
+        ("s\t1\ta", r"expected 4 or 5 columns .*, found 3"),
+        ("s\t1\ta\tb\tc\td", r"found 6"),
+        ("s\thigh\ta\tb", r"expected a finite number as score, found 'high'"),
+        ("s\tnan\ta\tb", r"finite number as score, found 'nan'"),
+        ("s\tinf\ta\tb", r"finite number as score, found 'inf'"),
+        ("s\t\ta\tb", r"finite number as score, found ''"),
         ("s\t1\ta\t ", r"the subset or a sentence is empty"),
         ("\t1\ta\tb", r"the subset or a sentence is empty"),
     ],

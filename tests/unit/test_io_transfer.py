@@ -3,9 +3,8 @@
 import pytest
 
 from simcse.errors import DataError, UsageError
-from simcse.io import datasets
-from simcse.io.benchmarks import TRANSFER_PARTS, load_transfer_task
-from simcse.io.benchmarks import read_labeled
+from simcse.io import benchmarks
+from simcse.io.benchmarks import TRANSFER_SPLITS, load_transfer_task, read_labeled
 
 
 def write(path, *rows):
@@ -41,10 +40,10 @@ def test_bad_rows_are_named(tmp_path, rows, where):
 
 def test_a_truncated_or_changed_file_is_caught(tmp_path, monkeypatch):
     path = write(tmp_path / "transfer_senteval" / "cr.tsv", "1\ta", "0\tb")
-    with pytest.raises(DataError, match="expected 3,775 rows, got 2"):
+    with pytest.raises(DataError, match="expected 3,775 rows, found 2"):
         load_transfer_task("cr", folder=tmp_path)
-    known = datasets.KnownFile("transfer_senteval/cr.tsv", 2, "0" * 64)
-    monkeypatch.setattr(datasets, "known_files", lambda: {known.path: known})
+    known = benchmarks.KnownFile("transfer_senteval/cr.tsv", 2, "0" * 64)
+    monkeypatch.setattr(benchmarks, "known_files", lambda: {known.path: known})
     task = load_transfer_task("cr", folder=tmp_path)
     assert task.notes == (f"{path} has the right rows but not the known SHA-256",)
     assert task.sentences == ["a", "b"]
@@ -61,8 +60,8 @@ def test_refusals(tmp_path):
 
 @pytest.mark.data
 def test_the_known_files(data_folder):
-    for name, parts in TRANSFER_PARTS.items():
+    for name, parts in TRANSFER_SPLITS.items():
         for text in ("senteval", "natural"):
             task = load_transfer_task(name, text=text, folder=data_folder)
-            assert tuple(task.parts) == parts
+            assert tuple(task.splits) == parts
             assert not task.notes

@@ -1,4 +1,4 @@
-"""The data doctor on files with known damage, and the mends."""
+"""Lint on files with known damage, and the subsets that fix it."""
 
 import gzip
 import random
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from simcse.data.language import SCRIPTS, guess_language, script_letters
-from simcse.data.lint import MENDS, diagnose
+from simcse.data.lint import FIXES, lint
 from simcse.data.subsets import dedupe, sample, split
 from simcse.errors import DataError
-from simcse.io.copies import copy_rows
 from simcse.io.records import read_examples
+from simcse.io.training_files import filter_rows
 
 CLEAN = [
     f"sentence {a} of the {b} that is here with {c} and more"
@@ -20,8 +20,8 @@ CLEAN = [
 
 
 def found(path, **options):
-    diagnosis = diagnose(path, **options)
-    return {each.name: (each.count, each.examples) for each in diagnosis.findings}, diagnosis
+    report = lint(path, **options)
+    return {each.name: (each.count, each.examples) for each in report.findings}, report
 
 
 @pytest.fixture
@@ -45,8 +45,11 @@ def damaged(tmp_path):
 
 
 def test_every_damage_is_counted_at_its_line_and_nothing_else(damaged):
-    findings, diagnosis = found(damaged, evaluation=["Unrelated.", CLEAN[2].title()])
-    bad = "13:4 (expected UTF-8, got the byte 0xe9 (invalid continuation byte))"
+    findings, report = found(damaged, evaluation=["Unrelated.", CLEAN[2].title()])
+    bad = "13:4 (expected UTF-8, found the byte 0xe9 (invalid continuation byte). Convert the file"
+    ((line,),) = (findings["unreadable rows"][1:],)
+    assert line[0].startswith(bad)
+    findings["unreadable rows"] = (1, (bad,))
     assert findings == {
         "unreadable rows": (1, (bad,)),
         "blank lines": (1, ("10",)),
@@ -60,11 +63,11 @@ def test_every_damage_is_counted_at_its_line_and_nothing_else(damaged):
         "markup": (1, ("17",)),
         "rows in another script": (1, ("18",)),
     }  # fmt: skip
-    assert diagnosis.rows == len(CLEAN) + 8
-    assert sum(diagnosis.lengths.values()) == diagnosis.rows
-    assert diagnosis.lengths[161] == 1
-    assert max(diagnosis.scripts, key=diagnosis.scripts.get) == "Latin"
-    assert max(diagnosis.languages, key=diagnosis.languages.get) == "English"
+    assert report.rows == len(CLEAN) + 8
+    assert sum(report.lengths.values()) == report.rows
+    assert report.lengths[161] == 1
+    assert max(report.scripts, key=report.scripts.get) == "Latin"
+    assert max(report.languages, key=report.languages.get) == "English"
 
 
 def test_a_clean_file_has_no_findings(tmp_path):
@@ -86,25 +89,25 @@ def test_triplets_are_compared_within_their_rows(tmp_path):
     rows[8] = (rows[8][0], "", "x")
     rows[9] = (rows[0][0], "another positive of the same anchor", "and another negative")
     path.write_text("".join("\t".join(row) + "\n" for row in rows))
-    findings, diagnosis = found(path, evaluation=["none 20"])
+    findings, report = found(path, evaluation=["none 20"])
     assert findings["positive is the anchor"] == (1, ("4",))
     assert findings["negative is the positive"] == (1, ("6",))
     assert findings["negative is the anchor"] == (1, ("8",))
     assert findings["unreadable rows"] == (1, ("9 (the positive is empty or missing)",))
-    assert findings["anchors that come again"] == (1, ("10",))
+    assert findings["repeated anchors"] == (1, ("10",))
     assert findings["rows with an evaluation sentence"] == (1, ("21",))
     shorter = sum(len(n.split()) < len(p.split()) for _, p, n in rows if p)
     longer = sum(len(n.split()) > len(p.split()) for _, p, n in rows if p)
-    told = f"{shorter / (shorter + longer):.0%} of the negatives that differ in length are shorter"
-    assert findings["length bias"] == (shorter, (told,))
-    assert set(diagnosis.words) == {"anchor", "positive", "negative"}
-    assert diagnosis.words["anchor"] == pytest.approx(
+    text = f"{shorter / (shorter + longer):.0%} of the negatives that differ in length are shorter"
+    assert findings["length bias"] == (shorter, (text,))
+    assert set(report.words) == {"anchor", "positive", "negative"}
+    assert report.words["anchor"] == pytest.approx(
         np.mean([len(a.split()) for a, p, _ in rows if p])
     )
 
 
-def test_every_finding_has_a_mend(damaged):
-    assert set(found(damaged)[0]) <= set(MENDS)
+def test_every_finding_has_a_fix(damaged):
+    assert set(found(damaged)[0]) <= set(FIXES)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\n"])
@@ -112,7 +115,7 @@ def test_a_file_without_rows_is_refused(tmp_path, content):
     path = tmp_path / "empty.txt"
     path.write_bytes(content)
     with pytest.raises(DataError, match="no usable rows"):
-        diagnose(path)
+        lint(path)
 
 
 def test_letters_are_counted_by_script():
@@ -146,8 +149,8 @@ def test_dedupe_keeps_the_first_and_says_why_the_others_went(damaged):
     assert kept.dropped == {
         "without words": 1, "evaluation sentences": 1, "duplicates": 1, "near duplicates": 1
     }  # fmt: skip
-    assert len(kept.keep) == len(CLEAN) + 8 - 4
-    assert not set(kept.keep) & {3, 11, 12, 14}
+    assert len(kept.lines) == len(CLEAN) + 8 - 4
+    assert not set(kept.lines) & {3, 11, 12, 14}
     assert dedupe(rows).dropped == {
         "without words": 1, "evaluation sentences": 0, "duplicates": 1
     }  # fmt: skip
@@ -157,42 +160,42 @@ def test_a_split_never_parts_an_anchor(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"anchor {i % 100}\tpositive {i}\n" for i in range(1000)))
     rows = lambda: read_examples(path)  # noqa: E731
-    parts = split(rows, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)
+    parts = split(rows(), {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(1, 1001))
     anchors = [{(line - 1) % 100 for line in lines} for lines in parts.values()]
     assert not anchors[0] & anchors[1]
     assert not (anchors[0] | anchors[1]) & anchors[2]
     assert [len(lines) for lines in parts.values()] == [800, 100, 100]
-    again = split(rows, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)
+    again = split(rows(), {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)
     assert all(np.array_equal(parts[name], again[name]) for name in parts)
     with pytest.raises(DataError, match="'dev' would be empty"):
-        split(lambda: read_examples(path)[:1], {"train": 0.5, "dev": 0.5}, seed=0)
+        split(read_examples(path)[:1], {"train": 0.5, "dev": 0.5}, seed=0)
 
 
 def test_a_sample_is_drawn_without_replacement_in_order(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("".join(f"line {i}\n\n" for i in range(50)))
-    lines = sample(lambda: read_examples(path), 20, seed=3)
+    lines = sample(read_examples(path), 20, seed=3)
     assert len(set(lines)) == 20
     assert list(lines) == sorted(lines)
     assert all(line % 2 == 1 for line in lines)
-    assert len(sample(lambda: read_examples(path), 50, seed=0)) == 50
-    with pytest.raises(DataError, match="at least 51 rows, got 50"):
-        sample(lambda: read_examples(path), 51, seed=0)
+    assert len(sample(read_examples(path), 50, seed=0)) == 50
+    with pytest.raises(DataError, match="at least 51 rows, found 50"):
+        sample(read_examples(path), 51, seed=0)
 
 
 def test_rows_are_copied_byte_for_byte(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'sent0,sent1\r\n"a\nb",c\r\nd,e\r\n"f ""g""",h')
-    copy_rows(path, tmp_path / "out.csv", np.array([2, 5]), header=True)
+    filter_rows(path, tmp_path / "out.csv", np.array([2, 5]), header=1)
     assert (tmp_path / "out.csv").read_bytes() == b'sent0,sent1\r\n"a\nb",c\r\n"f ""g""",h\n'
     text = tmp_path / "t.txt"
     text.write_bytes("one\u2028x\ntwo\r\nthree".encode())
     for name in ("o.txt", "p.txt.gz"):
-        copy_rows(text, tmp_path / name, np.array([1, 3]))
+        filter_rows(text, tmp_path / name, np.array([1, 3]))
     assert (tmp_path / "o.txt").read_bytes() == "one\u2028x\nthree\n".encode()
     assert (
         gzip.decompress((tmp_path / "p.txt.gz").read_bytes()) == (tmp_path / "o.txt").read_bytes()
     )
     with pytest.raises(DataError, match="of one format"):
-        copy_rows(text, tmp_path / "o.tsv", np.array([1]))
+        filter_rows(text, tmp_path / "o.tsv", np.array([1]))

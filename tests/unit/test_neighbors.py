@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from simcse.data.neighbors import Order, neighbor_pairs
+from simcse.data import neighbors
+from simcse.data.neighbors import DocumentOrder, neighbor_pairs
 from simcse.errors import DataError
 from simcse.io.files import Source
-from simcse.train import neighbors
 
 
 def documents(count, *, length=8, seed=0):
@@ -30,7 +30,7 @@ def corpus(tmp_path):
     return write
 
 
-def in_loops(lines, ahead):
+def in_loops(lines, distance):
     """Every pair that is allowed, by line."""
     for i, line in enumerate(lines):
         document = []
@@ -39,30 +39,30 @@ def in_loops(lines, ahead):
                 break
             document.append(other)
         if line and document:
-            yield line, {text for text in document[:ahead] if text != line}
+            yield line, {text for text in document[:distance] if text != line}
 
 
-@pytest.mark.parametrize("ahead", [1, 3])
-def test_pairs_are_of_one_document_and_no_further_apart_than_asked(corpus, ahead):
+@pytest.mark.parametrize("distance", [1, 3])
+def test_pairs_are_of_one_document_and_no_further_apart_than_asked(corpus, distance):
     lines = [line for document in documents(30) for line in [*document, ""]]
-    order = Order()
-    found = list(neighbor_pairs(corpus(lines), ahead=ahead, seed=4, order=order))
-    expected = list(in_loops(lines, ahead))
+    order = DocumentOrder()
+    found = list(neighbor_pairs(corpus(lines), distance=distance, seed=4, order=order))
+    expected = list(in_loops(lines, distance))
     assert [anchor for anchor, _ in found] == [anchor for anchor, _ in expected]
     assert all(positive in ok for (_, positive), (_, ok) in zip(found, expected, strict=True))
     assert order.pairs == 30 * 7
-    if ahead == 1:
+    if distance == 1:
         assert [positive for _, positive in found] == [next(iter(ok)) for _, ok in expected]
     else:
         places = [lines.index(positive) - lines.index(anchor) for anchor, positive in found]
         assert {1, 2, 3} == set(places)
-        assert found == list(neighbor_pairs(corpus(lines), ahead=ahead, seed=4))
-        assert found != list(neighbor_pairs(corpus(lines), ahead=ahead, seed=5))
+        assert found == list(neighbor_pairs(corpus(lines), distance=distance, seed=4))
+        assert found != list(neighbor_pairs(corpus(lines), distance=distance, seed=5))
 
 
 def test_what_was_measured_is_the_mean_share_of_words_in_common(corpus):
     lines = [line for document in documents(20) for line in document]
-    order = Order()
+    order = DocumentOrder()
     list(neighbor_pairs(corpus(lines), order=order))
 
     def share(first, second):
@@ -73,7 +73,7 @@ def test_what_was_measured_is_the_mean_share_of_words_in_common(corpus):
     far = sum(share(a, b) for a in lines for b in lines if a != b)
     far /= len(lines) * (len(lines) - 1)
     assert order.neighbors / order.pairs == pytest.approx(near, abs=1e-9)
-    assert order.strangers / order.pairs == pytest.approx(far, rel=0.3)  # a sample of them
+    assert order.random_pairs / order.pairs == pytest.approx(far, rel=0.3)  # a sample of them
     assert f"{100 * near:.1f} % of their words" in str(order)
 
 
@@ -85,7 +85,7 @@ def test_a_shuffled_corpus_is_refused_with_what_was_found(corpus):
 
 
 def test_a_part_that_is_shuffled_is_found_where_it_is(corpus, monkeypatch):
-    monkeypatch.setattr(neighbors, "JUDGED", 100)
+    monkeypatch.setattr(neighbors, "MIN_PAIRS", 100)
     monkeypatch.setattr(neighbors, "chunks", partial(neighbors.chunks, size=400))
     lines = [line for document in documents(100) for line in document]
     ordered, rest = lines[:400], lines[400:]
@@ -105,10 +105,10 @@ def test_sorted_lines_share_words_and_are_refused_all_the_same(corpus):
     ("lines", "message"),
     [
         ([], "no usable rows"),
-        (["one sentence"], "too few to tell"),
+        (["one sentence"], "too few to decide"),
         (["a b c", "", "a b d", "", "a b e"], r"\(0 pairs\)"),
         (["the same words"] * 50, r"\(0 pairs\)"),
-        (["alpha beta", "beta gamma", "gamma delta"], "too few to tell"),
+        (["alpha beta", "beta gamma", "gamma delta"], "too few to decide"),
     ],
 )
 def test_too_little_is_refused(corpus, lines, message):
@@ -123,7 +123,7 @@ def test_a_sentence_that_comes_twice_is_not_its_own_positive(corpus):
 
 
 @pytest.mark.data
-def test_the_two_corpora_are_told_apart(data_folder):
+def test_the_two_corpora_are_distinguished(data_folder):
     wiki = data_folder / "wiki"
     assert next(neighbor_pairs(Source(wiki / "wiki_ordered.txt.gz")))
     with pytest.raises(DataError, match="5.2 % of their words, random pairs 5.2 %"):

@@ -6,8 +6,8 @@ import pytest
 
 from simcse.data.nli import LABELS, nli_rows
 from simcse.errors import ConfigError, DataError
-from simcse.io.records import Example, stream_labeled
 from simcse.io.files import ReadCounts, Source
+from simcse.io.records import Example, stream_examples
 
 ROWS = [
     Example(premise, hypothesis, label=label)
@@ -84,11 +84,11 @@ def test_every_positive_gives_a_row_with_the_hard_negatives_its_premise_has():
 @pytest.mark.parametrize(
     ("positives", "hard", "message"),
     [
-        ("maybe", (), "got 'maybe'"),
+        ("maybe", (), "found 'maybe'"),
         ("entailment", ("entailment",), "asked for once"),
         ("all", ("neutral",), "asked for once"),
         ("entailment", ("neutral", "neutral"), "asked for once"),
-        ("entailment", ("",), "got ''"),
+        ("entailment", ("",), "found ''"),
     ],
 )
 def test_labels_that_do_not_go_together_are_refused(positives, hard, message):
@@ -97,9 +97,9 @@ def test_labels_that_do_not_go_together_are_refused(positives, hard, message):
 
 
 def test_another_label_is_refused_by_its_line_and_nothing_is_no_outcome():
-    with pytest.raises(DataError, match=r"a.tsv:7: expected one of .*, got 'yes'"):
+    with pytest.raises(DataError, match=r"a.tsv:7: expected one of .*, found 'yes'"):
         nli_rows([Example("p", "h", label="yes", file="a.tsv", line=7)], positives="neutral")
-    with pytest.raises(DataError, match=r"no premise has .* \(neutral, entailment\)"):
+    with pytest.raises(DataError, match=r"no premise has hypotheses of neutral, entailment"):
         nli_rows(ROWS[:1], positives="neutral", hard_negatives=["entailment"])
     with pytest.raises(DataError, match="no premise has"):
         nli_rows([], positives="neutral")
@@ -113,12 +113,14 @@ def test_another_label_is_refused_by_its_line_and_nothing_is_no_outcome():
          ("label", "premise", "hypothesis")),
         ("a.tsv", "p q\th\tneutral\nr\ts\tentailment\n", ("3", "1", "2")),
         ("a.jsonl", '{"label": "neutral", "premise": "p q", "hypothesis": "h"}\n'
+         '{"label": "entailment", "premise": "r", "hypothesis": "s"}\n', ()),
+        ("a.jsonl", '{"gold_label": "neutral", "sentence1": "p q", "sentence2": "h"}\n'
          '{"gold_label": "entailment", "sentence1": "r", "sentence2": "s"}\n', ()),
     ],
 )  # fmt: skip
 def test_labeled_rows_are_read_from_every_table(tmp_path, name, text, columns):
     (tmp_path / name).write_text(text)
-    found = list(stream_labeled(Source(tmp_path / name), columns))
+    found = list(stream_examples(Source(tmp_path / name), columns, labeled=True))
     expected = [Example("p q", "h", label="neutral"), Example("r", "s", label="entailment")]
     assert found == expected
     assert found[0].line > 0
@@ -128,19 +130,25 @@ def test_labeled_rows_are_read_from_every_table(tmp_path, name, text, columns):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "neutral", "got .txt"),
-        ("a.tsv", "neutral\tp\n", r"a.tsv:1: expected a label, a premise and a hypothesis"),
-        ("a.tsv", "neutral\tp\t\n", "a.tsv:1: expected a label"),
-        ("a.tsv", "label\tpremise\thypothesis\n", "looks like a header"),
+        ("a.txt", "neutral", "found .txt"),
+        ("a.tsv", "neutral\tp\n", "expected the columns label, premise, hypothesis; found 2"),
+        ("a.tsv", "neutral\tp\th\nneutral\tp\n", "a.tsv:2: the hypothesis is empty or missing"),
+        ("a.tsv", "neutral\tp\th\nneutral\t\th\n", "a.tsv:2: the premise is empty or missing"),
+        ("a.tsv", "neutral\tp\th\nneutral\tp\th\tx\n", "a.tsv:2: expected 3 columns"),
         ("a.jsonl", '{"label": 1, "premise": "p", "hypothesis": "h"}\n', "expected text"),
-        ("a.jsonl", '{"text": "p"}\n', "expected the keys label, premise, hypothesis or gold"),
+        (
+            "a.jsonl",
+            '{"text": "p"}\n',
+            "expected the columns label, .* found 1: text",
+        ),
     ],
 )
 def test_bad_labeled_rows_are_refused_by_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        list(stream_labeled(Source(tmp_path / name)))
+        list(stream_examples(Source(tmp_path / name), labeled=True))
     counts = ReadCounts()
-    if name.endswith("tsv") and "label" not in text:
-        assert list(stream_labeled(Source(tmp_path / name, "skip", counts))) == []
+    if ":2:" in message:
+        rows = stream_examples(Source(tmp_path / name, "skip", counts), labeled=True)
+        assert len(list(rows)) == 1
         assert counts.skipped == 1

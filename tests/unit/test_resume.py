@@ -17,10 +17,10 @@ from simcse.errors import (
     StoppedError,
     UsageError,
 )
-from simcse.io.records import Example
 from simcse.io.locks import lock_folder
 from simcse.io.log import append_log, sync_log, truncate_log
 from simcse.io.manifests import MANIFEST, check_manifest, write_manifest
+from simcse.io.records import Example
 from simcse.losses.settings import LossConfig
 from simcse.model.settings import ModelSettings
 from simcse.train.callbacks import Checkpoints

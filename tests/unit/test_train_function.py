@@ -12,9 +12,9 @@ import simcse
 from simcse import SentenceEncoder, Trainer
 from simcse.errors import ConfigError, DataError, UsageError
 from simcse.io.checkpoints import read_safetensors
-from simcse.io.records import Example
 from simcse.io.files import ReadCounts
 from simcse.io.log import read_log
+from simcse.io.records import Example
 from simcse.io.settings import read_toml
 from simcse.train.callbacks import Checkpoints, LogFile, ModelSaver
 from simcse.train.events import Evaluated, Event, Finished, StepDone, TrainingStarted

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from simcse.errors import DataError, NumericError, UsageError
-from simcse.io.records import Example
 from simcse.io.benchmarks import StsTask
+from simcse.io.records import Example
 from simcse.losses.settings import LossConfig
 from simcse.model.mlm import MlmHead
 from simcse.model.settings import ModelSettings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.indexing import PLACE, load_for, open_index
-from simcse.cli.options import loading_options, precision_option
+from simcse.cli.options import columns_option, loading_options, precision_option, print_note
 
 if TYPE_CHECKING:
     from simcse.index.uri import Place
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     "--pairs",
     "pairs_file",
     type=click.Path(path_type=Path),
-    help="Labeled pairs: .tsv (label, first, second; 1 is a match) or .jsonl.",
+    help="File of labeled pairs: a label (1 is a match, 0 is none) and two sentences a row.",
 )
+@columns_option
 @click.option(
     "--min-precision",
     type=click.FloatRange(0, 1, min_open=True),
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 def calibrate(
     place: Place,
     pairs_file: Path | None,
+    columns: str,
     min_precision: float | None,
     seed: int,
     model: str | None,
@@ -55,9 +57,13 @@ def calibrate(
     from simcse.evaluate.vectors import cosine
     from simcse.index.calibration import calibrate as measure
     from simcse.index.calibration import fit_match
-    from simcse.io.labeled import read_labeled_pairs
+    from simcse.io.records import read_scored_pairs
 
-    pairs = [] if pairs_file is None else read_labeled_pairs(pairs_file)
+    pairs = (
+        []
+        if pairs_file is None
+        else read_scored_pairs(pairs_file, columns=columns, note=print_note)
+    )
     index = open_index(place)
     calibration = measure(index, seed=seed)
     if pairs:

@@ -11,13 +11,14 @@ import click
 from simcse.cli.indexing import PLACE, open_index, say_cut
 from simcse.cli.options import (
     bad_lines_option,
-    column_option,
+    columns_option,
     count_option,
     dimensions_option,
     load_encoder,
     loading_options,
     model_option,
     precision_option,
+    print_note,
     truncation_option,
 )
 
@@ -42,7 +43,7 @@ ENDINGS = (".npy", ".safetensors", ".parquet")
     help="File to write, in the format of its ending; or a folder for Parquet shards.",
 )
 @bad_lines_option
-@column_option
+@columns_option
 @truncation_option
 @click.option(
     "--engine",
@@ -64,7 +65,7 @@ def encode_command(
     model: str,
     output: Path,
     bad_lines: BadLines,
-    column: str,
+    columns: str,
     truncation: Truncation,
     engine: Engine,
     workers: int | None,
@@ -95,10 +96,10 @@ def encode_command(
     from simcse.model.fingerprint import model_fingerprint
 
     is_file = _check_output(output, needs_folder=engine != "local" or uri is not None)
-    counts, reading = ReadCounts(), Reading(column, bad_lines)
+    counts, reading = ReadCounts(), Reading(columns, bad_lines)
     # Inputs are opened before the model is loaded, because they may be unusable.
-    texts = reading.texts(inputs, counts) if is_file else ()
-    shards = () if is_file else plan_shards(inputs, shard_rows, reading, counts)
+    texts = reading.texts(inputs, counts, print_note) if is_file else ()
+    shards = () if is_file else plan_shards(inputs, shard_rows, reading, counts, print_note)
     index = None if uri is None else open_index(uri)
     encoder = load_encoder(model, **loading)
     if index is not None:

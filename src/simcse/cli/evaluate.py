@@ -25,7 +25,7 @@ from simcse.cli.evaluate_options import (
 from simcse.cli.options import load_encoder, loading_options, precision_option
 from simcse.cli.output import format_option, show_all
 
-KNOWN_SETS = {"captions": "flickr30k_captions.tsv.gz", "quora": "quora_duplicates.tsv.gz"}
+KNOWN_SETS = ("captions", "quora")
 TEMPERATURE = 0.05
 natural_text = choice(
     "--text",
@@ -186,7 +186,7 @@ def geometry_command(
     "--set",
     "sets",
     multiple=True,
-    type=click.Choice(list(KNOWN_SETS)),
+    type=click.Choice(KNOWN_SETS),
     help="Known set of groups: captions of one image, or duplicate questions.",
 )
 @click.option("--columns", help="Columns of the files, such as query,document or 1,2.")
@@ -224,10 +224,10 @@ def retrieval_command(
     """
     from simcse.evaluate.retrieval import groups_set, pairs_set
     from simcse.evaluate.suite import EvaluationSuite
-    from simcse.io.benchmarks import data_folder
+    from simcse.io.benchmarks import retrieval_file
     from simcse.io.files import sha256_file
 
-    known = {name: data_folder(data) / "pairs" / KNOWN_SETS[name] for name in sets}
+    known = {name: retrieval_file(name, data) for name in sets}
     if not (pairs or groups or known):
         raise click.UsageError("there are no documents to search: pass --pairs, --groups or --set")
     found = [pairs_set(path.name, read_pairs(path, columns, limit)) for path in pairs]

@@ -18,14 +18,14 @@ from simcse.cli.options import (
     load_encoder,
     loading_options,
     precision_option,
+    print_note,
 )
 from simcse.cli.output import format_option, show_all
 
 if TYPE_CHECKING:
     from simcse.evaluate import Encode
     from simcse.evaluate.suite import EvaluationSuite, ModelEvaluation, ProgressCallback
-    from simcse.io.benchmarks import StsTask
-    from simcse.io.benchmarks import TransferTask
+    from simcse.io.benchmarks import StsTask, TransferTask
     from simcse.report.evaluation import Evaluation
 
 OptionValue = Any  # the values of options that a function only passes on
@@ -165,10 +165,9 @@ def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> lis
     Raises:
         DataError: the file cannot be read, or a row has one sentence only.
     """
-    from simcse.io.records import as_pair, read_examples
+    from simcse.io import records
 
-    rows = read_examples(path, columns=columns.split(",") if columns else (), limit=limit)
-    return [as_pair(row, path) for row in rows]
+    return records.read_pairs(path, columns=columns or "", limit=limit, note=print_note)
 
 
 def run_suite(

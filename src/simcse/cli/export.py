@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.agreement import describe_agreement, sample_sentences
-from simcse.cli.options import load_encoder, loading_options
+from simcse.cli.options import columns_option, load_encoder, loading_options, print_note
 
 if TYPE_CHECKING:
     from simcse.evaluate import Encode
@@ -37,9 +37,7 @@ COMPARED = 1000  # sentences
     metavar="FILE",
     help="File of sentences to compare on; by default Python's own documentation.",
 )
-@click.option(
-    "--column", default="text", show_default=True, help="Field to read from .jsonl and .parquet."
-)
+@columns_option
 @click.option(
     "--min-cosine",
     type=click.FloatRange(0, 1),
@@ -57,7 +55,7 @@ def export_command(
     output: Path,
     dtype: str,
     sentences: str | None,
-    column: str,
+    columns: str,
     min_cosine: float | None,
     head: str | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
@@ -81,7 +79,7 @@ def export_command(
       simcse export old-checkpoint --pooling cls --head always --to transformers --output new
     """
     from simcse.errors import UsageError
-    from simcse.io.sentences import read_sentences
+    from simcse.io.records import read_texts
     from simcse.model.export import export_model
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -89,7 +87,9 @@ def export_command(
     if sentences is None:
         texts = sample_sentences(COMPARED)
     else:
-        texts = list(itertools.islice(read_sentences(sentences, column=column), COMPARED))
+        texts = list(
+            itertools.islice(read_texts(sentences, columns=columns, note=print_note), COMPARED)
+        )
     encoder = load_encoder(model, precision="fp32", head=head, **loading)
     _check_reading(encoder, model, texts)
     done = export_model(

@@ -52,13 +52,11 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401 - click decorates any 
             help="Stop at a bad line, or skip and count it.",
         ),
         click.option(
-            "--text-column", default="text", show_default=True, help="Field with the sentence."
-        ),
-        click.option(
-            "--id-column",
-            default="id",
-            show_default=True,
-            help="Field with the id; a row without one has its text's hash as id.",
+            "--columns",
+            default="",
+            metavar="COLUMNS",
+            help="Columns of text and id, by name or position, such as text=question,id=ticket_id; "
+            "a row without an id has the hash of its text as id.",
         ),
     ):
         command = option(command)
@@ -98,20 +96,20 @@ def build(
 ) -> None:
     """Make an index of sentences; interrupted, the same command goes on where it was.
 
-    FILE is .txt with one sentence a line, .jsonl or .parquet (fields id and text, all others are
-    metadata), the first two also gzipped, or - for standard input. Rows of the same id, and
-    without ids of the same text, are one row: the last.
+    FILE is .txt with one sentence a line, .tsv, .csv, .jsonl (each also gzipped) or .parquet
+    (columns text and id, all others are metadata), or - for standard input. Rows of the same id,
+    and without ids of the same text, are one row: the last.
 
     \b
     Examples:
       simcse index build my-index sentences.txt
-      simcse index build my-index articles.jsonl --text-column title --kind hnsw --recall 0.98
+      simcse index build my-index articles.jsonl --columns title --kind hnsw --recall 0.98
       simcse index build postgresql://localhost/texts#articles articles.jsonl
     """
     from simcse.index.approximate import RECALL
     from simcse.index.uri import create_index, has_index
 
-    reading = {name: rest.pop(name) for name in ("id_column", "text_column", "bad_lines")}
+    reading = {name: rest.pop(name) for name in ("columns", "bad_lines")}
     check_files(files)
     encoder, fingerprint = load_with_stamp(model, **rest)
     if has_index(place):
@@ -153,7 +151,7 @@ def add(place: Place, files: tuple[str, ...], model: str | None, **rest: Any) ->
     Example:
       simcse index add my-index more.txt
     """
-    reading = {name: rest.pop(name) for name in ("id_column", "text_column", "bad_lines")}
+    reading = {name: rest.pop(name) for name in ("columns", "bad_lines")}
     check_files(files)
     opened = open_index(place)
     encoder = load_for(opened, model, **rest)
@@ -219,9 +217,9 @@ def search(
       simcse index search my-index "a storm" --where lang=en --where "year>=2000" --format json
     """
     from simcse.index.filters import parse_condition
-    from simcse.io.sentences import read_sentences
+    from simcse.io.records import read_texts
 
-    asked = [*queries, *(read_sentences(listed) if listed else ())]
+    asked = [*queries, *(read_texts(listed) if listed else ())]
     if not asked or not all(query.strip() for query in asked):
         raise click.UsageError("give at least one query that is not blank")
     conditions = [parse_condition(text) for text in where]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.options import load_encoder
+from simcse.cli.options import load_encoder, print_note
 from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
@@ -81,9 +81,17 @@ def fill(
 
     counts = ReadCounts()
     try:
-        with warnings.catch_warnings(), _progress(files) as observe:
+        with warnings.catch_warnings(), _progress() as observe:
             warnings.simplefilter("ignore", TruncationWarning)  # summed up below
-            done = ingest(opened, files, encoder.encode, counts=counts, observe=observe, **reading)
+            done = ingest(
+                opened,
+                files,
+                encoder.encode,
+                counts=counts,
+                note=print_note,
+                observe=observe,
+                **reading,
+            )
     except KeyboardInterrupt:
         click.echo(f"{len(opened):,} rows are in; the same command goes on from there", err=True)
         raise
@@ -99,14 +107,11 @@ def say_cut(encoder: SentenceEncoder, cut: int) -> None:
 
 
 @contextlib.contextmanager
-def _progress(files: Sequence[str]) -> Iterator[Any]:
-    """Show a bar with ETA on stderr; rows done by an earlier call count at once."""
+def _progress() -> Iterator[Any]:
+    """Count rows on stderr; rows done by an earlier call count at once."""
     from simcse.cli.progress import counting_bar
-    from simcse.io.sentences import count_lines
 
-    lines = [count_lines(path) for path in files]
-    total = None if None in lines else sum(filter(None, lines))
-    with counting_bar("indexing", total) as advance:
+    with counting_bar("indexing", None) as advance:
         yield lambda rows, _skipped: advance(rows)
 
 

@@ -19,8 +19,6 @@ from simcse.cli.evaluate import evaluate_command
 from simcse.cli.export import export_command
 from simcse.cli.index import index
 from simcse.cli.info import info_command
-from simcse.cli.mends import augment, dedupe, doctor, sample, split
-from simcse.cli.pairs import neighbors, nli
 from simcse.cli.paper import paper_group, sweep_command
 from simcse.cli.postprocess import postprocess_command
 from simcse.cli.pretrain import pretrain_command
@@ -72,8 +70,6 @@ COMMANDS = (
 )
 for command in COMMANDS:
     cli.add_command(command)
-for command in (doctor, dedupe, split, sample, augment, neighbors, nli):
-    data.add_command(command)
 
 
 def main(arguments: list[str] | None = None, *, command: click.Command = cli) -> None:

@@ -26,9 +26,19 @@ run_folder_option = click.option(
 resume_option = click.option(
     "--resume", is_flag=True, help="Continue from the last checkpoint of the run folder."
 )
-column_option = click.option(
-    "--column", default="text", help="Field of .jsonl and .parquet that holds the text."
+columns_option = click.option(
+    "--columns",
+    default="",
+    metavar="COLUMNS",
+    help="Columns by name or position from 1, in order (question,answer) or as role=column.",
 )
+
+
+def print_note(text: str) -> None:
+    """Print a line about the input, such as which columns were found, to stderr."""
+    click.echo(text, err=True)
+
+
 bad_lines_option = click.option(
     "--bad-lines",
     type=click.Choice(["error", "skip"]),
@@ -115,12 +125,13 @@ def load_encoder(
     return encoder
 
 
-def read_corpus(corpus: str, column: str, limit: int | None) -> tuple[list[str], dict[str, Any]]:
+def read_corpus(corpus: str, columns: str, limit: int | None) -> tuple[list[str], dict[str, Any]]:
     """Read a corpus, before a model is loaded; return its sentences and its provenance."""
     from simcse.io.files import sha256_file
-    from simcse.io.sentences import read_sentences
+    from simcse.io.records import read_texts
 
-    sentences = list(itertools.islice(read_sentences(corpus, column=column), limit))
+    texts = read_texts(corpus, columns=columns, note=print_note)
+    sentences = list(itertools.islice(texts, limit))
     provenance: dict[str, Any] = {"corpus": Path(corpus).name, "sentences": len(sentences)}
     if corpus != "-":
         provenance["sha256"] = sha256_file(Path(corpus))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.average import model_output_option
-from simcse.cli.options import load_encoder, loading_options, read_corpus
+from simcse.cli.options import columns_option, load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,9 +51,7 @@ LAYER_TYPES = ("whitening", "all-but-the-top", "flow")
     show_default=True,
     help="Number of sentences to read from the file.",
 )
-@click.option(
-    "--column", default="text", show_default=True, help="Field to read from .jsonl and .parquet."
-)
+@columns_option
 @click.option("--remove", is_flag=True, help="Write the model without its post-processing.")
 @loading_options
 def postprocess_command(
@@ -62,7 +60,7 @@ def postprocess_command(
     corpus: str | None,
     layer_type: str | None,
     limit: int,
-    column: str,
+    columns: str,
     remove: bool,
     dimensions: int | None,
     directions: int | None,
@@ -91,7 +89,7 @@ def postprocess_command(
         raise click.UsageError("--directions needs --type all-but-the-top")
     from simcse.errors import UsageError
 
-    sentences, source = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
+    sentences, source = ([], {}) if corpus is None else read_corpus(corpus, columns, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
     if remove is (encoder.postprocess is None):
         found = encoder.settings.postprocess

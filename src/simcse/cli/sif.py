@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.average import model_output_option
-from simcse.cli.options import load_encoder, loading_options, read_corpus
+from simcse.cli.options import columns_option, load_encoder, loading_options, read_corpus
 
 if TYPE_CHECKING:
     from simcse.text import Tokenizer
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Number of sentences to read from the file."
 )
-@click.option(
-    "--column", default="text", show_default=True, help="Field to read from .jsonl and .parquet."
-)
+@columns_option
 @click.option("--remove", is_flag=True, help="Write the model without token weights.")
 @loading_options
 def sif_command(
@@ -36,7 +34,7 @@ def sif_command(
     corpus: str | None,
     smoothing: float | None,
     limit: int | None,
-    column: str,
+    columns: str,
     remove: bool,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
@@ -58,7 +56,7 @@ def sif_command(
     from simcse.errors import UsageError
     from simcse.model.token_weights import SMOOTHING, fit_token_weights
 
-    sentences, source = ([], {}) if corpus is None else read_corpus(corpus, column, limit)
+    sentences, source = ([], {}) if corpus is None else read_corpus(corpus, columns, limit)
     encoder = load_encoder(model, precision="fp32", **loading)
     if encoder.postprocess is not None:
         layer = encoder.settings.postprocess

@@ -1,4 +1,4 @@
-"""Which scripts and languages a text is in, roughly: enough to find what does not belong."""
+"""Guess the scripts and the language of a text, to find rows that do not belong."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ _STARTS = np.array([start for start, _ in _BLOCKS])
 _NUMBERS = np.array([SCRIPTS.index(name) if name else len(SCRIPTS) for _, name in _BLOCKS])
 _BASIC = _NUMBERS[np.searchsorted(_STARTS, np.arange(_TABLE_SIZE), side="right") - 1].astype("u1")
 
-# The commonest words of each language that few of the others share.
+# The most frequent words of each language that few of the others share.
 _FUNCTION_WORDS = {
     "English": "the of and to in is was that for with on are by this from at which not have it "
     "what how why do does i you can my",
@@ -43,7 +43,7 @@ _FUNCTION_WORDS = {
 _WORDS = {language: frozenset(words.split()) for language, words in _FUNCTION_WORDS.items()}
 _BY_SCRIPT = {"Kana": "Japanese", "Han": "Chinese", "Hangul": "Korean", "Thai": "Thai"}
 UNKNOWN = "unknown"
-MANY_WORDS = 5  # fewer say nothing about the language
+MIN_WORDS = 5  # of a text whose language is guessed
 
 
 def script_letters(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -61,12 +61,12 @@ def script_letters(texts: Sequence[str]) -> NDArray[np.int64]:
 def guess_language(text: str, script: str) -> str:
     """Guess the language of a text, by function words where the script is Latin.
 
-    A short text, or one without function words of the languages known here, is "unknown".
+    A short text, or one without function words of a known language, is "unknown".
     """
     if script != "Latin":
         return _BY_SCRIPT.get(script, script)
     words = text.lower().split()
-    if len(words) < MANY_WORDS:
+    if len(words) < MIN_WORDS:
         return UNKNOWN
     hits = {language: sum(word in known for word in words) for language, known in _WORDS.items()}
     best = max(hits, key=hits.__getitem__)

@@ -1,4 +1,4 @@
-"""What is wrong with training data: counts, examples by line, and the mend of each."""
+"""Problems of training data: counts, examples by line, and a fix for each."""
 
 import re
 from collections import Counter
@@ -12,67 +12,69 @@ from numpy.typing import NDArray
 
 from simcse.data.duplicates import chunks, near_repeats, repeats, row_text
 from simcse.data.language import SCRIPTS, guess_language, script_letters
-from simcse.data.words import Keys, Words, among, split_words
+from simcse.data.word_hashes import Keys, WordHashes, among, split_words
 from simcse.errors import DataError
-from simcse.io.records import Example, stream_examples
+from simcse.io.columns import Columns
 from simcse.io.files import Source, file_format
+from simcse.io.records import Example, Note, stream_examples
 
 LONG = 128  # words; more is a document, not a sentence
-SHORT = 3  # words; fewer say little
+SHORT = 3  # words; fewer carry little meaning
 SHOWN = 5  # examples of a finding
 SAMPLED = 200  # rows of a chunk whose language is guessed
 BINS = (0, 1, 3, 6, 11, 21, 41, 81, 161)  # words of an anchor: the histogram's lower ends
-BIASED = 0.1  # off an even share of shorter negatives
+BAR = 40  # characters of the longest
+BIASED = 0.1  # distance of the share of shorter negatives from one half
 
-_PATTERNS = {  # none goes beyond its line
-    # UTF-8 that was read as Windows-1252 once
+_PATTERNS = {  # each matches within one line
+    # UTF-8 that was once decoded as Windows-1252
     "damaged encoding": re.compile("\ufffd|[ÂÃ][\x80-\xbf]|â€|ï¿½"),
     "markup": re.compile(r"&(?:amp|lt|gt|quot|nbsp|#\d+);|</?[a-zA-Z][^<>\n]*>"),
 }
 
 _DEDUPE = "simcse data dedupe FILE --output NEW"
-MENDS = {  # in the order they are shown
+FIXES = {  # in the order they are shown
     "unreadable rows": "correct them, or train with data.bad_lines=skip",
-    "blank lines": "nothing: they are passed over",
-    "rows without words": f"{_DEDUPE} drops them",
-    "duplicate rows": _DEDUPE,
-    "near-duplicate rows": f"{_DEDUPE} --near",
-    "anchors that come again": "nothing: loss.mask_duplicates=true, the default, masks them",
-    "rows with an evaluation sentence": f"{_DEDUPE} --leaks; else scores on that set mean nothing",
-    "positive is the anchor": "drop them: they teach nothing",
-    "negative is the positive": "drop them: they teach the contrary",
-    "negative is the anchor": "drop them: they teach the contrary",
-    "very long anchors": "split documents into sentences; what is over model.max_length is cut",
-    "very short anchors": "drop what is no sentence",
-    "damaged encoding": "decode the source anew; this text was read in the wrong encoding once",
-    "markup": "strip tags and entities",
-    "rows in another script": "leave out other languages, unless the backbone knows them",
-    "length bias": "draw negatives of the positives' length, or length is what is learned",
+    "blank lines": "no action needed: readers skip them",
+    "rows without words": f"run {_DEDUPE}, which drops them",
+    "duplicate rows": f"run {_DEDUPE}",
+    "near-duplicate rows": f"run {_DEDUPE} --near",
+    "repeated anchors": "no action needed: loss.mask_duplicates=true, the default, masks them",
+    "rows with an evaluation sentence": f"run {_DEDUPE} --leaks, or scores on that set are invalid",
+    "positive is the anchor": "drop these rows: they add no information",
+    "negative is the positive": "drop these rows: they push a pair apart",
+    "negative is the anchor": "drop these rows: they push a sentence from itself",
+    "very long anchors": "split documents into sentences; tokens over model.max_length are dropped",
+    "very short anchors": "drop rows that are no sentences",
+    "damaged encoding": "decode the source again; it was once read in the wrong encoding",
+    "markup": "remove tags and entities",
+    "rows in another script": "drop other languages, unless the backbone knows them",
+    "length bias": "choose negatives as long as the positives, or the model learns the length",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of trouble: how many rows, where the first of them are, what to do."""
+    """One problem: the number of rows, the lines of the first of them, and the fix."""
 
     name: str
     count: int
     examples: tuple[str, ...]
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """All that was found in a file.
+class LintReport:
+    """The problems and statistics of a file.
 
     Attributes:
         path: the file.
-        rows: usable rows.
-        findings: what was found at least once.
+        rows: number of usable rows.
+        findings: problems that occur at least once.
         lengths: anchors by words, under the lower end of each of `BINS`.
         scripts: share of letters by script.
         languages: share of sampled anchors by language, a rough guess.
-        words: mean words of anchors, positives and negatives.
+        words: mean number of words of anchors, positives and negatives.
     """
 
     path: str
@@ -85,50 +87,73 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class _Noting(Source):
-    """A source that goes on behind bad rows, and remembers the first of them."""
+class _RecordingSource(Source):
+    """A source that skips bad rows and remembers the first of them."""
 
     bad: list[str] = field(default_factory=list)
-    bad_lines_seen: set[int] = field(default_factory=set)
+    bad_numbers: set[int] = field(default_factory=set)
 
     def refuse(self, where: int | str, problem: str) -> None:
         """Count a bad row."""
         self.counts.skipped += 1
-        self.bad_lines_seen.add(int(str(where).partition(":")[0]))
+        self.bad_numbers.add(int(str(where).partition(":")[0]))
         if len(self.bad) < SHOWN:
             self.bad.append(f"{where} ({problem})")
 
 
-def diagnose(
-    path: Path, *, columns: Sequence[str] = (), evaluation: Iterable[str] = ()
-) -> Diagnosis:
-    """Examine a training file, read as training reads it; about 100 bytes a row are held.
+def lint(
+    path: Path, *, columns: Columns = "", evaluation: Iterable[str] = (), note: Note | None = None
+) -> LintReport:
+    """Check a training file, read as training reads it; memory is about 100 bytes a row.
 
     Args:
-        path: the file.
+        path: the file, which is read twice.
         columns: as in training.
         evaluation: sentences that must not be trained on.
+        note: called with a line about the columns.
 
     Raises:
         DataError: the file cannot be read, or has no usable row.
     """
     if str(path) == "-":
-        raise DataError("the data doctor reads a file twice, which standard input cannot be")
-    source = _Noting(path)
+        raise DataError("lint reads a file twice, so standard input cannot be checked")
+    source = _RecordingSource(path)
     survey = _Survey(np.unique(split_words(list(evaluation)).keys()))
-    for rows in chunks(stream_examples(source, columns)):
-        survey.examine(rows)
+    for rows in chunks(stream_examples(source, columns, note=note)):
+        survey.add(rows)
     if not survey.rows:
         raise DataError(f"{source}: no usable rows ({source.counts})")
-    survey.compare(lambda: stream_examples(_Noting(path), columns))
+    survey.compare(lambda: stream_examples(_RecordingSource(path), columns))
     survey.count("unreadable rows", source.bad, source.counts.skipped)
-    blank = survey.gaps(source.bad_lines_seen) if file_format(path) != "csv" else []
+    known = source.bad_numbers | {source.counts.header}
+    blank = survey.gaps(known) if file_format(path) != "csv" else []
     survey.count("blank lines", blank, source.counts.blank)
-    return survey.diagnosis(str(path))
+    return survey.report(str(path))
+
+
+def lint_text(report: LintReport) -> str:
+    """Return a report as text."""
+    lines = [f"{report.path}: {report.rows:,} usable rows", ""]
+    for finding in report.findings:
+        lines.append(f"{finding.name}: {finding.count:,} ({finding.count / report.rows:.2%})")
+        if finding.examples:
+            lines.append(f"  lines: {', '.join(finding.examples)}")
+        lines.append(f"  fix:   {finding.fix}")
+    if not report.findings:
+        lines.append("no problems found")
+    lines += ["", "anchors by number of words"]
+    widest = max(report.lengths.values())
+    for first, count in report.lengths.items():
+        lines.append(f"  from {first:>3} {count:>9,} {'#' * round(BAR * count / widest)}")
+    for title, shares in (("scripts", report.scripts), ("languages (guessed)", report.languages)):
+        ordered = sorted(shares.items(), key=lambda item: -item[1])
+        lines.append(f"{title}: {', '.join(f'{name} {share:.1%}' for name, share in ordered[:6])}")
+    means = ", ".join(f"{name} {words:.1f}" for name, words in report.words.items())
+    return "\n".join([*lines, f"mean words: {means}"])
 
 
 class _Survey:
-    """What is known of the rows so far: totals, first examples, and 90 bytes for each row."""
+    """Totals, first examples, and 90 bytes for each row added so far."""
 
     def __init__(self, evaluation: Keys) -> None:
         self.evaluation = evaluation
@@ -143,11 +168,12 @@ class _Survey:
         self.letters = np.zeros(len(SCRIPTS), np.int64)
         self.lengths = np.zeros(len(BINS), np.int64)
         self.languages: Counter[str] = Counter()
-        self.words: dict[str, list[int]] = {}  # words and texts of a column
-        self.shorter = Counter({"yes": 0, "no": 0})
+        self.words: Counter[str] = Counter()  # by column
+        self.texts: Counter[str] = Counter()
+        self.shorter = self.longer = 0  # negatives than their positive
 
     def count(self, name: str, examples: Iterable[object], total: int) -> None:
-        """Count ``total`` rows under a name of `MENDS` and remember where the first are."""
+        """Add ``total`` rows to a finding of `FIXES`, and remember the first examples."""
         self.totals[name] += total
         known = self.examples.setdefault(name, [])
         known += [str(example) for example in islice(examples, SHOWN - len(known))]
@@ -156,10 +182,10 @@ class _Survey:
         """Count the rows that are ``chosen``."""
         self.count(name, lines[chosen][:SHOWN], int(chosen.sum()))
 
-    def examine(self, rows: Sequence[Example]) -> None:
-        """Take in some rows."""
+    def add(self, rows: Sequence[Example]) -> None:
+        """Check some rows by themselves."""
         lines = np.array([row.line for row in rows], np.int64)
-        texts = [row_text(row) for row in rows]
+        texts, anchors = [row_text(row) for row in rows], [row.anchor for row in rows]
         words = split_words(texts)
         keys = words.keys()
         self.rows += len(rows)
@@ -167,9 +193,9 @@ class _Survey:
         self.keys.append(keys)
         self.bands.append(words.bands())
         self.mark("rows without words", lines, keys == 0)
-        self._read(lines, texts, [row.anchor for row in rows])
+        self._check_characters(lines, texts, anchors)
         single = all(row.positive is None for row in rows)  # then a row is its anchor
-        self._columns(lines, rows, words if single else split_words([r.anchor for r in rows]))
+        self._check_columns(lines, rows, words if single else split_words(anchors))
 
     def compare(self, rows: Callable[[], Iterable[Example]]) -> None:
         """Compare all rows with each other; ``rows`` reads them once more."""
@@ -178,44 +204,46 @@ class _Survey:
         near = near_repeats(keys, np.concatenate(self.bands), rows)
         self.mark("near-duplicate rows", lines, near)
         if self.supervised:
-            self.mark("anchors that come again", lines, repeats(np.concatenate(self.anchors)))
+            self.mark("repeated anchors", lines, repeats(np.concatenate(self.anchors)))
         script, main = np.concatenate(self.scripts), int(self.letters.argmax())
         japanese = [SCRIPTS.index("Kana"), SCRIPTS.index("Han")]
-        ours = japanese if main in japanese else [main]
-        self.mark("rows in another script", lines, (script >= 0) & ~np.isin(script, ours))
+        expected = japanese if main in japanese else [main]
+        self.mark("rows in another script", lines, (script >= 0) & ~np.isin(script, expected))
 
-    def gaps(self, bad: Container[int]) -> Iterator[int]:
-        """Yield the lines between rows that hold none and are not ``bad``."""
+    def gaps(self, known: Container[int]) -> Iterator[int]:
+        """Yield the lines between rows that hold none and are not ``known``."""
         lines = np.concatenate([[0], *self.lines])
         for i in np.flatnonzero(np.diff(lines) > 1):
-            yield from (n for n in range(int(lines[i]) + 1, int(lines[i + 1])) if n not in bad)
+            yield from (n for n in range(int(lines[i]) + 1, int(lines[i + 1])) if n not in known)
 
-    def diagnosis(self, path: str) -> Diagnosis:
-        """Sum up."""
-        self._bias()
+    def report(self, path: str) -> LintReport:
+        """Summarize."""
+        self._check_length_bias()
         findings = tuple(
-            Finding(name, self.totals[name], tuple(self.examples[name]), mend)
-            for name, mend in MENDS.items()
+            Finding(name, self.totals[name], tuple(self.examples[name]), fix)
+            for name, fix in FIXES.items()
             if self.totals[name]
         )
         letters, sampled = max(1, self.letters.sum()), max(1, self.languages.total())
-        return Diagnosis(
+        return LintReport(
             path,
             self.rows,
             findings,
-            dict(zip(BINS, self.lengths.tolist(), strict=True)),
-            {SCRIPTS[i]: float(n / letters) for i, n in enumerate(self.letters) if n},
-            {name: n / sampled for name, n in self.languages.most_common()},
-            {name: words / texts for name, (words, texts) in self.words.items()},
+            lengths=dict(zip(BINS, self.lengths.tolist(), strict=True)),
+            scripts={SCRIPTS[i]: float(n / letters) for i, n in enumerate(self.letters) if n},
+            languages={name: n / sampled for name, n in self.languages.most_common()},
+            words={name: self.words[name] / count for name, count in self.texts.items() if count},
         )
 
-    def _read(self, lines: NDArray[np.int64], texts: Sequence[str], anchors: Sequence[str]) -> None:
-        """Look at characters: encoding, markup, script, language."""
+    def _check_characters(
+        self, lines: NDArray[np.int64], texts: Sequence[str], anchors: Sequence[str]
+    ) -> None:
+        """Check encoding, markup, script and language."""
         joined, ends = "\n".join(texts), np.cumsum([len(text) + 1 for text in texts])
         for name, pattern in _PATTERNS.items():
             found = np.zeros(len(texts), bool)
-            places = [match.start() for match in pattern.finditer(joined)]
-            found[np.searchsorted(ends, places, side="right")] = True
+            starts = [match.start() for match in pattern.finditer(joined)]
+            found[np.searchsorted(ends, starts, side="right")] = True
             self.mark(name, lines, found)
         letters = script_letters(anchors)  # (N, S)
         script = np.where(letters.any(axis=1), letters.argmax(axis=1), -1).astype(np.int8)
@@ -225,15 +253,15 @@ class _Survey:
             if script[i] >= 0:
                 self.languages[guess_language(anchors[i], SCRIPTS[script[i]])] += 1
 
-    def _columns(self, lines: NDArray[np.int64], rows: Sequence[Example], anchor: Words) -> None:
-        """Look at anchors, positives and negatives, and at how they compare."""
-        negatives = [text for row in rows for text in row.negatives]
+    def _check_columns(
+        self, lines: NDArray[np.int64], rows: Sequence[Example], anchor: WordHashes
+    ) -> None:
+        """Check anchors, positives and negatives, and compare them within their rows."""
         owner = np.repeat(np.arange(len(rows)), [len(row.negatives) for row in rows])
         positive = split_words([row.positive or "" for row in rows])
-        negative = split_words(negatives)
-        self.lengths += np.bincount(
-            np.searchsorted(BINS, anchor.counts, side="right") - 1, minlength=len(BINS)
-        )
+        negative = split_words([text for row in rows for text in row.negatives])
+        bins = np.searchsorted(BINS, anchor.counts, side="right") - 1
+        self.lengths += np.bincount(bins, minlength=len(BINS))
         self.mark("very long anchors", lines, anchor.counts > LONG)
         self.mark("very short anchors", lines, (anchor.counts > 0) & (anchor.counts < SHORT))
         leaks = among(anchor.keys(), self.evaluation) | among(positive.keys(), self.evaluation)
@@ -249,16 +277,16 @@ class _Survey:
             self.mark(f"negative is the {name}", lines, same)
         columns = {"anchor": anchor.counts, "positive": positive.counts[supervised]}
         for name, counts in {**columns, "negative": negative.counts}.items():
-            total = self.words.setdefault(name, [0, 0]) if len(counts) else [0, 0]
-            total[0] += int(counts.sum())
-            total[1] += len(counts)
+            self.words[name] += int(counts.sum())
+            self.texts[name] += len(counts)
         difference = negative.counts - positive.counts[owner]
-        self.shorter.update(yes=int((difference < 0).sum()), no=int((difference > 0).sum()))
+        self.shorter += int((difference < 0).sum())
+        self.longer += int((difference > 0).sum())
 
-    def _bias(self) -> None:
-        """Say whether length alone tells a row's negatives from its positive."""
-        yes, compared = self.shorter["yes"], self.shorter.total()
-        share = yes / compared if compared else 0.5
+    def _check_length_bias(self) -> None:
+        """Check whether length alone separates a row's negatives from its positive."""
+        compared = self.shorter + self.longer
+        share = self.shorter / compared if compared else 0.5
         if abs(share - 0.5) > BIASED:
-            told = f"{share:.0%} of the negatives that differ in length are shorter"
-            self.count("length bias", [told], max(yes, compared - yes))
+            text = f"{share:.0%} of the negatives that differ in length are shorter"
+            self.count("length bias", [text], max(self.shorter, self.longer))

@@ -1,4 +1,4 @@
-"""Labeled premises and hypotheses as training rows: pairs, or with hard negatives."""
+"""Training rows from labeled premises and hypotheses: pairs, or with hard negatives."""
 
 import random
 from collections import Counter
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from simcse.errors import ConfigError, DataError
-from simcse.io.records import Example
+from simcse.io.columns import UNDECIDED
+from simcse.io.records import LABELS, Example
 
-LABELS = ("entailment", "neutral", "contradiction")
-UNDECIDED = "-"  # SNLI's label where its annotators did not agree
+Hypotheses = dict[str, dict[str, str]]  # premise -> hypothesis -> label, UNDECIDED if several
 
 
 @dataclass(frozen=True)
 class NliRows:
-    """Training rows out of labeled ones.
+    """Training rows made from labeled ones.
 
     Attributes:
         rows: premise, positive, and a hard negative of each label that was asked for.
-        labels: rows read, by label.
-        premises: different ones that were read.
+        labels: number of rows read, by label.
+        premises: number of different premises.
         lacking: by label, premises left out because they lack a hypothesis of it; with ``every``
-            rows that do without.
+            rows without that hard negative.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -42,88 +42,79 @@ def nli_rows(
 
     Without hard negatives each row with the label ``positives`` (``all``: any) is a pair, in the
     order read. With them rows are matched by their premise, word for word: each premise that has
-    a hypothesis of every label asked for gives one row, of several hypotheses one is drawn. With
-    ``every`` each positive gives a row, with one drawn of each label that its premise has. A
+    a hypothesis of every label asked for gives one row, and one of several hypotheses is drawn.
+    With ``every`` each positive gives a row, with one drawn of each label that its premise has. A
     hypothesis that has several labels for one premise is left out there.
 
     Args:
-        examples: rows with labels, from `simcse.io.records.stream_labeled`; all are held.
+        examples: labeled rows, from `simcse.io.records.stream_examples`; all are held in memory.
         positives: one of `LABELS`, or ``all``.
         hard_negatives: others of `LABELS`, in the order of the columns.
-        every: a row for each positive, whatever hard negatives there are.
-        seed: of the draws.
+        every: make a row for each positive, whatever hard negatives there are.
+        seed: random seed.
 
     Raises:
         ConfigError: a label is positive and hard negative, or none of `LABELS`; or ``every`` is
-            asked for without hard negatives.
+            given without hard negatives.
         DataError: a row has another label (``file:line``), or no row comes out.
     """
     wanted = LABELS if positives == "all" else (positives,)
-    _check(wanted, hard_negatives)
+    _check_labels(wanted, hard_negatives)
     if every and not hard_negatives:
         raise ConfigError("every positive is a row anyway where no hard negatives are asked for")
     labels: Counter[str] = Counter()
-    pairs: list[tuple[str, ...]] = []
-    premises: dict[str, dict[str, str]] = {}  # premise -> hypothesis -> label, UNDECIDED if several
-    for row in examples:
-        premise, hypothesis, label = row.anchor, row.positive or "", row.label
+    rows: list[tuple[str, ...]] = []
+    premises: Hypotheses = {}
+    for example in examples:
+        premise, hypothesis, label = example.anchor, example.positive or "", example.label
         if label not in (*LABELS, UNDECIDED):
-            where = f"{row.file}:{row.line}: " if row.file else ""
-            raise DataError(f"{where}expected one of {', '.join(LABELS)}, got {label!r}")
+            where = f"{example.file}:{example.line}: " if example.file else ""
+            raise DataError(f"{where}expected one of {', '.join(LABELS)}, found {label!r}")
         labels[label] += 1
         if label in wanted:
-            pairs.append((premise, hypothesis))
+            rows.append((premise, hypothesis))
         known = premises.setdefault(premise, {})
         known[hypothesis] = label if known.get(hypothesis, label) == label else UNDECIDED
     lacking: Counter[str] = Counter()
     if hard_negatives:
-        match = _each_positive if every else _matched
-        pairs = list(match(premises, (positives, *hard_negatives), lacking, seed))
-    if not pairs:
+        match = _each_positive if every else _each_premise
+        rows = list(match(premises, (positives, *hard_negatives), lacking, random.Random(seed)))
+    if not rows:
         asked = ", ".join((positives, *hard_negatives))
-        raise DataError(
-            f"no premise has what was asked for ({asked}); rows by label: {dict(labels)}"
-        )
-    return NliRows(tuple(pairs), labels, len(premises), lacking)
+        raise DataError(f"no premise has hypotheses of {asked}; rows by label: {dict(labels)}")
+    return NliRows(tuple(rows), labels, len(premises), lacking)
 
 
-def _check(positives: Sequence[str], hard_negatives: Sequence[str]) -> None:
+def _check_labels(positives: Sequence[str], hard_negatives: Sequence[str]) -> None:
     for label in (*positives, *hard_negatives):
         if label not in LABELS:
-            raise ConfigError(f"expected one of {', '.join(LABELS)}, got {label!r}")
+            raise ConfigError(f"expected one of {', '.join(LABELS)}, found {label!r}")
     if len({*positives, *hard_negatives}) < len(positives) + len(hard_negatives):
         asked = f"positives {', '.join(positives)}, hard negatives {', '.join(hard_negatives)}"
-        raise ConfigError(f"each label can be asked for once, got {asked}")
+        raise ConfigError(f"each label can be asked for once, found {asked}")
 
 
-def _matched(
-    premises: Mapping[str, Mapping[str, str]],
-    wanted: Sequence[str],
-    lacking: Counter[str],
-    seed: int,
+def _each_premise(
+    premises: Hypotheses, wanted: Sequence[str], lacking: Counter[str], generator: random.Random
 ) -> Iterator[tuple[str, ...]]:
     """Yield each premise that has hypotheses of all labels ``wanted``, with one of each."""
-    draw = random.Random(seed)
     for premise, known in premises.items():
         found = _by_label(known, wanted)
         lacking.update(name for name, texts in found.items() if not texts)
         if all(found.values()):
-            yield (premise, *map(draw.choice, found.values()))
+            yield (premise, *map(generator.choice, found.values()))
 
 
 def _each_positive(
-    premises: Mapping[str, Mapping[str, str]],
-    wanted: Sequence[str],
-    lacking: Counter[str],
-    seed: int,
+    premises: Hypotheses, wanted: Sequence[str], lacking: Counter[str], generator: random.Random
 ) -> Iterator[tuple[str, ...]]:
     """Yield each hypothesis of the first label, with one of each other label that is there."""
-    draw = random.Random(seed)
     for premise, known in premises.items():
         found = _by_label(known, wanted)
         for positive in found.pop(wanted[0]):
             lacking.update(name for name, texts in found.items() if not texts)
-            yield (premise, positive, *(draw.choice(texts) for texts in found.values() if texts))
+            negatives = [generator.choice(texts) for texts in found.values() if texts]
+            yield (premise, positive, *negatives)
 
 
 def _by_label(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, list[str]]:

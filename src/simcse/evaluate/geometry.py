@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from simcse.errors import DataError
 from simcse.evaluate.sts import EmbeddedTask
 from simcse.evaluate.vectors import Floats, unit
-from simcse.io.files import sha256_file
 from simcse.io.benchmarks import StsTask
+from simcse.io.files import sha256_file
 
 PAPER_RATING = 4.0  # positives are STS-B pairs rated above it (0-5): Gao et al. 2021, section 2
 TILE = 2048  # rows of a tile of the distance matrix; 32 MB in float64

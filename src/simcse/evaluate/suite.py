@@ -20,9 +20,8 @@ from simcse.evaluate.spectrum import Space, space_statistics
 from simcse.evaluate.sts import StsResult, embed_task, score_sts
 from simcse.evaluate.transfer import TransferResult, count_fits, evaluate_transfer
 from simcse.evaluate.vectors import cosine
+from simcse.io.benchmarks import StsTask, TransferTask
 from simcse.io.embedding_cache import EmbeddingCache
-from simcse.io.benchmarks import StsTask
-from simcse.io.benchmarks import TransferTask
 
 MIN_SECONDS = 1e-3  # a step that took less had nothing to do
 ProgressCallback = Callable[[str, int, int], None]  # (step, done, total)

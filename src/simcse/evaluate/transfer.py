@@ -77,7 +77,7 @@ def evaluate_transfer(
         NumericError: an embedding holds NaN or infinity.
         ResourceError: the solver needs a package that is not installed.
     """
-    examples = list(task.parts.values())
+    examples = list(task.splits.values())
     features = np.concatenate([_features(encode, part) for part in examples])  # (N, D)
     names = [label for part in examples for label in part.labels]
     labels = np.unique(names, return_inverse=True)[1]  # (N,)
@@ -103,8 +103,8 @@ def evaluate_transfer(
 
 def count_fits(task: TransferTask, protocol: Protocol) -> int:
     """Return how many classifiers a task trains."""
-    outer_folds = protocol.folds if "all" in task.parts else 1
-    inner_folds = 1 if "dev" in task.parts else protocol.folds
+    outer_folds = protocol.folds if "all" in task.splits else 1
+    inner_folds = 1 if "dev" in task.splits else protocol.folds
     return outer_folds * (inner_folds * len(L2_GRID) + 1)
 
 
@@ -165,7 +165,7 @@ def _outer_splits(task: TransferTask, labels: Rows, folds: int) -> Iterator[_Spl
     Rows are in SentEval's order, which sorts by length before anything is split.
     """
     offset, ordered = 0, {}
-    for name, part in task.parts.items():
+    for name, part in task.splits.items():
         ordered[name] = offset + _senteval_order(part)
         offset += len(part.labels)
     if "all" not in ordered:

@@ -10,7 +10,8 @@ import numpy as np
 from simcse.index.protocol import Commit, VectorIndex
 from simcse.index.writer import SEGMENT_ROWS
 from simcse.io.files import BadLines, ReadCounts, sha256_file
-from simcse.io.rows import Row, read_rows
+from simcse.io.records import Note, read_index_rows
+from simcse.io.rows import Row
 
 ENCODE_ROWS = 2048  # encoded together
 COMMIT_SECONDS = 60.0  # of work that a crash may cost
@@ -22,10 +23,10 @@ def ingest(
     files: Sequence[str | Path],
     encode: Encode,
     *,
-    id_column: str = "id",
-    text_column: str = "text",
+    columns: str = "",
     bad_lines: BadLines = "error",
     counts: ReadCounts | None = None,
+    note: Note | None = None,
     observe: Callable[[int, int], None] = lambda rows, skipped: None,
 ) -> Commit:
     """Add the rows of files to an index; a row replaces the one of the same id.
@@ -35,12 +36,12 @@ def ingest(
 
     Args:
         index: gets the rows.
-        files: as `read_rows` takes them.
+        files: as `read_index_rows` reads them.
         encode: the index's model.
-        id_column: field with the rows' ids.
-        text_column: field with the rows' texts.
+        columns: columns of text and id; see `read_index_rows`.
         bad_lines: stop at a bad line, or skip and count it.
-        counts: what the readers met.
+        counts: counts rows, blank lines and skipped rows.
+        note: called with a line about the columns of each table.
         observe: told after each batch how many rows came by, and how many of those an earlier
             call had done.
 
@@ -50,10 +51,8 @@ def ingest(
     """
     total, progress = Commit(), index.facts["progress"]
     for path in files:
-        rows = read_rows(
-            path, id_column=id_column, text_column=text_column, bad_lines=bad_lines, counts=counts
-        )
-        source = f"{_source(path)} {id_column} {text_column}"
+        rows = read_index_rows(path, columns=columns, bad_lines=bad_lines, counts=counts, note=note)
+        source = f"{_source(path)} {columns}"
         done = progress.get(source, 0)
         observe(sum(1 for _ in itertools.islice(rows, done)), done)
         for batch, due in _batches(rows):

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from simcse.errors import ArtifactError
-from simcse.io.checkpoints import read_safetensors, write_safetensors
 from simcse.io.benchmarks import cache_folder
+from simcse.io.checkpoints import read_safetensors, write_safetensors
 
 KEY_BYTES = 16
 

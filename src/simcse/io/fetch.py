@@ -3,8 +3,8 @@
 The SentEval text comes from the archive of Gao et al. 2021, the natural text from MTEB's copies
 (Muennighoff et al. 2023) and the training files as Gao et al. released them. The conversion is
 tested on small archives; the download itself is not tested, because the project was written on a
-machine without internet. `simcse.io.benchmarks.check_datasets` compares the files with those that the
-project's results were computed on.
+machine without internet. `simcse.io.benchmarks.check_datasets` compares the files with those
+that the project's results were computed on.
 """
 
 import shutil

@@ -48,6 +48,7 @@ class ReadCounts:
     rows: int = 0
     blank: int = 0
     skipped: int = 0
+    header: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.rows:,} rows, {self.blank:,} blank, {self.skipped:,} bad lines skipped"
@@ -63,7 +64,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.bad_lines not in ("error", "skip"):
-            raise UsageError(f"bad_lines must be 'error' or 'skip', got {self.bad_lines!r}")
+            raise UsageError(f"bad_lines must be 'error' or 'skip', found {self.bad_lines!r}")
 
     def __str__(self) -> str:
         return "<stdin>" if str(self.path) == "-" else str(self.path)
@@ -177,16 +178,31 @@ def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 def _decode(raw: bytes, number: int, source: Source) -> str | None:
     if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
-        source.refuse(number, f"expected at most {MAX_LINE_BYTES:,} bytes in a line, got more")
+        source.refuse(number, f"expected at most {MAX_LINE_BYTES:,} bytes in a line, found more")
         return None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        found = f"0x{raw[error.start]:02x} ({error.reason})"
-        source.refuse(f"{number}:{error.start + 1}", f"expected UTF-8, got the byte {found}")
+        source.refuse(
+            f"{number}:{error.start + 1}",
+            f"expected UTF-8, found the byte 0x{raw[error.start]:02x} ({error.reason}). "
+            f"Convert the file, maybe by `iconv -f {_guess_encoding(raw)} -t UTF-8`",
+        )
         return None
     text = text.rstrip("\r\n")
     return text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _guess_encoding(raw: bytes) -> str:
+    """Name the likeliest encoding of a line that is not UTF-8."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):  # the byte order mark
+        return "UTF-16"
+    try:
+        text = raw.decode("gb18030")
+    except UnicodeDecodeError:
+        return "Windows-1252"
+    ideographs = sum("\u4e00" <= letter <= "\u9fff" for letter in text)
+    return "GB18030" if ideographs > 1 else "Windows-1252"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from simcse.errors import ArtifactError
 from simcse.io.files import atomic_path
-from simcse.io.parquet import import_pyarrow
+from simcse.io.formats import import_pyarrow
 from simcse.io.rows import Row
 
 FIELDS = ("id", "text", "metadata")

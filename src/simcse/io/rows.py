@@ -1,24 +1,14 @@
-"""Rows of an index: a text with an id and metadata, from text, JSONL and Parquet."""
+"""Rows of an index: a text with an id and metadata."""
 
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from simcse.errors import DataError
-from simcse.io.files import (
-    BadLines,
-    ReadCounts,
-    Source,
-    clean_text,
-    file_format,
-    read_json_lines,
-    read_lines,
-)
-from simcse.io.parquet import read_parquet
+from simcse.io.files import clean_text
 
 MAX_ID_BYTES = 512
 
@@ -67,61 +57,6 @@ def make_row(text: object, id: object = None, metadata: object = None) -> Row:
 def text_id(text: str) -> str:
     """Return the id of a row that has none of its own: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(_utf8(text)).hexdigest()[:16]
-
-
-def read_rows(
-    path: str | Path,
-    *,
-    id_column: str = "id",
-    text_column: str = "text",
-    bad_lines: BadLines = "error",
-    counts: ReadCounts | None = None,
-) -> Iterator[Row]:
-    """Stream the rows of a file, or of standard input for ``-``, in constant memory.
-
-    ``.txt`` holds one sentence a line. Of ``.jsonl`` and ``.parquet`` the field ``text_column``
-    is the sentence, ``id_column`` its id where there is one, and every other field metadata.
-    ``.txt`` and ``.jsonl`` may end in ``.gz``.
-
-    Raises:
-        DataError: while streaming: the file cannot be read, or a row is wrong (``file:line``)
-            and ``bad_lines`` is ``"error"``.
-        ResourceError: a ``.parquet`` file, and the extra is not installed.
-    """
-    source = Source(Path(path), bad_lines, ReadCounts() if counts is None else counts)
-    for number, record in _records(source, text_column):
-        text = record.pop(text_column, None)
-        if isinstance(text, str) and not clean_text(text):
-            source.counts.blank += 1
-            continue
-        try:
-            row = make_row(text, record.pop(id_column, None), record)
-        except DataError as error:
-            source.refuse(
-                number, f"{error} in the field {text_column!r}" if not text else str(error)
-            )
-            continue
-        source.counts.rows += 1
-        yield row
-
-
-def _records(source: Source, text_column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    name = file_format(source.path)
-    if name == "txt":
-        yield from (
-            (at, {text_column: line}) for at, line in read_lines(source) if line is not None
-        )
-    elif name == "jsonl":
-        for number, value in read_json_lines(source):
-            if isinstance(value, dict):
-                yield number, value
-            else:
-                source.refuse(number, f"expected a JSON object, got {str(value)[:80]}")
-    elif name == "parquet":
-        yield from read_parquet(source)
-    else:
-        known = ".txt, .jsonl (each also .gz) or .parquet"
-        raise DataError(f"{source}: expected {known}, got the format {name!r}")
 
 
 def _metadata(metadata: object) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.io.files import atomic_path
-from simcse.io.parquet import import_pyarrow
+from simcse.io.formats import import_pyarrow
 
 Append = Callable[[Sequence[str], np.ndarray], None]  # n sentences, (n, D) float32
 Header = Callable[[int, int], bytes]  # (N, D) -> bytes of a length that does not depend on N

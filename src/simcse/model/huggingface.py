@@ -18,8 +18,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from simcse.errors import ArtifactError, ResourceError, UsageError
-from simcse.io.checkpoints import WEIGHTS, current_folder, refuse_unsafe, write_safetensors
 from simcse.io.benchmarks import shared_folder
+from simcse.io.checkpoints import WEIGHTS, current_folder, refuse_unsafe, write_safetensors
 from simcse.model.settings import ModelSettings
 
 BUNDLED = ("mini",)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from simcse.errors import ArtifactError, ResourceError
-from simcse.io.checkpoints import read_json
 from simcse.io.benchmarks import cache_folder
+from simcse.io.checkpoints import read_json
 from simcse.io.files import write_text
 from simcse.io.machine import processor
 from simcse.model.kernels import processor_supports

@@ -23,8 +23,8 @@ from simcse.evaluate.suite import (
 from simcse.evaluate.transfer import TRANSFER_TASKS, transfer_average
 from simcse.evaluate.vectors import unit
 from simcse.io.benchmarks import load_sts_task, load_transfer_task
-from simcse.io.records import as_pair, stream_examples
 from simcse.io.files import Source
+from simcse.io.records import stream_examples
 from simcse.model.encoder import SentenceEncoder
 from simcse.paper.metrics import Family
 from simcse.paper.training_files import corpus_sentences
@@ -62,7 +62,7 @@ def read_search(path: Path, queries: Sequence[str], limit: int | None) -> Neighb
     pairs: list[tuple[str, str]] = []
     positions: dict[str, tuple[int, int]] = {}
     for row in islice(stream_examples(Source(path)), limit):
-        pairs.append(as_pair(row, path))
+        pairs.append(row.pair)
         for column, text in enumerate(pairs[-1], 1):
             positions.setdefault(text, (row.line, column))
     found = groups_set(path.name, pairs)

@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from simcse.io.records import stream_examples
 from simcse.io.files import Source
+from simcse.io.records import stream_examples
 from simcse.paper.evaluation import cosines_of
 from simcse.paper.grid import Grid
 from simcse.paper.metrics import find_score

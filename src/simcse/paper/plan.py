@@ -7,8 +7,8 @@ from typing import Any
 
 from simcse.errors import ConfigError, DataError, UsageError
 from simcse.evaluate.classifier import FAST, FULL, Protocol
-from simcse.io.records import Example
 from simcse.io.files import ReadCounts
+from simcse.io.records import Example
 from simcse.paper.grid import Grid, GridRow, row_config
 from simcse.paper.metrics import families
 from simcse.paper.results import Recipe

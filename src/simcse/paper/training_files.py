@@ -9,22 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from simcse.data.augment import augmentation
-from simcse.data.duplicates import chunks
+from simcse.data.augment import augmentation, augmented_pairs
 from simcse.data.neighbors import neighbor_pairs
 from simcse.data.nli import nli_rows
 from simcse.errors import ConfigError, DataError, ResourceError, SimcseError, UsageError
-from simcse.io.copies import write_pairs
 from simcse.io.benchmarks import FETCH_HINT, data_folder
-from simcse.io.records import stream_examples, stream_labeled
 from simcse.io.files import Source, sha256_file
+from simcse.io.records import stream_examples
 from simcse.io.results import read_results, write_results
+from simcse.io.training_files import write_pairs
 from simcse.paper.grid import Grid, GridRow, TrainingFileSpec
 from simcse.train.provenance import model_sha256
 
-CHUNK = 2000  # sentences augmented at once
 SEED = 0  # of the random choices: every seed of a row trains on the same file
 
 
@@ -103,7 +99,8 @@ class TrainingFiles:
         path, record = self.folder / f"{spec.make}-{key}.tsv", self.folder / f"{key}.json"
         if not (record.exists() and path.exists()):
             started = time.perf_counter()
-            write_pairs(path, self._rows(spec, corpus, sentences))
+            rows = self._rows(spec, corpus, sentences)
+            write_pairs(path, rows, negatives=len(spec.hard_negatives))
             seconds = time.perf_counter() - started
             write_results(record, {"sha256": sha256_file(path), "seconds": seconds, **recipe})
         stored: dict[str, Any] = read_results(record)
@@ -120,13 +117,13 @@ class TrainingFiles:
     ) -> Iterable[tuple[str, ...]]:
         if spec.make == "nli":
             return nli_rows(
-                stream_labeled(Source(corpus)),
+                stream_examples(Source(corpus), labeled=True),
                 positives=spec.positives or "",
                 hard_negatives=spec.hard_negatives,
                 seed=SEED,
             ).rows
         if spec.make == "neighbors":
-            pairs = neighbor_pairs(Source(corpus), ahead=spec.ahead or 1, seed=SEED)
+            pairs = neighbor_pairs(Source(corpus), distance=spec.ahead or 1, seed=SEED)
             return islice(pairs, sentences)
         return self._augmented(spec, islice(_sentences(corpus), sentences))
 
@@ -144,12 +141,7 @@ class TrainingFiles:
             raise
         except SimcseError as error:  # WordNet, a package or the model is missing
             raise MissingDataError(str(error)) from error
-        random = np.random.default_rng(SEED)
-        return (
-            pair
-            for texts in chunks(anchors, CHUNK)
-            for pair in zip(texts, augment(texts, random), strict=True)
-        )
+        return augmented_pairs(anchors, augment, seed=SEED)
 
 
 def _sentences(corpus: Path) -> Iterator[str]:
@@ -166,7 +158,7 @@ def corpus_sentences(path: Path, limit: int | None) -> list[str]:
         UsageError: there are fewer than two.
     """
     rows = islice(stream_examples(Source(path)), limit)
-    texts = (text for row in rows for text in (row.anchor, row.positive, *row.negatives) if text)
+    texts = (text for row in rows for text in row.texts)
     found = list(dict.fromkeys(texts))
     if len(found) < 2:
         raise UsageError(f"{path}: fitting a layer needs at least two sentences")

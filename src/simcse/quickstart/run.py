@@ -16,10 +16,10 @@ from simcse.evaluate.retrieval import query_scores
 from simcse.evaluate.significance import PairedDifference, compare_means
 from simcse.evaluate.vectors import Floats, cosine, unit
 from simcse.io.checkpoints import atomic_folder
-from simcse.io.records import Example
 from simcse.io.files import write_text
 from simcse.io.locks import LOCK
 from simcse.io.log import read_log
+from simcse.io.records import Example
 from simcse.io.results import read_results, write_results
 from simcse.io.vectors import vector_writer
 from simcse.model.encoder import SentenceEncoder

@@ -82,7 +82,7 @@ class Evaluation:
         data = {Path(task.path).name: task.sha256 for task in rated}
         notes = [note for task in rated for note in task.notes]
         for labeled in suite.transfer:
-            data |= {part.path.name: part.sha256 for part in labeled.parts.values()}
+            data |= {part.path.name: part.sha256 for part in labeled.splits.values()}
             notes += labeled.notes
         return cls(
             models,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from simcse.model.token_weights import SMOOTHING, fit_token_weights
 from simcse.report.tables import Column, Table
 from simcse.train.callbacks import BEST, write_report
 from simcse.train.callbacks import SETTINGS as RUN_SETTINGS
-from simcse.train.events import Callback, Noted, TrainResult
+from simcse.train.events import Callback, TrainResult
 from simcse.train.processes import join_processes
-from simcse.train.run import START, refuse_used, train
+from simcse.train.run import START, emit_note, refuse_used, train
 from simcse.train.settings import TrainConfig
 from simcse.train.training_data import DataSource, TrainingData, load_training_data
 
@@ -68,10 +69,10 @@ def adapt(
     with join_processes(config.train.timeout) as processes:
         if processes.is_first:
             refuse_used(output, resume=resume)
-        rows = load_training_data(data, config)
+        rows = load_training_data(data, config, note=partial(emit_note, callbacks))
         start, note = processes.from_first(lambda: _make_start(model, rows, output, config))
-        for callback in callbacks if note and processes.is_first else ():
-            callback(Noted(note))
+        if note:
+            emit_note(callbacks, note)
         result = train(
             rows,
             model=start,

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simcse.data.nli import LABELS
 from simcse.errors import ConfigError, UsageError
-from simcse.io.records import Example
+from simcse.io.records import LABELS, Example
 from simcse.losses import CLASSIFIER, build_loss, scalar
 from simcse.losses.classifier import ClassifierLoss
 from simcse.losses.contrastive import at_least_fp32, duplicate_mask

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from simcse.io.locks import lock_folder
 from simcse.model.folder import OWN
 from simcse.model.from_scratch import NewModel, new_model
 from simcse.train.callbacks import SETTINGS as RUN_SETTINGS
-from simcse.train.events import Callback, Noted, TrainResult
+from simcse.train.events import Callback, TrainResult
 from simcse.train.processes import join_processes
-from simcse.train.run import START, refuse_used, train
+from simcse.train.run import START, emit_note, refuse_used, train
 from simcse.train.settings import TrainConfig
 from simcse.train.training_data import DataSource, TrainingData, load_training_data
 
@@ -55,11 +56,11 @@ def pretrain(
         if not isinstance(model, str):
             if processes.is_first:
                 refuse_used(output, resume=resume)
-            data = load_training_data(data, config)
+            data = load_training_data(data, config, note=partial(emit_note, callbacks))
             shape, rows = model, data
             text = processes.from_first(lambda: _make_start(shape, rows, output, config))
-            for callback in callbacks if text and processes.is_first else ():
-                callback(Noted(text))
+            if text:
+                emit_note(callbacks, text)
             model = str(output / START)
         return train(
             data,

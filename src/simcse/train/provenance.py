@@ -12,8 +12,8 @@ import torch
 
 from simcse.config import to_dict
 from simcse.errors import ConfigError, DataError
-from simcse.io.checkpoints import checksums
 from simcse.io.benchmarks import data_folder
+from simcse.io.checkpoints import checksums
 from simcse.io.files import sha256_file
 from simcse.io.machine import processor
 from simcse.losses import loss_provenance

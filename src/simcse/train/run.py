@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def train(
     output, config = Path(output), _make_config(config, settings)
     if is_first_process():
         refuse_used(output, resume=resume)
-    data = load_training_data(data, config)
+    data = load_training_data(data, config, note=partial(emit_note, callbacks))
     with (
         join_processes(config.train.timeout) as processes,
         lock_folder(output) if processes.is_first else contextlib.nullcontext(),
@@ -226,8 +227,13 @@ class _Run:
         ]
 
     def _note(self, text: str) -> None:
-        for callback in self.user_callbacks:
-            callback(Noted(text))
+        emit_note(self.user_callbacks, text)
+
+
+def emit_note(callbacks: Sequence[Callback], text: str) -> None:
+    """Give callbacks a note from the first process."""
+    for callback in callbacks if is_first_process() else ():
+        callback(Noted(text))
 
 
 def read_result(log: Path) -> TrainResult | None:

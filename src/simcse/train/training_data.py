@@ -9,10 +9,9 @@ from typing import TypeAlias
 import torch
 
 from simcse.errors import DataError, UsageError
-from simcse.io.benchmarks import load_sts_task
-from simcse.io.records import Example, read_examples
+from simcse.io.benchmarks import load_sts_task, read_sts
 from simcse.io.files import ReadCounts, clean_text, sha256_file
-from simcse.io.benchmarks import read_sts
+from simcse.io.records import Example, Note, read_examples
 from simcse.train.objective import refuse_unfit
 from simcse.train.order import count_steps, step_seed
 from simcse.train.settings import TrainConfig
@@ -60,12 +59,15 @@ class TrainingData:
 DataSource: TypeAlias = "str | Path | Sequence[Path] | Sequence[Row] | TrainingData"
 
 
-def load_training_data(source: DataSource, config: TrainConfig) -> TrainingData:
+def load_training_data(
+    source: DataSource, config: TrainConfig, *, note: Note | None = None
+) -> TrainingData:
     """Read rows, hold some out, and check all that can be checked before a model is loaded.
 
     Args:
         source: see `simcse.train.run.train`; a `TrainingData` is only checked.
         config: settings; ``data``, ``eval``, ``loss`` and ``optim`` are used.
+        note: receives a line about the columns of each table.
 
     Raises:
         DataError: a row is wrong, there are too few, or the dev set is missing.
@@ -74,34 +76,40 @@ def load_training_data(source: DataSource, config: TrainConfig) -> TrainingData:
     if isinstance(source, TrainingData):
         data = source
     else:
-        data = _hold_out_and_validate(*_read(source, config), config)
+        data = _hold_out_and_validate(*_read(source, config, note), config)
     data.count_steps(config)
     refuse_unfit(data.rows, config.loss)
     return data
 
 
 def _read(
-    source: "str | Path | Sequence[Path] | Sequence[Row]", config: TrainConfig
+    source: "str | Path | Sequence[Path] | Sequence[Row]",
+    config: TrainConfig,
+    note: Note | None,
 ) -> tuple[list[Example], list[Path], ReadCounts]:
     counts = ReadCounts()
     if isinstance(source, (str, Path)):
         source = [Path(source)]
     files = [item for item in source if isinstance(item, Path)]
     if files and len(files) == len(source):
-        return read_training_rows(files, config, counts), files, counts
+        return read_training_rows(files, config, counts, note), files, counts
     labeled = config.loss.type == "classifier"
     rows = rows_from_memory(source, labeled=labeled, counts=counts)  # type: ignore[arg-type]
     return rows[: config.data.limit], [], counts
 
 
 def read_training_rows(
-    files: Sequence[Path], config: TrainConfig, counts: ReadCounts
+    files: Sequence[Path],
+    config: TrainConfig,
+    counts: ReadCounts,
+    note: Note | None = None,
 ) -> list[Example]:
     """Read the training rows of all files as the settings of ``data`` say."""
     data = config.data
     return read_examples(
         files,
-        columns=data.columns.split(",") if data.columns else (),
+        columns=data.columns or "",
+        note=note,
         labeled=config.loss.type == "classifier",
         bad_lines=data.bad_lines,
         counts=counts,

@@ -10,8 +10,8 @@ from simcse.errors import UsageError
 from simcse.evaluate.geometry import alignment, mean_cosine, score_geometry, uniformity
 from simcse.evaluate.spectrum import effective_rank
 from simcse.evaluate.sts import embed_task, score_sts
-from simcse.io.records import Example
 from simcse.io.benchmarks import StsTask
+from simcse.io.records import Example
 from simcse.losses.settings import LossConfig
 from simcse.model.encoder import SentenceEncoder
 from simcse.train.events import DevMetrics

@@ -1,11 +1,11 @@
 """The paper's discrete augmentations (its table 1), each by name.
 
-These work on words as whitespace parts them, as the paper's do, and on a whole list of sentences
-at once. A share of the words is met exactly in expectation: the number of words is rounded up or
-down at random. No sentence becomes empty.
+Words are separated by whitespace, as in the paper, and a whole list of sentences is augmented at
+once. A rate is met exactly in expectation: the number of words is rounded up or down at random. No
+sentence becomes empty.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ import numpy as np
 from simcse.data.augment.deletion import crop, delete_one, delete_words
 from simcse.data.augment.draws import check_rate
 from simcse.data.augment.replacement import replace_by_predictions, replace_by_synonyms
+from simcse.data.duplicates import chunks
 from simcse.errors import ConfigError
 
 __all__ = [
     "AUGMENTATIONS",
     "Augment",
     "augmentation",
+    "augmented_pairs",
     "crop",
     "delete_one",
     "delete_words",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 Augment = Callable[[Sequence[str], np.random.Generator], list[str]]
+CHUNK = 2000  # sentences augmented at once
 AUGMENTATIONS = ("crop", "delete", "delete-one", "synonym", "mlm")
 
 
@@ -43,15 +46,15 @@ def augmentation(
     one word without a rate, as the paper does.
 
     Args:
-        name: which.
+        name: one of `AUGMENTATIONS`.
         rate: share of each sentence's words.
         wordnet: for ``synonym``; see `simcse.data.augment.wordnet.wordnet_synonyms`.
         model: for ``mlm``, a masked-language model: folder or hub id.
 
     Raises:
-        ConfigError: there is none of that name, or the rate is missing, useless or no rate.
-        UsageError: the model stands for nothing, or has no masked-language-model head.
-        DataError: there is no WordNet here.
+        ConfigError: the name is unknown, or the rate is missing, not used or out of range.
+        UsageError: the model is unknown, or has no masked-language-model head.
+        DataError: WordNet is not in its folder.
         ResourceError: an extra is not installed.
 
     Example:
@@ -60,7 +63,9 @@ def augmentation(
         2
     """
     if name not in AUGMENTATIONS:
-        raise ConfigError(f"no augmentation {name!r}; there are {', '.join(AUGMENTATIONS)}")
+        raise ConfigError(
+            f"unknown augmentation {name!r}; expected one of {', '.join(AUGMENTATIONS)}"
+        )
     if (model is not None) is not (name == "mlm"):
         raise ConfigError(
             "mlm needs a masked-language model: --model"
@@ -79,6 +84,20 @@ def augmentation(
             raise ConfigError("delete-one takes no rate: it deletes one word")
         return delete_one
     return _by_rate(name, rate, model)
+
+
+def augmented_pairs(
+    sentences: Iterable[str],
+    augment: Augment,
+    *,
+    seed: int = 0,
+    done: Callable[[int], object] = lambda count: None,
+) -> Iterator[tuple[str, str]]:
+    """Pair each sentence with its augmentation; ``done`` gets the number of each chunk."""
+    random = np.random.default_rng(seed)
+    for chunk in chunks(sentences, CHUNK):
+        yield from zip(chunk, augment(chunk, random), strict=True)
+        done(len(chunk))
 
 
 def _by_rate(name: str, rate: float | None, model: str | None) -> Augment:

@@ -1,18 +1,19 @@
-"""Augmentations that replace words: by synonyms, or by what a language model predicts."""
+"""Augmentations that replace words by synonyms or by predictions of a language model."""
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 
-from simcse.data.augment.draws import check_rate, lengths_of, rounded, shuffled_places
+from simcse.data.augment.draws import check_rate, lengths_of, rounded, shuffled_positions
 
 Synonyms = Callable[[str], Sequence[str]]  # of a word in lower case; none if it has none
-# Texts, each cut where words are to be replaced (text, word, text, ..., word, text), -> new words
-# for each text's words in their order; fewer where a text is longer than the model takes.
+# Texts, each split at the words to replace (text, word, text, ..., word, text), -> new words for
+# each text's words in their order; fewer if a text is longer than the model's limit.
 Predict = Callable[[Sequence[Sequence[str]], np.random.Generator], list[list[str]]]
 
-_WORD = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # what is around a word stays
+_WORD = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # punctuation, word, punctuation
 
 
 def replace_by_synonyms(
@@ -33,10 +34,10 @@ def replace_by_synonyms(
     words = [sentence.split() for sentence in sentences]
     drawn = _draw(words, rate, random, lambda word: bool(synonyms(_core(word).lower())))
     choices = iter(random.random(sum(map(len, drawn))).tolist())
-    for each, places in zip(words, drawn, strict=True):
-        for place in places:
-            found = synonyms(_core(each[place]).lower())
-            each[place] = _put(found[int(next(choices) * len(found))], each[place])
+    for each, chosen in zip(words, drawn, strict=True):
+        for position in chosen:
+            found = synonyms(_core(each[position]).lower())
+            each[position] = _replace(found[int(next(choices) * len(found))], each[position])
     return [" ".join(each) for each in words]
 
 
@@ -50,13 +51,13 @@ def replace_by_predictions(
     """
     words = [sentence.split() for sentence in sentences]
     drawn = [
-        sorted(places) for places in _draw(words, rate, random, lambda word: _core(word) != "")
+        sorted(chosen) for chosen in _draw(words, rate, random, lambda word: _core(word) != "")
     ]
-    cut = [_cut(each, places) for each, places in zip(words, drawn, strict=True) if places]
-    predicted = iter(predict(cut, random))
-    for each, places in zip(words, drawn, strict=True):
-        for place, word in zip(places, next(predicted) if places else (), strict=False):
-            each[place] = _put(word, each[place])
+    texts = [_split_at(each, chosen) for each, chosen in zip(words, drawn, strict=True) if chosen]
+    predicted = iter(predict(texts, random))
+    for each, chosen in zip(words, drawn, strict=True):
+        for position, word in zip(chosen, next(predicted) if chosen else (), strict=False):
+            each[position] = _replace(word, each[position])
     return [" ".join(each) for each in words]
 
 
@@ -66,48 +67,47 @@ def _draw(
     random: np.random.Generator,
     fits: Callable[[str], bool],
 ) -> list[list[int]]:
-    """Draw places of words that fit: ``rate`` of all words, or one."""
+    """Draw positions of words that fit: ``rate`` of all words, or one."""
     if rate is None:
         counts = np.ones(len(words), np.int64)
     else:
         check_rate(rate)
         counts = rounded(lengths_of(words) * rate, random)
     drawn = []
-    for each, places, count in zip(
-        words, shuffled_places(words, random), counts.tolist(), strict=True
-    ):
-        fitting = (place for place in places if fits(each[place]))
-        drawn.append([place for _, place in zip(range(count), fitting, strict=False)])
+    shuffled = shuffled_positions(words, random)
+    for each, positions, count in zip(words, shuffled, counts.tolist(), strict=True):
+        fitting = (position for position in positions if fits(each[position]))
+        drawn.append(list(islice(fitting, count)))
     return drawn
 
 
-def _cut(words: Sequence[str], places: Sequence[int]) -> list[str]:
-    """Cut a sentence into text, word, text, ..., word, text at ``places``."""
-    parts, text = list[str](), ""
-    for place, word in enumerate(words):
-        text += " " * (place > 0)
-        if place in places:
-            before, core, after = _parts(word)
-            parts += [text + before, core]
+def _split_at(words: Sequence[str], chosen: Sequence[int]) -> list[str]:
+    """Split a sentence into text, word, text, ..., word, text at the ``chosen`` words."""
+    found, text = list[str](), ""
+    for position, word in enumerate(words):
+        text += " " * (position > 0)
+        if position in chosen:
+            before, core, after = _strip(word)
+            found += [text + before, core]
             text = after
         else:
             text += word
-    return [*parts, text]
+    return [*found, text]
 
 
-def _parts(word: str) -> tuple[str, str, str]:
-    """Part a word from the punctuation around it."""
-    before, core, after = _WORD.fullmatch(word).groups()  # type: ignore[union-attr] # it fits any
+def _strip(word: str) -> tuple[str, str, str]:
+    """Separate a word from the punctuation around it."""
+    before, core, after = _WORD.fullmatch(word).groups()  # type: ignore[union-attr] # matches any
     return before, core, after
 
 
 def _core(word: str) -> str:
-    return _parts(word)[1]
+    return _strip(word)[1]
 
 
-def _put(new: str, word: str) -> str:
-    """Put a new word in the place of one, with its punctuation and its capitals."""
-    before, core, after = _parts(word)
+def _replace(new: str, word: str) -> str:
+    """Replace a word, with its punctuation and its capitals."""
+    before, core, after = _strip(word)
     if core.isupper() and len(core) > 1:
         new = new.upper()
     elif core[:1].isupper():

@@ -11,10 +11,10 @@ from simcse.data.augment.replacement import Synonyms
 from simcse.errors import ArtifactError, DataError, ResourceError
 
 DEBIAN = Path("/usr/share/wordnet")
-FOLDER_VARIABLE = "WNSEARCHDIR"  # where WordNet's own programs look, too
+FOLDER_VARIABLE = "WNSEARCHDIR"  # as for WordNet's own programs
 _LEXICOGRAPHER_FILES = 45  # lexnames(5WN)
 
-# WordNet has open classes only: what it says of these words is said of others ("a": angstrom).
+# WordNet has open classes only; its entries for these words have other meanings ("a": angstrom).
 _FUNCTION_WORDS = frozenset(
     "a about above after against all am an and another any are as at be because been before being "
     "below between both but by can cannot could did do does doing down during each either every "
@@ -28,10 +28,10 @@ _FUNCTION_WORDS = frozenset(
 
 
 def wordnet_synonyms(folder: Path | None = None) -> Synonyms:
-    """Return what gives a word's synonyms: the other lemmas of all its senses, sorted.
+    """Return a function that gives a word's synonyms: the other lemmas of all senses, sorted.
 
     As in Wei and Zou 2019 (EDA) no sense is chosen, and a form such as "dogs" has the synonyms of
-    its base form. Function words, and what is not of letters, have none.
+    its base form. Function words, and words with other characters than letters, have none.
 
     Args:
         folder: holds ``index.noun``, ``data.noun`` and so on, of WordNet 3.0, 3.1 or another in
@@ -52,7 +52,9 @@ def wordnet_synonyms(folder: Path | None = None) -> Synonyms:
         try:
             found = {name for sense in reader.synsets(word) for name in sense.lemma_names()}
         except Exception as error:  # noqa: BLE001 - nltk raises anything on a damaged file
-            raise ArtifactError(f"{folder} is no whole WordNet: {word!r}: {error!r}") from error
+            raise ArtifactError(
+                f"{folder} is not a complete WordNet: {word!r}: {error!r}"
+            ) from error
         texts = (name.replace("_", " ") for name in found)
         return tuple(sorted(text for text in texts if text.lower() != word))
 
@@ -72,14 +74,14 @@ def _open(folder: Path) -> Any:  # noqa: ANN401 - nltk has no types
         """WordNet alone, in memory: Debian's folder lacks what nltk's own copy adds."""
 
         def open(self, file: str) -> io.StringIO:
-            """Read a file, or make the names of the lexicographer files, which nobody asks for."""
+            """Read a file, or make up the names of the lexicographer files, which are not used."""
             if file == "lexnames":
                 return io.StringIO("".join(f"{i:02} - 0\n" for i in range(_LEXICOGRAPHER_FILES)))
-            # One character a byte, so that WordNet's offsets in bytes find their lines.
+            # One character a byte, because WordNet's offsets are in bytes.
             return io.StringIO((folder / file).read_bytes().decode("latin-1"))
 
         def map_wn(self, version: str = "wordnet") -> None:
-            """Map nothing: other languages are not read."""
+            """Do nothing: other languages are not read."""
 
     if not (folder / "index.noun").is_file():
         raise DataError(
@@ -88,8 +90,8 @@ def _open(folder: Path) -> Any:  # noqa: ANN401 - nltk has no types
         )
     root = str(folder.resolve())
     if root not in paths:
-        paths.append(root)  # nltk opens nothing outside
+        paths.append(root)  # nltk opens no files outside these
     try:
-        return Reader(root, False)  # False: no other languages, and no warning that there are none
+        return Reader(root, False)  # False: no other languages, and no warning about them
     except Exception as error:  # noqa: BLE001 - nltk raises anything on a damaged file
-        raise ArtifactError(f"{folder} is no whole WordNet: {error!r}") from error
+        raise ArtifactError(f"{folder} is not a complete WordNet: {error!r}") from error

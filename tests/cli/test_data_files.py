@@ -1,11 +1,11 @@
-"""``simcse data doctor`` and what mends or makes training data."""
+"""``simcse data lint``, the subsets that fix its findings, and ``simcse data augment``."""
 
 import json
 
 import pytest
 
-from simcse.io.records import stream_examples
 from simcse.io.files import Source
+from simcse.io.records import stream_examples
 from wordnet import write_wordnet
 
 LINES = [f"this is sentence {i} of the file with some {i * 7} words" for i in range(40)]
@@ -21,24 +21,24 @@ def text(tmp_path, monkeypatch):
     return path
 
 
-def test_the_doctor_names_lines_and_mends(simcse, text):
-    outcome = simcse("data", "doctor", text)
+def test_lint_names_lines_and_fixes(simcse, text):
+    outcome = simcse("data", "lint", text)
     assert outcome.code == 0, outcome.err
     assert "41 usable rows" in outcome.out
-    assert "duplicate rows: 1 (2.44%)\n  lines: 41\n  mend:  simcse data dedupe" in outcome.out
+    assert "duplicate rows: 1 (2.44%)\n  lines: 41\n  fix:   run simcse data dedupe" in outcome.out
     assert "rows with an evaluation sentence: 1 (2.44%)\n  lines: 5\n" in outcome.out
     assert "from  11        41 ####" in outcome.out
-    as_json = json.loads(simcse("data", "doctor", text, "--json").out)
+    as_json = json.loads(simcse("data", "lint", text, "--json").out)
     assert as_json["rows"] == 41
     assert {finding["name"] for finding in as_json["findings"]} >= {"duplicate rows"}
 
 
-def test_what_the_doctor_proposes_mends(simcse, text, tmp_path):
+def test_the_fix_that_lint_proposes_works(simcse, text, tmp_path):
     clean = tmp_path / "clean.txt"
     done = simcse("data", "dedupe", text, "--near", "--leaks", "--output", clean)
     assert done.code == 0, done.err
     assert "1 evaluation sentences, 1 duplicates" in done.err
-    findings = json.loads(simcse("data", "doctor", clean, "--json").out)["findings"]
+    findings = json.loads(simcse("data", "lint", clean, "--json").out)["findings"]
     assert [finding["name"] for finding in findings] == []
 
 
@@ -50,7 +50,7 @@ def test_split_and_sample_write_files_of_the_same_format(simcse, text, tmp_path)
     assert sorted(read[0] + read[1]) == sorted([*LINES, LINES[0]])
     small = tmp_path / "small.txt.gz"
     assert simcse("data", "sample", text, "--rows", 5, "--output", small).code == 0
-    assert "5 usable rows" in simcse("data", "doctor", small).out
+    assert "5 usable rows" in simcse("data", "lint", small).out
 
 
 def test_augmented_sentences_are_pairs_to_train_on(simcse, text, tmp_path):
@@ -76,7 +76,8 @@ def test_synonyms_come_from_the_named_wordnet(simcse, text, tmp_path):
     assert simcse("data", "augment", text, *how, "--wordnet", tmp_path / "none").code == 3
     done = simcse("data", "augment", text, *how, "--wordnet", write_wordnet(tmp_path / "words"))
     assert done.code == 0, done.err
-    rows = [line.split("\t") for line in pairs.read_text().splitlines()]
+    header, *rows = [line.split("\t") for line in pairs.read_text().splitlines()]
+    assert header == ["anchor", "positive"]
     assert rows[1] == ["nothing else here"] * 2
     assert rows[0][1] in {f"the {noun} dash" for noun in ("dog", "hound dog", "rascal")}
 
@@ -84,9 +85,9 @@ def test_synonyms_come_from_the_named_wordnet(simcse, text, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("doctor", "nothing.txt"), 3, "cannot read nothing.txt"),
-        (("doctor", "-"), 3, "standard input"),
-        (("sample", "TEXT", "--rows", "99", "--output", "o.txt"), 3, "at least 99 rows, got 41"),
+        (("lint", "nothing.txt"), 3, "cannot read nothing.txt"),
+        (("lint", "-"), 3, "standard input"),
+        (("sample", "TEXT", "--rows", "99", "--output", "o.txt"), 3, "at least 99 rows, found 41"),
         (("dedupe", "TEXT", "--output", "o.tsv"), 3, "of one format"),
         (("augment", "TEXT", "--how", "swap", "--output", "o.tsv"), 2, "crop, delete, delete-one"),
         (("augment", "TEXT", "--how", "crop", "--output", "o.tsv"), 2, "crop needs a rate"),

@@ -1,4 +1,4 @@
-"""Writing training files: chosen rows of another one, byte for byte, and pairs."""
+"""Writing training files: chosen rows of another file, byte for byte, and pairs."""
 
 import bisect
 import contextlib
@@ -11,46 +11,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse.errors import DataError
-from simcse.io.records import csv_rows
 from simcse.io.files import Source, atomic_path, file_format, open_bytes
+from simcse.io.formats import csv_rows
 
-COPIED = ("txt", "tsv", "jsonl", "csv")
+FILTERED = ("txt", "tsv", "jsonl", "csv")  # formats of which a row is whole lines
 
 
-def copy_rows(path: Path, output: Path, keep: NDArray[np.int64], *, header: bool = False) -> None:
-    """Write the rows that begin at the physical lines ``keep`` to ``output``, in their order.
+def filter_rows(path: Path, output: Path, lines: NDArray[np.int64], *, header: int = 0) -> None:
+    """Write the rows that begin at the physical ``lines`` to ``output``, byte for byte.
 
-    ``output`` must have the format of ``path``; ``.gz`` is added or left off freely. With
-    ``header`` the first line is copied, too.
+    ``output`` must have the format of ``path``; ``.gz`` is added or left off freely.
+    The header's line, if any, is copied, too.
 
     Raises:
         DataError: the formats differ, or are none of which a row is whole lines.
     """
-    if file_format(path) not in COPIED or file_format(output) != file_format(path):
+    if file_format(path) not in FILTERED or file_format(output) != file_format(path):
         raise DataError(
-            f"expected two files of one format out of {', '.join(COPIED)}, got {path} and {output}"
+            f"expected two files of one format out of {', '.join(FILTERED)}, "
+            f"found {path} and {output}"
         )
-    wanted = set(keep.tolist()) | ({1} if header else set())
-    with atomic_path(output) as temporary, open_bytes(path) as lines:
+    wanted = {header, *lines.tolist()}
+    with atomic_path(output) as temporary, open_bytes(path) as stored:
         with _writer(temporary, packed=output.suffix.lower() == ".gz") as written:
-            for number, line in _row_of_lines(path, lines):
+            for number, line in _row_of_lines(path, stored):
                 if number in wanted:
                     written.write(line if line.endswith(b"\n") else line + b"\n")
 
 
-def write_pairs(output: Path, pairs: Iterable[tuple[str, ...]]) -> int:
-    """Write pairs or triplets of cleaned texts, parted by tabs, a line each; return how many.
+def write_pairs(output: Path, rows: Iterable[tuple[str, ...]], *, negatives: int = 0) -> int:
+    """Write pairs, or rows with up to ``negatives`` hard negatives, below a header; count them.
 
     Raises:
-        DataError: ``output`` is not named as such a file.
+        DataError: ``output`` is not named as a ``.tsv`` file.
     """
     if file_format(output) != "tsv":
-        raise DataError(f"pairs are written as .tsv or .tsv.gz, got {output}")
+        raise DataError(f"pairs are written as .tsv or .tsv.gz, found {output}")
+    several = [f"negative{i}" for i in range(1, negatives + 1)]
+    header = ("anchor", "positive", *(several if negatives > 1 else ["negative"] * negatives))
     count = 0
     with atomic_path(output) as temporary:
         with _writer(temporary, packed=output.suffix.lower() == ".gz") as written:
-            for count, pair in enumerate(pairs, 1):  # noqa: B007 - the last one is returned
-                written.write(("\t".join(pair) + "\n").encode())
+            written.write(("\t".join(header) + "\n").encode())
+            for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is returned
+                written.write(("\t".join(row) + "\n").encode())
     return count
 
 

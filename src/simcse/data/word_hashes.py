@@ -1,4 +1,4 @@
-"""Words of many texts at once, as arrays: counts, keys for equality, signatures for likeness."""
+"""Words of many texts at once, as arrays: counts, keys for equality, MinHash for similarity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Keys = NDArray[np.uint64]
 
 
 def _letters() -> NDArray[np.uint8]:
-    """Map each byte to what counts: lower-case letters, digits, what is not ASCII; 0 separates."""
+    """Map each byte to a lower-case letter, a digit or itself if not ASCII; 0 separates words."""
     table = np.zeros(256, np.uint8)
     table[128:] = np.arange(128, 256)
     for first, last in ("09", "az"):
@@ -27,14 +27,14 @@ def _letters() -> NDArray[np.uint8]:
 
 _LETTERS = _letters()
 _CJK = (_LETTERS >= 0xE3) & (_LETTERS <= 0xE9)  # first bytes of U+3000-U+9FFF: no spaces there
-_SPAN = 64  # places of a letter in a word that are told apart by a table
-_PLACES = np.random.default_rng(0).integers(2**64, size=(_SPAN, 256), dtype=np.uint64)
+_SPAN = 64  # positions of a letter in a word that have random numbers of their own
+_POSITIONS = np.random.default_rng(0).integers(2**64, size=(_SPAN, 256), dtype=np.uint64)
 _SEEDS = np.random.default_rng(1).integers(2**64, size=ROWS_PER_BAND * BANDS, dtype=np.uint64) | 1
 
 
 @dataclass(frozen=True)
-class Words:
-    """The words of N texts, W in all, case and punctuation aside.
+class WordHashes:
+    """The words of N texts, W in all, regardless of case and punctuation.
 
     Attributes:
         hashes: (W,) one for each word, text after text.
@@ -46,17 +46,17 @@ class Words:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """(N,) where each text's words begin."""
+        """(N,) index of each text's first word."""
         starts: NDArray[np.int64] = np.cumsum(self.counts) - self.counts
         return starts
 
     def keys(self) -> Keys:
         """(N,) equal where two texts have the same words in the same order; 0 without words."""
-        place = np.arange(len(self.hashes)) - np.repeat(self.starts, self.counts)
+        position = np.arange(len(self.hashes)) - np.repeat(self.starts, self.counts)
         found = np.zeros(len(self.counts), np.uint64)
         some = self.counts > 0
         if some.any():
-            placed = mix(self.hashes + mix(place.astype(np.uint64)))
+            placed = mix(self.hashes + mix(position.astype(np.uint64)))
             found[some] = np.add.reduceat(placed, self.starts[some])
         return found
 
@@ -76,34 +76,34 @@ class Words:
             found[some, band] = mix(found[some, band] + minima)
         return found
 
-    def take(self, rows: NDArray[np.int64]) -> "Words":
+    def take(self, rows: NDArray[np.int64]) -> "WordHashes":
         """Return the words of some of the texts."""
         counts = self.counts[rows]
         ends = np.cumsum(counts)
-        places = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-        return Words(self.hashes[np.repeat(self.starts[rows], counts) + places], counts)
+        offsets = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+        return WordHashes(self.hashes[np.repeat(self.starts[rows], counts) + offsets], counts)
 
 
-def split_words(texts: Sequence[str]) -> Words:
+def split_words(texts: Sequence[str]) -> WordHashes:
     """Split texts into words of letters and digits, and hash each.
 
-    What is not ASCII counts as a letter; Chinese and Japanese characters are words of their own.
+    Characters outside ASCII count as letters; each Chinese or Japanese one is a word.
 
     Raises:
-        DataError: the texts together have more than 128 MB; pass them in parts.
+        DataError: the texts together have more than 128 MB; split them into several calls.
     """
     raw = np.frombuffer("\n".join([*texts, ""]).encode(), np.uint8)
     if len(raw) > _LIMIT:
-        raise DataError(f"expected at most {_LIMIT:,} bytes at once, got {len(raw):,}")
+        raise DataError(f"expected at most {_LIMIT:,} bytes at once, found {len(raw):,}")
     letters = _LETTERS[raw]
     inside = letters > 0
     begins = inside & (~np.concatenate([[False], inside[:-1]]) | _CJK[raw])
     ends = np.flatnonzero(raw == ord("\n"))  # of texts
     counts = np.diff(np.searchsorted(np.flatnonzero(begins), ends), prepend=0)
-    return Words(_hash_words(letters[inside], np.flatnonzero(begins[inside])), counts)
+    return WordHashes(_hash_words(letters[inside], np.flatnonzero(begins[inside])), counts)
 
 
-def likeness(words: Words, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+def jaccard(words: WordHashes, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the share of words that two texts have in common: pairs (P, 2) -> (P,).
 
     Words in both over words in either, each counted once (Jaccard). P is at most `PAIRS`.
@@ -120,8 +120,8 @@ def among(keys: Keys, known: Keys) -> NDArray[np.bool_]:
     """(N,) bool: which keys are in ``known``, which is sorted; the key 0 of no words never is."""
     if not len(known):
         return np.zeros(len(keys), bool)
-    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    found: NDArray[np.bool_] = (known[places] == keys) & (keys != 0)
+    positions = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    found: NDArray[np.bool_] = (known[positions] == keys) & (keys != 0)
     return found
 
 
@@ -133,7 +133,7 @@ def mix(values: Keys) -> Keys:
     return mixed
 
 
-def _distinct(words: Words) -> Keys:
+def _distinct(words: WordHashes) -> Keys:
     """Return each text's words once: the text's number in the upper bits, a hash below."""
     owner = np.repeat(np.arange(len(words.counts), dtype=np.uint64), words.counts)
     keys = np.sort((owner << _HASH_BITS) | (words.hashes >> (np.uint64(64) - _HASH_BITS)))
@@ -149,6 +149,6 @@ def _hash_words(letters: NDArray[np.uint8], starts: NDArray[np.int64]) -> Keys:
     if not len(starts):
         return np.empty(0, np.uint64)
     lengths = np.diff(starts, append=len(letters))
-    place = np.arange(len(letters)) - np.repeat(starts, lengths)
-    values = _PLACES[place % _SPAN, letters] * (2 * (place // _SPAN) + 1).astype(np.uint64)
+    position = np.arange(len(letters)) - np.repeat(starts, lengths)
+    values = _POSITIONS[position % _SPAN, letters] * (2 * (position // _SPAN) + 1).astype(np.uint64)
     return mix(np.add.reduceat(values, starts))

@@ -3,7 +3,7 @@
 import pytest
 
 from simcse.errors import DataError, UsageError
-from simcse.io import datasets
+from simcse.io import benchmarks
 from simcse.io.benchmarks import (
     KnownFile,
     check_datasets,
@@ -26,8 +26,8 @@ def known(tmp_path, monkeypatch):
         KnownFile("sts/sickr-all.tsv", 6, None),
         KnownFile("nli/nli_for_simcse.csv", 1, None),
     ]
-    files += [KnownFile(f"sts/{name}.tsv", 2, sha256_file(path)) for name in datasets.SICK_SPLITS]
-    monkeypatch.setattr(datasets, "known_files", lambda: {file.path: file for file in files})
+    files += [KnownFile(f"sts/{name}.tsv", 2, sha256_file(path)) for name in benchmarks.SICK_SPLITS]
+    monkeypatch.setattr(benchmarks, "known_files", lambda: {file.path: file for file in files})
     monkeypatch.setenv("SIMCSE_DATA", str(tmp_path))
     (tmp_path / "sts").mkdir()
     (tmp_path / "nli").mkdir()
@@ -37,7 +37,7 @@ def known(tmp_path, monkeypatch):
 def test_known_files_are_well_formed():
     files = known_files()
     assert files["sts/sts12.tsv"].rows == 3108
-    assert sum(files[f"sts/{name}.tsv"].rows for name in datasets.SICK_SPLITS) == 9927
+    assert sum(files[f"sts/{name}.tsv"].rows for name in benchmarks.SICK_SPLITS) == 9927
     assert all(file.sha256 is None or len(file.sha256) == 64 for file in files.values())
     assert all(file.rows > 0 for file in files.values())
 
@@ -72,9 +72,9 @@ def test_check_tells_what_matches(known):
         "sts/sickr-dev.tsv": "wrong rows",
         "sts/sickr-test.tsv": "unreadable",
     }
-    assert states["sts/sickr-dev.tsv"].problem == "expected 2, got 1"
+    assert states["sts/sickr-dev.tsv"].problem == "expected 2, found 1"
     assert [path for path, status in states.items() if status.is_wrong] == [
-        f"sts/{name}.tsv" for name in datasets.SICK_SPLITS
+        f"sts/{name}.tsv" for name in benchmarks.SICK_SPLITS
     ]
 
 
@@ -85,12 +85,12 @@ def test_loading_notes_another_text_and_refuses_other_rows(known):
     path.write_text(ROWS.upper())
     assert load_sts_task("sts12").notes == (f"{path} has the right rows but not the known SHA-256",)
     path.write_text(ROWS + ROWS)
-    with pytest.raises(DataError, match=r"sts12.tsv: expected 2 rows, got 4"):
+    with pytest.raises(DataError, match=r"sts12.tsv: expected 2 rows, found 4"):
         load_sts_task("sts12")
 
 
 def test_sickr_all_is_one_file_or_the_three_splits(known):
-    for name in datasets.SICK_SPLITS:
+    for name in benchmarks.SICK_SPLITS:
         (known / "sts" / f"{name}.tsv").write_text(ROWS)
     joined = load_sts_task("sickr-all")
     assert (joined.name, len(joined.scores), joined.path) == ("sickr-all", 6, known / "sts")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simcse.data import word_hashes as module
 from simcse.data.duplicates import near_repeats, repeats
-from simcse.data.words import BANDS, among, likeness, split_words
+from simcse.data.word_hashes import BANDS, among, jaccard, split_words
 from simcse.errors import DataError
-from simcse.train import words as module
+from simcse.io.records import Example
 
 WORD = re.compile(r"[^\W_]+")
 texts = st.lists(st.text(alphabet="abAB c.,-é1", max_size=30), min_size=1, max_size=12)
@@ -64,11 +65,11 @@ def test_too_much_at_once_is_refused(monkeypatch):
 
 @settings(max_examples=60, deadline=None)
 @given(texts)
-def test_likeness_is_jaccard_on_sets(lines):
+def test_similarityis_jaccard_on_sets(lines):
     words, found = split_words(lines), [set(fold(plain(line))) for line in lines]
     pairs = np.array([(i, j) for i in range(len(lines)) for j in range(len(lines))])
     expected = [len(found[i] & found[j]) / max(1, len(found[i] | found[j])) for i, j in pairs]
-    assert likeness(words, pairs).tolist() == pytest.approx(expected)
+    assert jaccard(words, pairs).tolist() == pytest.approx(expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -90,10 +91,10 @@ def variant(sentence, changed, draw):
 def test_bands_find_near_duplicates_as_often_as_the_formula_says():
     draw = random.Random(0)
     base = [[f"w{draw.randrange(10**9)}" for _ in range(18)] for _ in range(2000)]
-    for changed, likeness_, low, high in ((1, 17 / 19, 0.995, 1), (2, 0.8, 0.93, 0.98)):
+    for changed, similarity, low, high in ((1, 17 / 19, 0.995, 1), (2, 0.8, 0.93, 0.98)):
         near = split_words([" ".join(variant(words, changed, draw)) for words in base]).bands()
         own = split_words([" ".join(words) for words in base]).bands()
-        formula = 1 - (1 - likeness_**5) ** BANDS
+        formula = 1 - (1 - similarity**5) ** BANDS
         found = (own == near).any(axis=1).mean()
         assert low <= found <= high
         assert found == pytest.approx(formula, abs=0.02)
@@ -108,13 +109,7 @@ def test_repeats_and_near_repeats_are_the_later_ones():
     keys = words.keys()
     assert repeats(keys).tolist() == [False, False, False, True, False, False, False]
 
-    class Row:
-        positive, negatives = None, ()
-
-        def __init__(self, anchor):
-            self.anchor = anchor
-
-    near = near_repeats(keys, words.bands(), lambda: [Row(line) for line in lines])
+    near = near_repeats(keys, words.bands(), lambda: [Example(line) for line in lines])
     assert near.tolist() == [False, False, False, False, True, False, True]
 
 
@@ -122,13 +117,7 @@ def test_what_is_like_a_dropped_row_only_stays():
     words = [f"w{i}" for i in range(20)]
     chain = [" ".join(words[i : i + 12]) for i in (0, 1, 2)]  # neighbors share 11 of 13
 
-    class Row:
-        positive, negatives = None, ()
-
-        def __init__(self, anchor):
-            self.anchor = anchor
-
     found = split_words(chain)
     everywhere = np.zeros((3, 1), np.uint64) + np.uint64(7)
-    near = near_repeats(found.keys(), everywhere, lambda: [Row(line) for line in chain])
+    near = near_repeats(found.keys(), everywhere, lambda: [Example(line) for line in chain])
     assert near.tolist() == [False, True, False]  # 10 of 14 with the first, which is kept

@@ -1,4 +1,4 @@
-"""``simcse data neighbors`` and ``simcse data nli``."""
+"""``simcse data pairs`` and ``simcse data nli``."""
 
 import random
 
@@ -29,7 +29,9 @@ def corpus(tmp_path):
 
 def test_neighbors_are_pairs_to_train_on(simcse, corpus, tmp_path):
     output = tmp_path / "pairs.tsv.gz"
-    outcome = simcse("data", "neighbors", corpus, "--next", 3, "--output", output)
+    outcome = simcse(
+        "data", "pairs", corpus, "--from", "neighbors", "--next", 3, "--output", output
+    )
     assert outcome.code == 0, outcome.err
     assert "299 pairs; neighbors share " in outcome.err
     rows = read_examples(output)
@@ -42,7 +44,9 @@ def test_a_shuffled_corpus_leaves_no_file(simcse, corpus, tmp_path):
     lines = corpus.read_text().splitlines()
     random.Random(0).shuffle(lines)
     corpus.write_text("\n".join(lines))
-    outcome = simcse("data", "neighbors", corpus, "--output", tmp_path / "pairs.tsv")
+    outcome = simcse(
+        "data", "pairs", corpus, "--from", "neighbors", "--output", tmp_path / "pairs.tsv"
+    )
     assert outcome.code == 3
     assert "not in document order" in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
@@ -72,11 +76,20 @@ def test_nli_becomes_pairs_or_triplets(simcse, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("neighbors", "nothing.txt", "--output", "o.tsv"), 3, "cannot read nothing.txt"),
-        (("neighbors", "CORPUS", "--output", "o.txt"), 3, "written as .tsv"),
-        (("neighbors", "CORPUS", "--next", "0", "--output", "o.tsv"), 2, "--next"),
-        (("nli", "CORPUS", "--positives", "all", "--output", "o.tsv"), 3, "got .txt"),
-        (("nli", "CORPUS", "--positives", "no", "--output", "o.tsv"), 2, "got 'no'"),
+        (
+            ("pairs", "nothing.txt", "--from", "neighbors", "--output", "o.tsv"),
+            3,
+            "cannot read nothing.txt",
+        ),
+        (("pairs", "CORPUS", "--from", "neighbors", "--output", "o.txt"), 3, "written as .tsv"),
+        (
+            ("pairs", "CORPUS", "--from", "neighbors", "--next", "0", "--output", "o.tsv"),
+            2,
+            "--next",
+        ),
+        (("pairs", "CORPUS", "--output", "o.tsv"), 2, "--from"),
+        (("nli", "CORPUS", "--positives", "all", "--output", "o.tsv"), 3, "found .txt"),
+        (("nli", "CORPUS", "--positives", "no", "--output", "o.tsv"), 2, "found 'no'"),
         (("nli", "CORPUS", "--output", "o.tsv"), 2, "--positives"),
     ],
 )
