@@ -28,7 +28,7 @@ AREAS: tuple[str, ...] = (
     *("cli/encode.py", "paper.md"),
     *(f"train/{name}.py" for name in TRAIN),
     *("cli/train.py", "cli/adapt.py", "cli/pretrain.py", "cli/reproduce.py"),
-    *("cli/progress.py", "io/checkpoints.py", "io/log.py", "io/settings.py", "config.py"),
+    *("cli/progress.py", "io/checkpoints.py", "io/log.py", "io/settings.py"),
     *("quickstart/run.py", "paper/runner.py", "paper/progress.py"),
 )
 

@@ -107,6 +107,8 @@ def test_held_out_rows_are_for_evaluation_alone():
     assert (len(data.rows), len(data.all_rows)) == (58, 64)
     assert data.validate is not None
     assert load_training_data(data, config) is data
+    again = load_training_data(TrainingData(data.all_rows), config)  # eval.dev is not ignored
+    assert (again.rows, again.validate is None) == (data.rows, False)
     with pytest.raises(DataError, match="eval.dev=heldout .* eval.dev=none"):
         load_training_data(SENTENCES, TrainConfig(eval=EvalConfig(dev="nothing.tsv")))
 

@@ -40,7 +40,7 @@ from simcse.train.queue import MomentumQueue
 from simcse.train.runtime import stop_signals, torch_runtime
 from simcse.train.settings import TrainConfig
 from simcse.train.state import TrainState
-from simcse.train.training_data import DataSource, load_training_data
+from simcse.train.training_data import DataSource, TrainingData, load_training_data
 from simcse.train.validation import collapse_check
 
 BEST_PREFIX = "best."  # of the names of the weights that a rollback returns to
@@ -79,7 +79,7 @@ class Trainer:
         Args:
             encoder: the start model. Settings of the ``model`` section other than dropout and
                 ``num_encoders`` are applied by `simcse.train.run.load_start`.
-            data: rows or files, see `simcse.train.run.train`.
+            data: rows or files, see `simcse.train.run.train`; a `TrainingData` is used as it is.
             config: all settings.
             callbacks: functions that are called with every `Event` of the run.
 
@@ -88,7 +88,10 @@ class Trainer:
             ConfigError: the rows do not fit the loss.
         """
         self.encoder, self.config, self.callbacks = encoder, config, tuple(callbacks)
-        self.data = load_training_data(data, config)
+        if not isinstance(data, TrainingData):
+            data = load_training_data(data, config)
+        data.check(config)
+        self.data = data
         self.steps = self.data.count_steps(config)
 
     def fit(self) -> TrainResult:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,7 +25,7 @@ Row: TypeAlias = "str | Sequence[str] | Example"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to train on, and the dev evaluation; without one only a collapse is detected."""
+    """Rows to train on, and the dev evaluation; without one a `Trainer` only detects a collapse."""
 
     rows: Sequence[Example]
     validate: Validate | None = None
@@ -46,6 +46,16 @@ class TrainingData:
         """
         return count_steps(len(self.rows), config.optim, keep_single=self.keep_single)
 
+    def check(self, config: TrainConfig) -> None:
+        """Check that there are enough rows, and that they fit the loss.
+
+        Raises:
+            DataError: there are too few rows for one step.
+            ConfigError: the rows do not fit the loss.
+        """
+        self.count_steps(config)
+        refuse_unfit(self.rows, config.loss)
+
     def sha256(self) -> list[str]:
         """Return the SHA-256 of every file, or one of the rows in memory."""
         if self.files:
@@ -65,7 +75,7 @@ def load_training_data(
     """Read rows, hold some out, and check all that can be checked before a model is loaded.
 
     Args:
-        source: see `simcse.train.run.train`; a `TrainingData` is only checked.
+        source: see `simcse.train.run.train`; a `TrainingData` keeps its dev evaluation, if any.
         config: settings; ``data``, ``eval``, ``loss`` and ``optim`` are used.
         note: receives a line about the columns of each table.
 
@@ -73,12 +83,11 @@ def load_training_data(
         DataError: a row is wrong, there are too few, or the dev set is missing.
         ConfigError: the rows do not fit the loss.
     """
-    if isinstance(source, TrainingData):
-        data = source
+    if not isinstance(source, TrainingData):
+        data = _add_validation(_read(source, config, note), config)
     else:
-        data = _hold_out_and_validate(*_read(source, config, note), config)
-    data.count_steps(config)
-    refuse_unfit(data.rows, config.loss)
+        data = source if source.validate else _add_validation(source, config)
+    data.check(config)
     return data
 
 
@@ -86,16 +95,17 @@ def _read(
     source: "str | Path | Sequence[Path] | Sequence[Row]",
     config: TrainConfig,
     note: Note | None,
-) -> tuple[list[Example], list[Path], ReadCounts]:
+) -> TrainingData:
     counts = ReadCounts()
     if isinstance(source, (str, Path)):
         source = [Path(source)]
     files = [item for item in source if isinstance(item, Path)]
     if files and len(files) == len(source):
-        return read_training_rows(files, config, counts, note), files, counts
+        rows = read_training_rows(files, config, counts, note)
+        return TrainingData(rows, files=files, counts=counts)
     labeled = config.loss.type == "classifier"
     rows = rows_from_memory(source, labeled=labeled, counts=counts)  # type: ignore[arg-type]
-    return rows[: config.data.limit], [], counts
+    return TrainingData(rows[: config.data.limit], counts=counts)
 
 
 def read_training_rows(
@@ -160,14 +170,12 @@ def _example(row: Row, number: int, *, labeled: bool) -> Example:
     return Example(cells[0], positive, tuple(filter(None, cells[2:])), line=number)
 
 
-def _hold_out_and_validate(
-    rows: list[Example], files: list[Path], counts: ReadCounts, config: TrainConfig
-) -> TrainingData:
-    trained, held_out = rows, list[Example]()
+def _add_validation(data: TrainingData, config: TrainConfig) -> TrainingData:
+    rows, held_out = data.rows, list[Example]()
     if "heldout" in config.eval.sets:
-        trained, held_out = hold_out(rows, config.eval.heldout, seed=config.seed)
+        rows, held_out = hold_out(data.rows, config.eval.heldout, seed=config.seed)
     validate = find_validation(config, held_out)
-    return TrainingData(trained, validate, rows, files, counts)
+    return replace(data, rows=rows, validate=validate, all_rows=data.rows)
 
 
 def hold_out(
