@@ -44,10 +44,11 @@ class Service:
     ) -> None:
         self.encoder, self.index, self.settings, self.name = encoder, index, settings, name
         self.fingerprint = model_fingerprint(encoder, name)
+        self.metrics = ServerMetrics()
         if index is not None:
             index.require_model(self.fingerprint)
+            self.metrics.index_rows.set(len(index))
         self.created = int(time.time())
-        self.metrics = ServerMetrics()
         self.draining = False
         self.vocabulary = encoder.backbone.model.get_input_embeddings().num_embeddings
         self.probe = encoder.tokenizer.ids([PROBE])
