@@ -10,7 +10,7 @@ from typing import Any
 from simcse.errors import DataError, ResourceError, SimcseError
 from simcse.io.files import Source, clean_text, file_format, read_json_lines, read_lines
 
-Row = tuple[int, Any]  # physical line (or Parquet row) from 1; a list of cells or a dictionary
+RawRow = tuple[int, Any]  # physical line (or Parquet row) from 1; a list of cells or a dictionary
 FORMATS = ".txt, .tsv, .csv, .jsonl (each also .gz) or .parquet"
 SAMPLE_ROWS = 100  # rows that are read ahead to decide what the columns are
 SAMPLE_CHARACTERS = 1 << 20  # fewer rows where they are long
@@ -27,9 +27,9 @@ class RawRows:
         read: yields all rows, the sample included; only the named columns of a ``.parquet``.
     """
 
-    sample: list[Row]
+    sample: list[RawRow]
     names: list[str]
-    read: Callable[[Sequence[str] | None], Iterator[Row]]
+    read: Callable[[Sequence[str] | None], Iterator[RawRow]]
 
 
 def open_rows(source: Source) -> RawRows:
@@ -52,8 +52,8 @@ def open_rows(source: Source) -> RawRows:
     return _read_ahead(rows if name == "jsonl" else _without_blank(source, rows))
 
 
-def _read_ahead(rows: Iterator[Row]) -> RawRows:
-    sample, failure, size = list[Row](), None, 0
+def _read_ahead(rows: Iterator[RawRow]) -> RawRows:
+    sample, failure, size = list[RawRow](), None, 0
     try:
         for row in islice(rows, SAMPLE_ROWS):
             sample.append(row)
@@ -63,7 +63,7 @@ def _read_ahead(rows: Iterator[Row]) -> RawRows:
     except SimcseError as error:
         failure = error
 
-    def read(_: Sequence[str] | None) -> Iterator[Row]:
+    def read(_: Sequence[str] | None) -> Iterator[RawRow]:
         yield from sample
         if failure is not None:
             raise failure
@@ -72,7 +72,7 @@ def _read_ahead(rows: Iterator[Row]) -> RawRows:
     return RawRows(sample, [], read)
 
 
-def csv_rows(source: Source) -> Iterator[Row]:
+def csv_rows(source: Source) -> Iterator[RawRow]:
     """Yield each record's first physical line and its cells; a quoted cell may span lines.
 
     Raises:
@@ -114,7 +114,7 @@ def import_pyarrow() -> ModuleType:
     return pyarrow  # type: ignore[no-any-return]
 
 
-def _text_rows(source: Source) -> Iterator[Row]:
+def _text_rows(source: Source) -> Iterator[RawRow]:
     for number, line in read_lines(source):
         if line is None:
             continue
@@ -124,11 +124,11 @@ def _text_rows(source: Source) -> Iterator[Row]:
             source.counts.blank += 1
 
 
-def _tsv_rows(source: Source) -> Iterator[Row]:
+def _tsv_rows(source: Source) -> Iterator[RawRow]:
     return ((number, line.split("\t")) for number, line in read_lines(source) if line is not None)
 
 
-def _json_rows(source: Source) -> Iterator[Row]:
+def _json_rows(source: Source) -> Iterator[RawRow]:
     """Yield objects or lists, whichever the first line holds."""
     wanted: type | None = None
     for number, value in read_json_lines(source):
@@ -141,7 +141,7 @@ def _json_rows(source: Source) -> Iterator[Row]:
             source.refuse(number, f"expected {expected}, found {str(value)[:80]}")
 
 
-def _without_blank(source: Source, rows: Iterable[Row]) -> Iterator[Row]:
+def _without_blank(source: Source, rows: Iterable[RawRow]) -> Iterator[RawRow]:
     """Clean every cell; pass over and count the rows that have none left."""
     for number, cells in rows:
         cleaned = [clean_text(cell) for cell in cells]
@@ -159,7 +159,7 @@ def _open_parquet(source: Source) -> RawRows:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"cannot read {source}: {error}") from error
 
-    def read(names: Sequence[str] | None) -> Iterator[Row]:
+    def read(names: Sequence[str] | None) -> Iterator[RawRow]:
         try:
             with table:
                 batches = table.iter_batches(PARQUET_ROWS, columns=names and list(names))
@@ -172,7 +172,7 @@ def _open_parquet(source: Source) -> RawRows:
     return RawRows(list(enumerate(sample, start=1)), table.schema_arrow.names, read)
 
 
-_READERS: dict[str, Callable[[Source], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Source], Iterator[RawRow]]] = {
     "txt": _text_rows,
     "tsv": _tsv_rows,
     "csv": csv_rows,

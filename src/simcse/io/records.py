@@ -25,7 +25,7 @@ from simcse.io.columns import (
 )
 from simcse.io.columns import LABELS as LABELS
 from simcse.io.files import BadLines, ReadCounts, Source, clean_text, file_format
-from simcse.io.formats import Row, open_rows
+from simcse.io.formats import RawRow, open_rows
 from simcse.io.rows import Row as IndexRow
 from simcse.io.rows import make_row
 
@@ -283,7 +283,7 @@ def _read(
     return layout, _picked(source, rows.read(names), layout)
 
 
-def _picked(source: Source, rows: Iterator[Row], layout: Layout) -> Iterator[Picked]:
+def _picked(source: Source, rows: Iterator[RawRow], layout: Layout) -> Iterator[Picked]:
     """Yield line number, values of the layout's columns, and the whole row."""
     keys: Any = layout.keys
     if layout.header:
