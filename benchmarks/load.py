@@ -323,18 +323,18 @@ def make_index(model: str, folder: Path, rows: int = INDEX_ROWS) -> Path:
     """Make an index of random vectors for a model."""
     import numpy as np
 
-    from simcse.index.embedded import EmbeddedIndex
-    from simcse.io.rows import Row
+    from simcse.index.uri import create_index
+    from simcse.io.rows import IndexRow
     from simcse.model.encoder import SentenceEncoder
     from simcse.model.fingerprint import model_fingerprint
 
     encoder = SentenceEncoder.load(model)
-    index = EmbeddedIndex.create(folder, model_fingerprint(encoder, model))
+    index = create_index(folder, model_fingerprint(encoder, model))
     random = np.random.default_rng(0)
     for start in range(0, rows, 20_000):
         names = range(start, min(rows, start + 20_000))
         vectors = random.normal(size=(len(names), encoder.dimensions)).astype(np.float32)
-        index.add([Row(str(at), f"row {at}") for at in names], vectors)
+        index.add([IndexRow(str(at), f"row {at}") for at in names], vectors)
         index.commit()
     return folder
 

@@ -42,15 +42,14 @@ class Library:
 def main(model: str, index: str) -> None:
     """Answer `Library`."""
     import faiss
-    import numpy as np
 
-    from simcse.index.embedded import EmbeddedIndex
+    from simcse.index.uri import open_index
     from simcse.model.encoder import SentenceEncoder
 
     encoder = SentenceEncoder.load(model)
     flat = faiss.IndexFlatIP(encoder.dimensions)
-    for block in EmbeddedIndex.open(Path(index)).snapshot.blocks:
-        flat.add(np.asarray(block))
+    opened = open_index(Path(index))
+    flat.add(opened.sample(len(opened))[1])
     work: dict[str, Callable[[], object]] = {
         "encode": lambda: encoder.encode([SENTENCE]),
         "search": lambda: flat.search(encoder.encode([SENTENCE]), 10),

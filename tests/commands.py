@@ -7,7 +7,7 @@ import subprocess
 from simcse.cli.main import main
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["simcse.serve.run", "simcse.engine.run", "simcse.index.embedded"])
+FORKS.set_forkserver_preload(["simcse.serve.run", "simcse.engine.run", "simcse.index.sqlite"])
 
 
 class Command:

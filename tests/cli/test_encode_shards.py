@@ -16,11 +16,11 @@ from commands import Command
 from simcse import SentenceEncoder
 from simcse.engine.shards import encode_shard, plan
 from simcse.errors import ArtifactError, DataError, UsageError
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.sqlite import SqliteIndex
 from simcse.io.files import ReadCounts
 from simcse.io.parquet import import_pyarrow
-from simcse.io.parts import read_part, write_part
-from simcse.io.rows import Row
+from simcse.io.parquet_shards import read_shard, write_shard
+from simcse.io.rows import IndexRow
 from simcse.model.fingerprint import model_fingerprint
 
 pytest.importorskip("pyarrow")
@@ -52,7 +52,7 @@ def contents(folder):
     found = [
         (row.id, row.text, json.dumps(row.metadata), vector.round(4).tobytes())
         for part in sorted(folder.glob("part-*.parquet"))
-        for rows, vectors in read_part(part)
+        for rows, vectors in read_shard(part)
         for row, vector in zip(rows, vectors + 0.0, strict=True)
     ]
     assert len(found) == 700
@@ -86,7 +86,7 @@ def test_a_killed_driver_goes_on_behind_the_parts_that_are_there(
     assert not list(folder.glob(".part-*"))  # of the part it was killed in
     assert all(path.stat().st_mtime_ns == written for path, written in done.items())
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    for rows, vectors in read_part(folder / "part-00003.parquet"):
+    for rows, vectors in read_shard(folder / "part-00003.parquet"):
         expected = encoder.encode([row.text for row in rows])
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
@@ -137,25 +137,25 @@ def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
 
 def test_parts_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path, monkeypatch):
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
+    SqliteIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
     asked = [*command(inputs[:2], tmp_path / "v", tiny_model_folder), "--index"]
     calls = iter(range(5))
     with monkeypatch.context() as patched:
-        commit = EmbeddedIndex.commit
+        commit = SqliteIndex.commit
 
         def stopping(index, progress=None):
             if next(calls) == 3:
                 raise KeyboardInterrupt
             return commit(index, progress)
 
-        patched.setattr(EmbeddedIndex, "commit", stopping)
+        patched.setattr(SqliteIndex, "commit", stopping)
         assert simcse(*asked, tmp_path / "index").code == 130
-    assert len(EmbeddedIndex.open(tmp_path / "index")) == 150
+    assert len(SqliteIndex.open(tmp_path / "index")) == 150
     outcome = simcse(*asked, tmp_path / "index")
     assert outcome.code == 0, outcome.err
-    index = EmbeddedIndex.open(tmp_path / "index")
+    index = SqliteIndex.open(tmp_path / "index")
     assert len(index) == 500  # of 501 rows one text is there twice
-    assert index.facts["progress"] == {}
+    assert index.metadata.progress == {}
     (hit,) = index.search(encoder.encode(["the dog plays 5"]), k=1)[0]
     assert hit.score == pytest.approx(1.0, abs=1e-5)
 
@@ -205,13 +205,13 @@ def test_a_file_that_changed_after_planning_is_refused(inputs, tmp_path):
 
 
 def test_a_part_is_what_was_written(tmp_path):
-    rows = [Row("1", "a", {"tag": ["x", None], "n": 1.5}), Row("ä", 'quote " and \n', {})]
+    rows = [IndexRow("1", "a", {"tag": ["x", None], "n": 1.5}), IndexRow("ä", 'quote " and \n', {})]
     vectors = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
-    assert write_part(tmp_path / "a.parquet", [(rows, vectors), (rows[:1], vectors[:1])]) == 3
-    found = list(read_part(tmp_path / "a.parquet"))
+    assert write_shard(tmp_path / "a.parquet", [(rows, vectors), (rows[:1], vectors[:1])]) == 3
+    found = list(read_shard(tmp_path / "a.parquet"))
     assert [row for part, _ in found for row in part] == [*rows, rows[0]]
     np.testing.assert_array_equal(np.concatenate([v for _, v in found]), vectors[[0, 1, 0]])
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     for missing in ("b.parquet", "c.parquet"):
         with pytest.raises(ArtifactError, match=f"cannot read .*{missing}"):
-            list(read_part(tmp_path / missing))
+            list(read_shard(tmp_path / missing))

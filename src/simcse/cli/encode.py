@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, load_with_stamp, open_index, say_cut
+from simcse.cli.indexing import INDEX_URI, load_with_fingerprint, report_truncation
 from simcse.cli.options import (
     dimensions_option,
     load_encoder,
@@ -21,7 +21,7 @@ from simcse.cli.options import (
 from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
-    from simcse.index.uri import Place
+    from simcse.index.uri import IndexUri
 
 CHUNK = 4096  # sentences encoded and written together
 ENDINGS = (".npy", ".safetensors", ".parquet")
@@ -67,7 +67,9 @@ WRITING = "another process is filling {folder}: {holder}"
     show_default=True,
     help="To a folder: rows of a part, which is what a crash may cost.",
 )
-@click.option("--index", "place", type=PLACE, help="To a folder: then add the parts to this index.")
+@click.option(
+    "--index", "place", type=INDEX_URI, help="To a folder: then add the parts to this index."
+)
 @dimensions_option
 @precision_option("auto")
 @loading_options
@@ -141,7 +143,7 @@ def _encode_file(
             )
     click.echo(f"{output}: {counts}", err=True)
     if truncation == "warn":
-        say_cut(encoder, encoder.tokenizer.truncated)
+        report_truncation(encoder, encoder.tokenizer.truncated)
 
 
 def _encode_shards(
@@ -154,21 +156,22 @@ def _encode_shards(
     engine: str,
     workers: int | None,
     shard_rows: int,
-    place: Place | None,
+    place: IndexUri | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     from simcse.cli.progress import counting_bar
     from simcse.engine.run import Loading, encode_missing
     from simcse.engine.shards import Manifest, load_parts, plan, take_up
+    from simcse.index.uri import open_index
     from simcse.io.files import ReadCounts
     from simcse.io.locks import lock_folder
 
     counts = ReadCounts()
     shards = plan(sources, rows=shard_rows, reading=reading, counts=counts)
     index = None if place is None else open_index(place)
-    encoder, fingerprint = load_with_stamp(model, **loading)
+    encoder, fingerprint = load_with_fingerprint(model, **loading)
     if index is not None:
-        index.require_model(fingerprint)
+        index.metadata.require_model(fingerprint)
     told = Loading.of(encoder, model, loading)
     manifest = Manifest(fingerprint, told.precision, truncation, reading, shards)
     with lock_folder(folder, busy=WRITING), counting_bar("encoding", manifest.rows) as advance:
@@ -182,11 +185,13 @@ def _encode_shards(
         )
     click.echo(f"{folder}: {counts}, {len(shards):,} parts", err=True)
     if truncation == "warn":
-        say_cut(encoder, cut)
+        report_truncation(encoder, cut)
     if index is not None:
         with counting_bar("indexing", manifest.rows) as advance:
             done = load_parts(index, folder, manifest, advance)
-        click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
+        click.echo(
+            f"{index.metadata.name}: {done.added:,} added, {done.updated:,} replaced", err=True
+        )
 
 
 def _chunks(sentences: Iterator[str], *, total: int | None) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ from simcse import __version__
 from simcse.cli.adapt import adapt
 from simcse.cli.average import average
 from simcse.cli.bench import bench
-from simcse.cli.calibrate import calibrate
+from simcse.cli.calibrate import calibrate_command
 from simcse.cli.compare import compare
 from simcse.cli.data import data
 from simcse.cli.encode import encode, similarity
@@ -60,7 +60,7 @@ COMMANDS = (
         compare,
         postprocess,
     ),
-    *(export, encode, similarity, index, calibrate, serve, info, data, bench),
+    *(export, encode, similarity, index, calibrate_command, serve, info, data, bench),
     *(paper, sweep),
 )
 for command in COMMANDS:

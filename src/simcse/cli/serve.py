@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, load_for, load_with_stamp, open_index
+from simcse.cli.indexing import INDEX_URI, load_for, load_with_fingerprint
 from simcse.cli.options import loading_options, precision_option
 from simcse.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from simcse.index.uri import Place
+    from simcse.index.uri import IndexUri
     from simcse.serve.settings import ServeConfig
 
 
 @click.command()
 @click.option("--model", metavar="NAME", help="Default: the index's model, else mini.")
-@click.option("--index", "place", type=PLACE, help="Index to search: a folder or an address.")
+@click.option("--index", "place", type=INDEX_URI, help="Index to search: a folder or an address.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", metavar="[serve.KEY=VALUE]...", nargs=-1)
 def serve(
     model: str | None,
-    place: Place | None,
+    place: IndexUri | None,
     host: str,
     port: int,
     name: str | None,
@@ -82,13 +82,15 @@ def serve(
     except ImportError as error:
         message = f"serving needs an extra ({error.name}): pip install 'simcse-next[serve,index]'"
         raise ResourceError(message) from error
+    from simcse.index.uri import open_index
+
     set_threads(settings.threads)
-    index = None if place is None else open_index(place)
+    index = None if place is None else open_index(place, verify=True)
     if index is None:
-        encoder, _ = load_with_stamp(model or "mini", **loading)
+        encoder, _ = load_with_fingerprint(model or "mini", **loading)
     else:
         encoder = load_for(index, model, **loading)
-    loaded = model or (index.fingerprint.name if index else "mini")
+    loaded = model or (index.metadata.fingerprint.name if index else "mini")
     app = create_app(encoder, index, settings, name=name or _served(loaded), results=results)
     run(app, settings)
 

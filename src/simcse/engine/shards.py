@@ -21,8 +21,8 @@ from simcse.io.checkpoints import read_json
 from simcse.io.files import ReadCounts, sha256_file, write_text
 from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.locks import LOCK
-from simcse.io.parts import read_part, write_part
-from simcse.io.rows import Row, read_rows
+from simcse.io.parquet_shards import read_shard, write_shard
+from simcse.io.rows import IndexRow, read_rows
 
 MANIFEST = "manifest.json"
 ROWS = 50_000  # of a shard: a minute of work, 80 MB of vectors of 384 dimensions
@@ -140,7 +140,7 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: dict[str, 
     rows = read_rows(shard.file, **reading)  # type: ignore[arg-type]
     mine = itertools.islice(rows, shard.first, shard.first + shard.rows)
 
-    def batches() -> Iterator[tuple[list[Row], np.ndarray]]:
+    def batches() -> Iterator[tuple[list[IndexRow], np.ndarray]]:
         left = shard.rows
         while batch := list(itertools.islice(mine, ENCODE_ROWS)):
             left -= len(batch)
@@ -148,7 +148,7 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: dict[str, 
         if left:
             raise DataError(f"{shard.file} has changed: {left:,} rows fewer than planned")
 
-    return write_part(folder / shard.part, batches())
+    return write_shard(folder / shard.part, batches())
 
 
 def load_parts(
@@ -166,12 +166,12 @@ def load_parts(
     total, job = Commit(), sha256_file(folder / MANIFEST)
     for shard in manifest.shards:
         source = f"{job} {shard.part}"
-        if source not in index.facts["progress"]:
-            for rows, vectors in read_part(folder / shard.part):
+        if source not in index.metadata.progress:
+            for rows, vectors in read_shard(folder / shard.part):
                 index.add(rows, vectors)
-            total += index.commit({source: shard.rows})
+            total += index.commit(progress={source: shard.rows})
         observe(shard.rows)
-    index.annotate(progress={})
+    index.commit(progress=None)
     return total
 
 

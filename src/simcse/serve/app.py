@@ -160,7 +160,7 @@ def _add_index_routes(app: FastAPI, service: Service) -> None:
             found = await service.search(embedded, body.k, body.threshold, body.where)
             meaning = service.calibration(index)
             results = [[{**asdict(hit), **meaning(hit.score)} for hit in hits] for hits in found]
-            number = index.version
+            number = index.metadata.version
             answer = {"results": results, "generation": number, "usage": _usage(embedded)}
             return _json(answer, embedded)
 
@@ -175,20 +175,20 @@ def _add_index_routes(app: FastAPI, service: Service) -> None:
         embedded = await service.embed(texts, truncate=body.truncate, param="rows")
         done = await service.add(rows, embedded)
         answer = {"added": done.added, "updated": done.updated, "rows": len(index)}
-        return _json({**answer, "generation": index.version}, embedded)
+        return _json({**answer, "generation": index.metadata.version}, embedded)
 
     @app.get("/v1/index", response_model=schemas.IndexInfo, **told)
     async def info() -> schemas.IndexInfo:
         """Describe the index: its rows, how it searches, the fields to filter on."""
         index = service.require_index()
-        approximation = index.facts["approximation"] or {}
+        metadata = index.metadata
         return schemas.IndexInfo(
             rows=len(index),
-            generation=index.version,
-            kind=index.facts["kind"],
-            recall=approximation.get("recall"),
+            generation=metadata.version,
+            kind=metadata.index_type,
+            recall=metadata.approximation.recall if metadata.approximation else None,
             fields=views.field_values(index),
-            calibrated=index.facts["calibration"] is not None,
+            calibrated=metadata.calibration is not None,
             writable=service.settings.writable,
         )
 
@@ -201,7 +201,7 @@ def _add_view_routes(app: FastAPI, service: Service, models: list[dict[str, Any]
     async def index_map() -> JSONResponse:
         """Project the rows, or an even sample of them, onto a plane."""
         index = service.require_index()
-        number = index.version
+        number = index.metadata.version
         if number not in drawn:
             found = await asyncio.to_thread(views.index_map, index)
             drawn.clear()

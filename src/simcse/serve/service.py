@@ -12,9 +12,9 @@ import numpy as np
 from simcse.errors import DataError
 from simcse.index.calibration import Calibration
 from simcse.index.filters import parse_filter
-from simcse.index.protocol import Commit, Hit, VectorIndex
+from simcse.index.protocol import Commit, SearchHit, VectorIndex
 from simcse.io.files import clean_text
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import model_fingerprint
 from simcse.serve.batching import Batcher, Ids, Overloaded
@@ -68,7 +68,7 @@ class Service:
         self.encoder, self.index, self.settings, self.name = encoder, index, settings, name
         self.fingerprint = model_fingerprint(encoder, name)
         if index is not None:
-            index.require_model(self.fingerprint)
+            index.metadata.require_model(self.fingerprint)
         self.created = int(time.time())
         self.metrics = Metrics()
         self.draining = False
@@ -170,7 +170,7 @@ class Service:
 
     async def search(
         self, query: Embedded, k: int, threshold: float | None, where: dict[str, object] | None
-    ) -> list[list[Hit]]:
+    ) -> list[list[SearchHit]]:
         """Search the index.
 
         Raises:
@@ -181,13 +181,13 @@ class Service:
         conditions = parse_filter(where or {})
         loop = asyncio.get_running_loop()
 
-        def find() -> list[list[Hit]]:
+        def find() -> list[list[SearchHit]]:
             self._refresh(index)
             return index.search(query.vectors, k, threshold=threshold, where=conditions)
 
         return await loop.run_in_executor(self._searching, find)
 
-    async def add(self, rows: Sequence[Row], embedded: Embedded) -> Commit:
+    async def add(self, rows: Sequence[IndexRow], embedded: Embedded) -> Commit:
         """Add rows durably.
 
         Raises:
@@ -203,7 +203,7 @@ class Service:
                 index.add(rows, embedded.vectors)
                 return index.commit()
             finally:
-                index.rollback()
+                index.refresh(discard=True)
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, write)
 
@@ -219,7 +219,7 @@ class Service:
 
     def calibration(self, index: VectorIndex) -> Callable[[float], dict[str, float]]:
         """Return what makes a cosine a percentile and a probability, as far as it was fitted."""
-        stored = index.facts["calibration"]
+        stored = index.metadata.calibration
         return (lambda _score: {}) if stored is None else Calibration.from_json(stored).describe
 
     def _refresh(self, index: VectorIndex) -> None:

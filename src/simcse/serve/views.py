@@ -40,7 +40,7 @@ def index_map(index: VectorIndex, points: int = POINTS) -> dict[str, Any]:
 
 def field_values(index: VectorIndex) -> dict[str, list[Any]]:
     """Return the metadata fields, each with its distinct values if they are few."""
-    found = index.values(VALUES + 1)
+    found = index.metadata.read_values(VALUES + 1)
     return {name: values if len(values) <= VALUES else [] for name, values in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""Rows with their embeddings as Parquet: one part of a folder that bulk encoding fills."""
+"""Rows with their embeddings as Parquet: one shard of a folder that bulk encoding fills."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +10,15 @@ import numpy as np
 from simcse.errors import ArtifactError
 from simcse.io.files import atomic_path
 from simcse.io.parquet import import_pyarrow
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
-Batch = tuple[Sequence[Row], np.ndarray]  # n rows, (n, D) float32
+Batch = tuple[Sequence[IndexRow], np.ndarray]  # n rows, (n, D) float32
 
 
-def write_part(path: Path, batches: Iterable[Batch]) -> int:
+def write_shard(path: Path, batches: Iterable[Batch]) -> int:
     """Write rows with vectors as ``id``, ``text``, ``metadata`` (JSON) and ``vector``; count them.
 
-    The file takes its place when the last batch is in it, so one that is there is complete.
+    The file is renamed to its final name after the last batch, so a file there is complete.
 
     Raises:
         ResourceError: the disk is full or read-only, or the Parquet extra is not installed.
@@ -38,8 +38,8 @@ def write_part(path: Path, batches: Iterable[Batch]) -> int:
     return count
 
 
-def read_part(path: Path) -> Iterator[Batch]:
-    """Yield what `write_part` wrote, some thousand rows at a time.
+def read_shard(path: Path) -> Iterator[Batch]:
+    """Yield the batches that `write_shard` wrote, some thousand rows at a time.
 
     Raises:
         ArtifactError: the file is missing or something else.
@@ -52,7 +52,7 @@ def read_part(path: Path) -> Iterator[Batch]:
                 vectors = batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1)
                 fields = zip(*(batch[name].to_pylist() for name in _FIELDS), strict=True)
                 yield (
-                    [Row(row_id, text, json.loads(data)) for row_id, text, data in fields],
+                    [IndexRow(row_id, text, json.loads(data)) for row_id, text, data in fields],
                     vectors,
                 )
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
@@ -62,7 +62,7 @@ def read_part(path: Path) -> Iterator[Batch]:
 _FIELDS = ("id", "text", "metadata")
 
 
-def _table(pyarrow: Any, rows: Sequence[Row], vectors: np.ndarray) -> Any:  # noqa: ANN401 - untyped
+def _table(pyarrow: Any, rows: Sequence[IndexRow], vectors: np.ndarray) -> Any:  # noqa: ANN401 - untyped
     flat = pyarrow.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
     columns = {
         "id": [row.id for row in rows],
