@@ -23,7 +23,7 @@ from simcse.errors import (
     SimcseWarning,
     UsageError,
 )
-from simcse.index import approximate, sqlite_writer
+from simcse.index import approximate, exact, sqlite_writer
 from simcse.index.filters import Condition
 from simcse.index.ingest import ingest
 from simcse.index.sqlite import SqliteIndex
@@ -470,6 +470,7 @@ def test_exact_search_needs_no_extra(tmp_path, monkeypatch):
 
     monkeypatch.setattr("simcse.index.sqlite.import_faiss", missing)
     monkeypatch.setattr(approximate, "import_faiss", missing)
+    monkeypatch.setattr(exact, "optional_faiss", lambda: None)
     index = SqliteIndex.create(tmp_path / "index", FINGERPRINT)
     index.add(*rows_of(0, 20))
     index.commit()

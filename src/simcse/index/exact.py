@@ -1,10 +1,13 @@
-"""Exact search: inner products with every row, by NumPy alone."""
+"""Exact search: inner products with every row, by NumPy, or faster by FAISS where it is there."""
 
+import functools
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import numpy as np
 
 QUERIES_TOGETHER = 256  # with a chunk of 32,768 rows that is 34 MB of scores
+FEW_QUERIES = 8
 FEW_ROWS = 8  # rows are gathered before the product where fewer than one in eight is allowed
 Found = tuple[np.ndarray, np.ndarray]  # scores (Q, K) and positions (Q, K); -1 where there is none
 
@@ -20,13 +23,14 @@ def top_rows(
         k: number of rows to find for each query.
         allowed: (N,) bool, the rows to consider; ``None`` for all.
     """
-    rows = None if allowed is None else np.flatnonzero(allowed)
+    rows = None if allowed is None or allowed.all() else np.flatnonzero(allowed)
     if rows is not None and len(rows) * FEW_ROWS < len(vectors):
         vectors, allowed = vectors[rows], None
     else:
-        rows = None
+        rows, allowed = None, allowed if rows is not None else None
+    top = _top_by_numpy if optional_faiss() is None else _top_by_faiss
     blocks = [
-        _top_of_block(vectors, queries[start : start + QUERIES_TOGETHER], k, allowed)
+        top(vectors, queries[start : start + QUERIES_TOGETHER], k, allowed)
         for start in range(0, len(queries), QUERIES_TOGETHER)
     ]
     scores = np.concatenate([block[0] for block in blocks])
@@ -36,10 +40,38 @@ def top_rows(
     return scores, found
 
 
-def _top_of_block(
+@functools.cache
+def optional_faiss() -> ModuleType | None:
+    """Return the module ``faiss`` if it is installed."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return faiss
+
+
+def _top_by_faiss(
     vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray | None
 ) -> Found:
-    scores = queries @ vectors.T  # (Q, N)
+    faiss = optional_faiss()
+    k = min(k, len(vectors))
+    scores = np.empty((len(queries), k), np.float32)
+    rows = np.empty((len(queries), k), np.int64)
+    pointer, selector = faiss.swig_ptr, None  # type: ignore[union-attr]
+    if allowed is not None:
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(allowed), pointer(bits))  # type: ignore[union-attr]
+    faiss.knn_inner_product(  # type: ignore[union-attr]
+        *(pointer(queries), pointer(vectors), vectors.shape[1], len(queries), len(vectors), k),
+        *(pointer(scores), pointer(rows), selector),
+    )
+    return scores, rows
+
+
+def _top_by_numpy(
+    vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray | None
+) -> Found:
+    scores = _inner_products(vectors, queries)  # (Q, N)
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
     if k < scores.shape[1]:
@@ -48,6 +80,13 @@ def _top_of_block(
     else:
         rows = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     return scores, np.where(np.isneginf(scores), -1, rows)
+
+
+def _inner_products(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return (Q, N): for few queries the plain loop reads the vectors faster than BLAS does."""
+    if len(queries) > FEW_QUERIES:
+        return np.ascontiguousarray((vectors @ queries.T).T)
+    return np.stack([np.einsum("nd,d->n", vectors, query) for query in queries])
 
 
 def merge_top(found: Sequence[Found], k: int) -> Found:

@@ -95,13 +95,15 @@ class View:
         folder = Path(folder)
         if not (folder / DATABASE).exists():
             raise ArtifactError(f"no index at {folder}; make one: simcse index build {folder} FILE")
+        failed = None
         while True:
-            seen = newest_version(folder)
             try:
                 return cls(folder, before)
             except ArtifactError:
-                if newest_version(folder) == seen:  # else a writer removed a file meanwhile
+                newest = newest_version(folder)
+                if newest == failed:  # else a writer may have removed a file meanwhile
                     raise
+                failed = newest
 
     @property
     def name(self) -> str:

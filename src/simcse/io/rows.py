@@ -21,6 +21,7 @@ from simcse.io.files import (
 from simcse.io.parquet import read_parquet
 
 MAX_ID_BYTES = 512
+_CONTAINERS = (Mapping, list, tuple)
 MAX_DEPTH = 64  # of nested metadata; recursive readers fail at a few hundred
 
 
@@ -92,7 +93,9 @@ def metadata_json(metadata: object) -> str:
 
 
 def _check_values(value: object, depth: int) -> None:
-    if isinstance(value, Mapping | list | tuple):
+    if isinstance(value, str):
+        return
+    if isinstance(value, _CONTAINERS):
         if not depth:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         for held in value.values() if isinstance(value, Mapping) else value:
