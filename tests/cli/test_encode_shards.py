@@ -143,10 +143,10 @@ def test_parts_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path
     with monkeypatch.context() as patched:
         commit = SqliteIndex.commit
 
-        def stopping(index, progress=None):
+        def stopping(index, **metadata):
             if next(calls) == 3:
                 raise KeyboardInterrupt
-            return commit(index, progress)
+            return commit(index, **metadata)
 
         patched.setattr(SqliteIndex, "commit", stopping)
         assert simcse(*asked, tmp_path / "index").code == 130

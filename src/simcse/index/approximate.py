@@ -187,23 +187,27 @@ def _reach_floor(
     rows = sum(map(len, blocks))
     truth = search_blocks(blocks, queries, RECALL_AT + 1)[0][:, 1:]  # without itself
     recall = 0.0
-    for effort in SEARCH_EFFORTS:
-        proposed = Candidates(index, effort)(queries, RECALL_AT + 1)
+    for search_effort in SEARCH_EFFORTS:
+        proposed = Candidates(index, search_effort)(queries, RECALL_AT + 1)
         scores = [
             -np.sort(-(gather(blocks, line[line >= 0]) @ query))[1:]  # without itself
             for query, line in zip(queries, proposed, strict=True)
         ]
         recall = recall_of(truth, scores)
         if recall >= floor:
-            return Approximation(index_type, rows, effort, round(recall, 4), floor, len(queries))
+            return Approximation(
+                index_type, rows, search_effort, round(recall, 4), floor, len(queries)
+            )
     raise recall_error(index_type, recall, SEARCH_EFFORTS[-1], floor)
 
 
-def recall_error(index_type: IndexType, recall: float, effort: int, floor: float) -> NumericError:
+def recall_error(
+    index_type: IndexType, recall: float, search_effort: int, floor: float
+) -> NumericError:
     """Return the error of a structure that finds too few of the true neighbors."""
     return NumericError(
-        f"{index_type}: recall@{RECALL_AT} is {recall:.4f} with {effort} candidates, below the "
-        f"floor {floor}. Choose a lower one with --recall, or another type with --type."
+        f"{index_type}: recall@{RECALL_AT} is {recall:.4f} with {search_effort} candidates, below "
+        f"the floor {floor}. Choose a lower one with --recall, or another type with --type."
     )
 
 

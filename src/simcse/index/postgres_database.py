@@ -23,7 +23,7 @@ ATTEMPTS = 10
 DEFAULTS = {  # of libpq; what the URL says comes first
     "application_name": "simcse",
     "connect_timeout": "10",
-    "tcp_user_timeout": "10000",  # ms until a server that was cut off counts as gone
+    "tcp_user_timeout": "10000",  # ms until a server that stopped answering counts as gone
     "keepalives_idle": "10",
 }
 CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure)
@@ -116,7 +116,7 @@ class Database:
                     return work(connection)
             except psycopg.Error as error:
                 if connection.broken:
-                    _close_all(self._idle)  # the same event cut them off
+                    _close_all(self._idle)  # the same event ended them
                 if not left or not (connection.broken or isinstance(error, CONFLICTS)):
                     raise self._explain(error) from error
             finally:

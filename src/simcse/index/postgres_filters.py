@@ -35,20 +35,20 @@ def where_sql(where: Sequence[Condition]) -> SqlFragment:
         >>> where_sql([Condition("lang", "in", ("de",))])[0].as_string()
         'TRUE AND (metadata @> %s OR metadata @> %s)'
     """
-    parts = [_condition(condition) for condition in where]
-    text = SQL(" AND ").join([SQL("TRUE"), *(part for part, _ in parts)])
-    return text, [value for _, values in parts for value in values]
+    fragments = [_condition(condition) for condition in where]
+    text = SQL(" AND ").join([SQL("TRUE"), *(part for part, _ in fragments)])
+    return text, [value for _, values in fragments for value in values]
 
 
 def _condition(condition: Condition) -> SqlFragment:
     if condition.operator in ORDER_SYMBOLS:
         return _ordered(condition)
-    parts = [_equal(condition.field, value) for value in condition.values]
-    text = SQL(" OR ").join([SQL("FALSE"), *(part for part, _ in parts)])
-    if condition.operator == "in" and len(parts) == 1:
-        return parts[0]
+    fragments = [_equal(condition.field, value) for value in condition.values]
+    text = SQL(" OR ").join([SQL("FALSE"), *(part for part, _ in fragments)])
+    if condition.operator == "in" and len(fragments) == 1:
+        return fragments[0]
     form = SQL("({})") if condition.operator == "in" else SQL("NOT ({})")
-    return form.format(text), [value for _, values in parts for value in values]
+    return form.format(text), [value for _, values in fragments for value in values]
 
 
 def _equal(field: str, value: Any) -> SqlFragment:  # noqa: ANN401 - any JSON value

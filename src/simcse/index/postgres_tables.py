@@ -173,28 +173,32 @@ class Tables:
         connection.execute(self.sql("ALTER INDEX {schema}.rows_hnsw_new RENAME TO rows_hnsw"))
         connection.execute("SET LOCAL enable_seqscan = off")
         recall = 0.0
-        for effort in SEARCH_EFFORTS:
-            recall = recall_of(truth, self._scores(connection, queries, effort))
+        for search_effort in SEARCH_EFFORTS:
+            recall = recall_of(truth, self._scores(connection, queries, search_effort))
             if recall >= floor:
-                return Approximation("hnsw", rows, effort, round(recall, 4), floor, len(queries))
+                return Approximation(
+                    "hnsw", rows, search_effort, round(recall, 4), floor, len(queries)
+                )
         raise recall_error("hnsw", recall, SEARCH_EFFORTS[-1], floor)
 
     def drop_graph(self, connection: Connection) -> None:
         """Drop the graph; searches are exact from now on."""
         connection.execute(self.sql("DROP INDEX IF EXISTS {schema}.rows_hnsw"))
 
-    def _scores(self, connection: Connection, queries: np.ndarray, effort: int) -> list[np.ndarray]:
+    def _scores(
+        self, connection: Connection, queries: np.ndarray, search_effort: int
+    ) -> list[np.ndarray]:
         """Return each query's best scores, without its own row's."""
-        set_search_effort(connection, effort)
+        set_search_effort(connection, search_effort)
         found = [self.best(connection, query, RECALL_AT + 1) for query in queries]
         return [np.array([hit.score for hit in hits[1:]]) for hits in found]
 
 
-def set_search_effort(connection: Connection, effort: int) -> None:
+def set_search_effort(connection: Connection, search_effort: int) -> None:
     """Search with that many candidates of the graph in this transaction; 0 means exactly."""
     settings = {
-        "enable_indexscan": "on" if effort else "off",
-        "hnsw.ef_search": str(effort or SEARCH_EFFORTS[0]),
+        "enable_indexscan": "on" if search_effort else "off",
+        "hnsw.ef_search": str(search_effort or SEARCH_EFFORTS[0]),
         "hnsw.iterative_scan": "strict_order",  # goes on where candidates were deleted meanwhile
     }
     for name, value in settings.items():

@@ -52,7 +52,7 @@ def copy_index(source: Path, target: Path) -> None:
                     writer.state["next_number"] = 1 + max(map(file_number, there), default=0)
                     writer.copy_files()
                     copy.execute("BEGIN")
-                    writer.finish(version)
+                    writer.write_commit(version)
                     copy.execute("COMMIT")
                 known |= writer.file_names()  # if interrupted from here on, both may be needed
                 _replace(new, target / DATABASE)

@@ -144,7 +144,7 @@ class Writer:
             file.copy_to(self.folder / STRUCTURE_NAME.format(number))
             self.state["structure"] = {**self.state["structure"], "number": number}
 
-    def finish(self, version: int) -> None:
+    def write_commit(self, version: int) -> None:
         """Write the lines that name the chunks, and the state, as a commit of that number."""
         sync_folder(self.folder)
         lines, start = [], 0
@@ -226,7 +226,7 @@ def transaction(folder: Path, *, check: Callable[[View], None] | None = None) ->
                 connection.execute("BEGIN IMMEDIATE")
                 writer = Writer(base, connection)
                 yield writer
-                writer.finish(base.version + 1)
+                writer.write_commit(base.version + 1)
                 committing = True
                 connection.execute("COMMIT")
             finally:

@@ -169,4 +169,4 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"expected text, got a lone surrogate: {error}") from error
+        raise DataError(f"expected text, got half of a surrogate pair: {error}") from error
