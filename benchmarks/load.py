@@ -394,7 +394,7 @@ def make_index(model: str, folder: Path, rows: int = INDEX_ROWS) -> Path:
     import numpy as np
 
     from simcse.index.uri import create_index
-    from simcse.io.rows import Row
+    from simcse.io.rows import IndexRow
     from simcse.model.encoder import SentenceEncoder
     from simcse.model.fingerprint import model_fingerprint
 
@@ -404,7 +404,7 @@ def make_index(model: str, folder: Path, rows: int = INDEX_ROWS) -> Path:
     for start in range(0, rows, 20_000):
         names = range(start, min(rows, start + 20_000))
         vectors = random.normal(size=(len(names), encoder.dimensions)).astype(np.float32)
-        index.add([Row(str(at), f"row {at}") for at in names], vectors)
+        index.add([IndexRow(str(at), f"row {at}") for at in names], vectors)
         index.commit()
     return folder
 

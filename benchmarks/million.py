@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from simcse.index.approximate import Kind
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.approximate import IndexType
 from simcse.index.protocol import VectorIndex
-from simcse.index.uri import create_index, is_address, open_index
+from simcse.index.uri import create_index, is_postgres, open_index
 from simcse.io.files import sha256_file
 from simcse.io.records import read_index_rows
 from simcse.io.vectors import read_vectors, vector_writer
@@ -34,7 +33,10 @@ from simcse.model.fingerprint import model_fingerprint
 
 COMMIT_ROWS = 32_768
 QUERIES = 200
-KINDS: dict[str, tuple[Kind, ...]] = {"folder": ("exact", "hnsw"), "postgres": ("exact", "hnsw")}
+TYPES: dict[str, tuple[IndexType, ...]] = {
+    "folder": ("exact", "hnsw"),
+    "postgres": ("exact", "hnsw"),
+}
 
 
 def encode(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -61,12 +63,12 @@ def encode(arguments: argparse.Namespace) -> dict[str, Any]:
     return json.loads(note.read_text())  # type: ignore[no-any-return]
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_index(arguments: argparse.Namespace) -> dict[str, Any]:
     """Build one index from the vectors and search it; runs in a process of its own."""
-    place, kinds = arguments.place, KINDS["postgres" if is_address(arguments.place) else "folder"]
+    uri, types = arguments.uri, TYPES["postgres" if is_postgres(arguments.uri) else "folder"]
     vectors = read_vectors(arguments.folder / "vectors.safetensors")
     encoder = SentenceEncoder.load(arguments.model, precision=arguments.precision)
-    index = create_index(place, model_fingerprint(encoder, arguments.model))
+    index = create_index(uri, model_fingerprint(encoder, arguments.model))
     del encoder
     started, cpu = time.monotonic(), time.process_time()
     fill(index, arguments.text, vectors)
@@ -77,31 +79,29 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     queries = perturbed(vectors)
     truth = None
-    for kind in kinds:
+    for index_type in types:
         started = time.monotonic()
-        if kind != "exact":
-            index.rebuild(kind=kind)
+        if index_type != "exact":
+            index.rebuild(index_type=index_type)
         built = time.monotonic() - started
         searched, hits = search(index, queries)
         truth = truth or hits
         shares = [len(set(a) & set(b)) / len(b) for a, b in zip(hits, truth, strict=True)]
-        told = index.describe()
-        found[kind] = {
+        described = index.metadata.describe()
+        found[index_type] = {
             "build_seconds": built,
-            "bytes": told["bytes"],
-            "approximation": told["approximation"],
+            "bytes": described["bytes"],
+            "approximation": described["approximation"],
             "recall@10": statistics.mean(shares),
             **searched,
         }
     started = time.monotonic()
-    reopened = open_index(place)
+    reopened = open_index(uri)
     found["open_seconds"] = time.monotonic() - started
     found["client_rss_mb"] = memory("VmRSS")
     found["client_anonymous_mb"] = memory("RssAnon")
-    found["server_pss_mb"] = server_memory() if is_address(place) else None
+    found["server_pss_mb"] = server_memory() if is_postgres(uri) else None
     found["problems"] = reopened.verify()
-    if isinstance(index, EmbeddedIndex):
-        found["segments"] = len(index.snapshot.segments)
     return found
 
 
@@ -156,7 +156,7 @@ def _pss(folder: Path) -> int:
         return 0
 
 
-def places(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def uris(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Yield the indexes to measure, each a new one."""
     mark = f"bench{os.getpid()}"
     yield "folder", str(arguments.folder / mark)
@@ -175,15 +175,15 @@ def main() -> None:
     parser.add_argument("--postgres", help="address of a database, without #name")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--encode-only", action="store_true")
-    parser.add_argument("--place", help=argparse.SUPPRESS)
+    parser.add_argument("--uri", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.place:
-        print(json.dumps(measure(arguments)))
+    if arguments.uri:
+        print(json.dumps(measure_index(arguments)))
         return
     report: dict[str, Any] = {"encoding": encode(arguments)}
-    for name, place in () if arguments.encode_only else places(arguments):
+    for name, uri in () if arguments.encode_only else uris(arguments):
         print(f"measuring {name} ...", file=sys.stderr)
-        command = [sys.executable, __file__, *sys.argv[1:], "--place", place]
+        command = [sys.executable, __file__, *sys.argv[1:], "--uri", uri]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         report[name] = json.loads(done.stdout)
     text = json.dumps(report, indent=1)

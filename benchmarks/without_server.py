@@ -42,7 +42,6 @@ class Library:
 def main(model: str, index: str) -> None:
     """Answer `Library`."""
     import faiss
-    import numpy as np
 
     from simcse.index.uri import open_index
     from simcse.model.encoder import SentenceEncoder
@@ -50,7 +49,7 @@ def main(model: str, index: str) -> None:
     encoder = SentenceEncoder.load(model)
     flat = faiss.IndexFlatIP(encoder.dimensions)
     opened = open_index(Path(index))
-    flat.add(np.ascontiguousarray(opened.sample(len(opened))[1]))
+    flat.add(opened.sample(len(opened))[1])
     work: dict[str, Callable[[], object]] = {
         "encode": lambda: encoder.encode([SENTENCE]),
         "search": lambda: flat.search(encoder.encode([SENTENCE]), 10),

@@ -12,7 +12,7 @@ from simcse.cli.main import main
 
 PATIENCE = 600  # seconds: a busy machine is no failure
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["simcse.serve.run", "simcse.bulk", "simcse.index.embedded"])
+FORKS.set_forkserver_preload(["simcse.serve.run", "simcse.bulk", "simcse.index.sqlite"])
 
 
 class Command:

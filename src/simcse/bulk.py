@@ -33,7 +33,7 @@ from simcse.io.fingerprint import ModelFingerprint
 from simcse.io.locks import LOCK, lock_folder
 from simcse.io.parquet_shards import read_shard, write_shard
 from simcse.io.records import Note, read_index_rows, read_texts
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 from simcse.io.vectors import vector_writer
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import model_fingerprint
@@ -57,7 +57,7 @@ class Reading:
 
     def rows(
         self, path: str | Path, counts: ReadCounts | None = None, note: Note | None = None
-    ) -> Iterator[Row]:
+    ) -> Iterator[IndexRow]:
         """Stream a file's rows with their ids and metadata."""
         columns, bad_lines = self.columns, self.bad_lines
         return read_index_rows(path, columns=columns, bad_lines=bad_lines, counts=counts, note=note)
@@ -279,12 +279,12 @@ def index_shards(
     total, job = Commit(), sha256_file(folder / MANIFEST)
     for shard in shards:
         source = f"{job} {shard.name}"
-        if source not in index.facts["progress"]:
+        if source not in index.metadata.progress:
             for rows, vectors in read_shard(folder / shard.name):
                 index.add(rows, vectors)
-            total += index.commit({source: shard.rows})
+            total += index.commit(progress={source: shard.rows})
         progress(shard.rows)
-    index.annotate(progress={})
+    index.commit(progress=None)
     return total
 
 
@@ -321,7 +321,7 @@ def encode_shard(shard: Shard, encode: Encode, folder: Path, reading: Reading) -
     """
     selected = itertools.islice(reading.rows(shard.file), shard.first, shard.first + shard.rows)
 
-    def chunks() -> Iterator[tuple[list[Row], np.ndarray]]:
+    def chunks() -> Iterator[tuple[list[IndexRow], np.ndarray]]:
         missing = shard.rows
         while chunk := list(itertools.islice(selected, CHUNK_ROWS)):
             missing -= len(chunk)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from simcse.errors import UsageError
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.uri import create_index, open_index
 from simcse.io.records import read_texts
 from simcse.io.rows import make_row
 from simcse.model.encoder import SentenceEncoder
@@ -167,7 +167,7 @@ class SimCSE:
             UsageError: there is no index yet, or something is in the folder.
         """
         index = self._require_index()
-        stored = EmbeddedIndex.create(folder, model_fingerprint(self.encoder, self.name))
+        stored = create_index(folder, model_fingerprint(self.encoder, self.name))
         rows = [make_row(text, at) for at, text in enumerate(index["sentences"])]
         stored.add(rows, index["index"])
         stored.commit()
@@ -178,14 +178,10 @@ class SimCSE:
         Raises:
             ArtifactError: it is damaged, or another model's.
         """
-        stored = EmbeddedIndex.open(folder)
-        stored.require_model(model_fingerprint(self.encoder, self.name))
-        live = np.flatnonzero(stored.snapshot.live)
-        texts = [row.text for row in stored.snapshot.rows(live.tolist())]
-        vectors = (
-            stored.snapshot.vectors(live) if texts else np.empty((0, stored.fingerprint.dimensions))
-        )
-        self.index = {"sentences": texts, "index": vectors.astype(np.float32)}
+        stored = open_index(folder)
+        stored.metadata.require_model(model_fingerprint(self.encoder, self.name))
+        rows, vectors = stored.sample(len(stored))
+        self.index = {"sentences": [row.text for row in rows], "index": vectors}
 
     def _units(self, texts: Sentences, device: str | None, *, batch_size: int = 64) -> np.ndarray:
         return np.asarray(

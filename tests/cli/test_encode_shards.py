@@ -17,10 +17,10 @@ from commands import Command
 from simcse import SentenceEncoder
 from simcse.bulk import Reading, encode_shard, plan_shards
 from simcse.errors import ArtifactError, DataError, UsageError
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.sqlite import SqliteIndex
 from simcse.io.files import ReadCounts
 from simcse.io.parquet_shards import read_shard, write_shard
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 from simcse.model.fingerprint import model_fingerprint
 from simcse.model.settings import ModelSettings
 
@@ -138,25 +138,25 @@ def test_x17_killed_workers_and_drivers_of_ray_lose_and_double_nothing(
 
 def test_shards_go_into_an_index_once(simcse, inputs, tiny_model_folder, tmp_path, monkeypatch):
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
-    EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
+    SqliteIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
     asked = [*command(inputs[:2], tmp_path / "v", tiny_model_folder), "--index"]
     calls = iter(range(5))
     with monkeypatch.context() as patched:
-        commit = EmbeddedIndex.commit
+        commit = SqliteIndex.commit
 
-        def stopping(index, progress=None):
+        def stopping(index, **metadata):
             if next(calls) == 3:
                 raise KeyboardInterrupt
-            return commit(index, progress)
+            return commit(index, **metadata)
 
-        patched.setattr(EmbeddedIndex, "commit", stopping)
+        patched.setattr(SqliteIndex, "commit", stopping)
         assert simcse(*asked, tmp_path / "index").code == 130
-    assert len(EmbeddedIndex.open(tmp_path / "index")) == 150
+    assert len(SqliteIndex.open(tmp_path / "index")) == 150
     outcome = simcse(*asked, tmp_path / "index")
     assert outcome.code == 0, outcome.err
-    index = EmbeddedIndex.open(tmp_path / "index")
+    index = SqliteIndex.open(tmp_path / "index")
     assert len(index) == 500  # of 501 rows one text is there twice
-    assert index.facts["progress"] == {}
+    assert index.metadata.progress == {}
     (hit,) = index.search(encoder.encode(["the dog plays 5"]), k=1)[0]
     assert hit.score == pytest.approx(1.0, abs=1e-5)
 
@@ -219,7 +219,7 @@ def test_a_file_that_changed_after_planning_is_refused(inputs, tmp_path):
 
 
 def test_a_shard_is_what_was_written(tmp_path):
-    rows = [Row("1", "a", {"tag": ["x", None], "n": 1.5}), Row("ä", 'quote " and \n', {})]
+    rows = [IndexRow("1", "a", {"tag": ["x", None], "n": 1.5}), IndexRow("ä", 'quote " and \n', {})]
     vectors = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
     assert write_shard(tmp_path / "a.parquet", [(rows, vectors), (rows[:1], vectors[:1])]) == 3
     found = list(read_shard(tmp_path / "a.parquet"))

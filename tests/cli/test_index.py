@@ -22,8 +22,8 @@ def built(simcse, tiny_model_folder, tmp_path):
 
 
 def search(simcse, folder, *arguments):
-    told = ("--precision", "fp32", "--format", "json")
-    outcome = simcse("index", "search", folder, *arguments, *told)
+    options = ("--precision", "fp32", "--format", "json")
+    outcome = simcse("index", "search", folder, *arguments, *options)
     assert outcome.code == 0, outcome.err
     return [found["hits"] for found in json.loads(outcome.out)]
 
@@ -58,20 +58,27 @@ def test_rows_with_metadata_are_added_filtered_replaced_and_removed(simcse, buil
 def test_upkeep(simcse, built, tmp_path):
     assert simcse("index", "verify", built).code == 0
     assert simcse("index", "backup", built, tmp_path / "backup").code == 0
-    assert "recall@10 1.000" in simcse("index", "rebuild", built, "--kind", "int8").err
+    assert "recall@10 1.000" in simcse("index", "rebuild", built, "--type", "int8").err
     assert simcse("index", "compact", built).code == 0
     facts = json.loads(simcse("index", "info", built, "--json").out)
-    assert (facts["rows"], facts["kind"], facts["unfinished"]) == (3, "int8", False)
+    assert (facts["rows"], facts["index_type"], facts["unfinished"]) == (3, "int8", False)
     assert "exact" in simcse("index", "restore", built, tmp_path / "backup").err
     assert "fingerprint" in simcse("index", "info", built).out
-    path = next(built.rglob("rows.jsonl"))
-    path.write_bytes(path.read_bytes()[:-3])
-    for command in ("verify", "compact", "info"):
+    path = next(built.glob("vectors-*.npy"))
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    for command in ("verify", "compact", "rebuild"):  # a plain opening compares only sizes
         outcome = simcse("index", command, built)
         assert outcome.code == 4, command
-        assert "rows.jsonl is damaged" in outcome.err
-    path = next((tmp_path / "backup").rglob("keys.npy"))
-    path.write_bytes(b"x")
+        assert f"{path.name} is damaged" in outcome.err
+    path.write_bytes(damaged[:-3])
+    for command in ("verify", "compact", "info", "search"):
+        outcome = simcse("index", command, built, *(["a"] if command == "search" else []))
+        assert outcome.code == 4, command
+        assert f"{path.name} is damaged" in outcome.err
+    assert simcse("index", "rebuild", tmp_path / "backup", "--type", "int8").code == 0
+    next((tmp_path / "backup").glob("*.faiss")).write_bytes(b"x")
     assert "it is made again" in simcse("index", "search", tmp_path / "backup", "a").err
 
 
@@ -79,7 +86,7 @@ def test_the_same_commands_on_postgresql(simcse, postgres, tiny_model_folder, tm
     rows = [{"id": at, "text": f"a cat eats {at}", "n": at} for at in range(5)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     place, model = postgres.new_index(), ("--model", tiny_model_folder)
-    outcome = simcse("index", "build", place, tmp_path / "a.jsonl", *model, "--kind", "hnsw")
+    outcome = simcse("index", "build", place, tmp_path / "a.jsonl", *model, "--type", "hnsw")
     assert outcome.code == 0, outcome.err
     assert "5 added" in outcome.err
     assert "hnsw, recall@10 1.000" in outcome.err
@@ -93,13 +100,13 @@ def test_the_same_commands_on_postgresql(simcse, postgres, tiny_model_folder, tm
     for command in ("verify", "compact", "rebuild", "info"):
         assert simcse("index", command, place).code == 0, command
     facts = json.loads(simcse("index", "info", place, "--json").out)
-    assert (facts["rows"], facts["kind"], facts["unfinished"]) == (4, "hnsw", False)
+    assert (facts["rows"], facts["index_type"], facts["unfinished"]) == (4, "hnsw", False)
     outcome = simcse("index", "search", place, "a", "--max-length", "16")
     assert (outcome.code, "max_length 32 there, 16 here" in outcome.err) == (4, True)
     outcome = simcse("index", "backup", place, tmp_path / "backup")
     assert (outcome.code, "pg_dump" in outcome.err) == (2, True)
     outcome = simcse("index", "search", postgres.new_index(), "a")
-    assert (outcome.code, "no index there" in outcome.err) == (4, True)
+    assert (outcome.code, "no index at" in outcome.err) == (4, True)
 
 
 def test_x6_another_model_is_refused(simcse, built, tiny_model_folder):
@@ -137,8 +144,8 @@ def test_a_slip_has_its_exit_code(
     simcse, built, tmp_path, tiny_model_folder, arguments, code, message
 ):
     places = {"BUILT": built, "INDEX": tmp_path / "new", "SOURCE": tmp_path / "a.txt"}
-    told = ["--model", tiny_model_folder] if arguments[0] == "build" else []
-    outcome = simcse("index", *[places.get(word, word) for word in arguments], *told)
+    options = ["--model", tiny_model_folder] if arguments[0] == "build" else []
+    outcome = simcse("index", *[places.get(word, word) for word in arguments], *options)
     assert outcome.code == code, outcome.err
     assert message in outcome.err
     assert "Traceback" not in outcome.err
@@ -148,7 +155,7 @@ def test_a_slip_has_its_exit_code(
 def test_an_interrupted_build_goes_on(simcse, tiny_model_folder, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("".join(f"sentence {at}\n" for at in range(10)))
     monkeypatch.setattr("simcse.index.ingest.ENCODE_ROWS", 2)
-    monkeypatch.setattr("simcse.index.ingest.SEGMENT_ROWS", 4)
+    monkeypatch.setattr("simcse.index.ingest.CHUNK_ROWS", 4)
     command = ("index", "build", tmp_path / "i", tmp_path / "a.txt", "--model", tiny_model_folder)
     with monkeypatch.context() as patched:
         calls = iter(range(3))
@@ -161,11 +168,11 @@ def test_an_interrupted_build_goes_on(simcse, tiny_model_folder, tmp_path, monke
         patched.setattr("simcse.model.encoder.SentenceEncoder.encode", interrupted)
         outcome = simcse(*command)
     assert outcome.code == 130
-    assert "4 rows are in; the same command goes on from there" in outcome.err
+    assert "4 rows are stored. Run the same command again to resume." in outcome.err
     assert json.loads(simcse("index", "info", tmp_path / "i", "--json").out)["unfinished"]
     outcome = simcse(*command)
     assert outcome.code == 0, outcome.err
-    assert "4 rows are there" in outcome.err
+    assert "4 rows are stored" in outcome.err
     assert "6 added" in outcome.err
     facts = json.loads(simcse("index", "info", tmp_path / "i", "--json").out)
     assert (facts["rows"], facts["unfinished"]) == (10, False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
 DIMENSIONS = 16
 
@@ -20,7 +20,7 @@ def make_rows():
 
     def make(count, *, seed=0):
         rows = [
-            Row(str(at), f"text {at}", {"n": at, "lang": "de" if at % 10 == 3 else "en"})
+            IndexRow(str(at), f"text {at}", {"n": at, "lang": "de" if at % 10 == 3 else "en"})
             for at in range(count)
         ]
         vectors = np.random.default_rng(seed).normal(size=(count, DIMENSIONS))

@@ -13,8 +13,8 @@ pytest.importorskip("playwright.sync_api")
 
 from playwright import sync_api
 
-from simcse.index.embedded import EmbeddedIndex
-from simcse.io.rows import Row
+from simcse.index.sqlite import SqliteIndex
+from simcse.io.rows import IndexRow
 from simcse.model.fingerprint import model_fingerprint
 from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
@@ -42,10 +42,10 @@ def url(make_encoder, tmp_path_factory):
     """Where a tiny model and an index of hostile and friendly rows are served."""
     encoder = make_encoder(ModelSettings(pooling="mean", max_length=128, normalize=True))
     folder = tmp_path_factory.mktemp("page")
-    index = EmbeddedIndex.create(folder / "index", model_fingerprint(encoder, "tiny"))
+    index = SqliteIndex.create(folder / "index", model_fingerprint(encoder, "tiny"))
     more = [f"sentence number {at} of the dog" for at in range(40)]
     rows = [
-        Row(str(at), text, {"lang": "de" if at % 2 else "en", "n": at})
+        IndexRow(str(at), text, {"lang": "de" if at % 2 else "en", "n": at})
         for at, text in enumerate(TEXTS + more)
     ]
     index.add(rows, encoder.encode(TEXTS + more))

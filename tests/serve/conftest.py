@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 
 from commands import Command
 from postgres import Postgres, servers
-from simcse.index.embedded import EmbeddedIndex
-from simcse.io.rows import Row
+from simcse.index.sqlite import SqliteIndex
+from simcse.io.rows import IndexRow
 from simcse.model.fingerprint import model_fingerprint
 from simcse.model.settings import ModelSettings
 from simcse.serve.app import create_app
@@ -49,8 +49,8 @@ def encoder(make_encoder):
 
 @pytest.fixture
 def index(encoder, tmp_path):
-    opened = EmbeddedIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
-    rows = [Row(str(at), text, {"n": at, "lang": "en"}) for at, text in enumerate(TEXTS)]
+    opened = SqliteIndex.create(tmp_path / "index", model_fingerprint(encoder, "tiny"))
+    rows = [IndexRow(str(at), text, {"n": at, "lang": "en"}) for at, text in enumerate(TEXTS)]
     opened.add(rows, encoder.encode(TEXTS))
     opened.commit()
     return opened

@@ -62,10 +62,10 @@ def test_without_an_index_there_is_nothing_to_search(make_client):
 
 
 def test_what_another_process_commits_is_found(client, index, encoder):
-    from simcse.io.rows import Row
+    from simcse.io.rows import IndexRow
 
     other = type(index).open(index.folder)
-    other.add([Row("77", "elsewhere")], encoder.encode(["elsewhere"]))
+    other.add([IndexRow("77", "elsewhere")], encoder.encode(["elsewhere"]))
     other.commit()
     client.app.state.service._refreshed_at = 0.0
     (hits,) = client.post("/v1/search", json={"query": "elsewhere", "k": 1}).json()["results"]
@@ -84,6 +84,6 @@ def test_the_index_and_its_map_are_described(client):
 
 
 def test_x6_an_index_of_another_model_is_not_served(encoder, index):
-    index.snapshot.fingerprint = ModelFingerprint("other", "0" * 64, 32)
+    index._view.fingerprint = ModelFingerprint("other", "0" * 64, 32)
     with pytest.raises(ArtifactError, match="was made by the model 'other'"):
         create_app(encoder, index)

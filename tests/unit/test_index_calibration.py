@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from simcse.errors import ArtifactError, DataError, UsageError
-from simcse.index.calibration import Calibration, calibrate, fit_match
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index.calibration import Calibration, calibrate_index, fit_match
+from simcse.index.sqlite import SqliteIndex
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
 pytest.importorskip("faiss")
 
@@ -20,20 +20,20 @@ def labeled(count=400, *, seed=0):
 
 def test_percentiles_are_those_of_all_pairs(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(300, 8)) + 0.3
-    index = EmbeddedIndex.create(tmp_path / "index", ModelFingerprint("m", "f", 8))
-    index.add([Row(str(at), "text") for at in range(300)], vectors)
+    index = SqliteIndex.create(tmp_path / "index", ModelFingerprint("m", "f", 8))
+    index.add([IndexRow(str(at), "text") for at in range(300)], vectors)
     index.commit()
     index.remove(["0"])  # a deleted row does not count
     index.commit()
     units = vectors[1:] / np.linalg.norm(vectors[1:], axis=1, keepdims=True)
     every = (units @ units.T)[~np.eye(299, dtype=bool)]
-    calibration = calibrate(index)
+    calibration = calibrate_index(index)
     for score in (-0.5, 0.0, 0.3, 0.9):
         expected = 100 * (every < score).mean()
         assert calibration.percentile(score) == pytest.approx(expected, abs=0.5)
     assert calibration.percentile(-1) == 0
     assert calibration.percentile(1) == 100
-    assert calibrate(index) == calibration
+    assert calibrate_index(index) == calibration
     assert Calibration.from_json(calibration.to_json()) == calibration
     assert calibration.describe(0.3) == {"percentile": round(calibration.percentile(0.3), 2)}
 

@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filters import holds
 from simcse.errors import UsageError
-from simcse.index.filters import Condition, parse_condition, parse_filter, segment_mask
-from simcse.io.rows import Row
-from simcse.io.segments import Segment, row_line, write_segment
+from simcse.index.filters import Condition, parse_condition, parse_filter
+from simcse.index.sqlite import SqliteIndex
+from simcse.io.fingerprint import ModelFingerprint
+from simcse.io.rows import IndexRow
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "holds"),
+    ("text", "value", "expected"),
     [
         ("lang=en", "en", True),
         ("lang=en", "de", False),
@@ -31,8 +33,8 @@ from simcse.io.segments import Segment, row_line, write_segment
         ("x=null", None, True),
     ],
 )
-def test_a_condition_of_the_command_line(text, value, holds):
-    assert parse_condition(text).holds(value) is holds
+def test_a_condition_of_the_command_line(text, value, expected):
+    assert holds(parse_condition(text), value) is expected
 
 
 @pytest.mark.parametrize("text", ["", "lang", "=en", "a~b"])
@@ -65,16 +67,21 @@ CONDITIONS = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(METADATA, min_size=1, max_size=6), where=st.lists(CONDITIONS, max_size=3))
-def test_columns_agree_with_the_rows(tmp_path_factory, rows, where):
-    folder = tmp_path_factory.mktemp("segment") / "0"
-    lines = [row_line(Row(str(at), "text", metadata)) for at, metadata in enumerate(rows)]
-    write_segment(folder, lines, np.eye(len(rows), 8, dtype=np.float32))
+def test_the_table_of_metadata_agrees_with_the_rows(tmp_path_factory, rows, where):
+    index = SqliteIndex.create(tmp_path_factory.mktemp("index"), ModelFingerprint("m", "f", 8))
+    stored = [IndexRow(str(at), "text", metadata) for at, metadata in enumerate(rows)]
+    index.add(stored, np.eye(len(rows), 8, dtype=np.float32))
+    index.commit()
 
     def meets(metadata, condition):
         if condition.field not in metadata:
             return condition.operator == "not_in"
-        return condition.holds(metadata[condition.field])
+        return holds(condition, metadata[condition.field])
 
+    known = {name for metadata in rows for name in metadata}
+    assert set(index.metadata.read_values(5)) == known
+    where = [condition for condition in where if condition.field in known]
     expected = [all(meets(metadata, condition) for condition in where) for metadata in rows]
-    assert segment_mask(Segment(folder), where).tolist() == expected
+    assert index._view.allowed(where).tolist() == expected

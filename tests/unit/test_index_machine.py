@@ -1,6 +1,5 @@
 """The index against a dictionary and NumPy: any order of calls, crashes and reopening."""
 
-import os
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -17,20 +16,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from dying import counting
 from simcse.errors import ResourceError
-from simcse.index import embedded
-from simcse.index.embedded import EmbeddedIndex
+from simcse.index import sqlite_writer
 from simcse.index.filters import Condition
 from simcse.index.postgres import PostgresIndex
 from simcse.index.protocol import Commit
+from simcse.index.sqlite import SqliteIndex
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
 pytest.importorskip("faiss")
 psycopg = pytest.importorskip("psycopg")
 DIMENSIONS = 3
 NAMES = [str(number) for number in range(8)]
-MANY = settings(max_examples=25, stateful_step_count=25, deadline=None)
+MANY = settings(max_examples=15, stateful_step_count=20, deadline=None)
 BATCHES = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 10_000)), max_size=5)
 
 
@@ -49,7 +49,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(batch=BATCHES)
     def add(self, batch):
-        rows = [Row(name, f"text {seed}", {"odd": seed % 2}) for name, seed in batch]
+        rows = [IndexRow(name, f"text {seed}", {"odd": seed % 2}) for name, seed in batch]
         vectors = [np.random.default_rng(seed).normal(size=DIMENSIONS) for _, seed in batch]
         self.index.add(rows, np.array(vectors, np.float32).reshape(-1, DIMENSIONS))
         for row, vector in zip(rows, vectors, strict=True):
@@ -86,7 +86,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule()
     def compact(self):
-        self.index.compact()
+        self.index.rebuild(compact=True)
         assert len(self.index.sample(100)[0]) == len(self.durable)
 
     @rule()
@@ -107,7 +107,7 @@ class IndexMachine(RuleBasedStateMachine):
         assert len(self.index) == len(self.durable)
         query = np.array([[0.3, -0.2, 0.9]], np.float32)
         for where in ([], [Condition("odd", "in", (1,))]):
-            if where and not self.index.values(1):
+            if where and not self.index.metadata.read_values(1):
                 continue
             kept = [
                 (float(vector @ query[0] / np.linalg.norm(query)), row)
@@ -122,36 +122,39 @@ class IndexMachine(RuleBasedStateMachine):
         assert self.index.verify() == []
 
 
-class EmbeddedMachine(IndexMachine):
-    """Segments of at most four rows, so that merging, cutting and compacting happen often."""
+class SqliteMachine(IndexMachine):
+    """Chunks of at most four rows, so that merging, splitting and compacting happen often."""
 
     def create_empty(self, fingerprint):
-        self.folder = Path(tempfile.mkdtemp()) / "index"
-        self.segment_rows = mock.patch.object(embedded, "SEGMENT_ROWS", 4)
-        self.segment_rows.start()
-        return EmbeddedIndex.create(self.folder, fingerprint)
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where an fsync costs nothing
+        self.home = tempfile.TemporaryDirectory(dir=memory)
+        self.folder = Path(self.home.name) / "index"
+        self.chunk_rows = mock.patch.object(sqlite_writer, "CHUNK_ROWS", 4)
+        self.chunk_rows.start()
+        return SqliteIndex.create(self.folder, fingerprint)
 
     def open_again(self):
-        return EmbeddedIndex.open(self.folder)
+        return SqliteIndex.open(self.folder)
 
     def teardown(self):
-        if hasattr(self, "segment_rows"):
-            self.segment_rows.stop()
+        if hasattr(self, "chunk_rows"):
+            self.chunk_rows.stop()
+            self.home.cleanup()
 
-    @rule(after=st.integers(0, 40), full=st.booleans())
+    @rule(after=st.integers(0, 60), full=st.booleans())
     def crash_in_a_commit(self, after, full):
-        """The process dies, or the disk is full, at one of the commit's fsyncs."""
-        left, fsync = after, os.fsync
+        """The process dies, or the disk is full, at one of the commit's statements and fsyncs."""
+        left = after
 
-        def failing(descriptor):
+        def step(error):
             nonlocal left
             left -= 1
-            if left < 0:
-                raise OSError(28, "No space left on device") if full else Crash
-            fsync(descriptor)
+            if left == -1:
+                raise error if full else Crash
 
+        connect, fsync = counting(step)
         try:
-            with mock.patch("os.fsync", failing):
+            with mock.patch("sqlite3.connect", connect), mock.patch("os.fsync", fsync):
                 self.index.commit()
         except ResourceError:  # X4: what is staged stays, so that it can be tried again
             assert full
@@ -162,9 +165,9 @@ class EmbeddedMachine(IndexMachine):
             self.settle()
 
     def reopen_if_published(self):
-        """A commit whose very last fsync fails has happened, though it says it has not."""
+        """A commit that fails after its last statement has happened, though it says otherwise."""
         if self.index.refresh():
-            self.index.rollback()
+            self.index.refresh(discard=True)
             self.settle()
 
 
@@ -175,7 +178,7 @@ class PostgresMachine(IndexMachine):
 
     def create_empty(self, fingerprint):
         self.url = self.postgres.new_index()
-        return PostgresIndex.create(self.url, fingerprint, kind="hnsw", recall=0.0)
+        return PostgresIndex.create(self.url, fingerprint, index_type="hnsw", recall=0.0)
 
     def open_again(self):
         return PostgresIndex.open(self.url)
@@ -203,7 +206,7 @@ class PostgresMachine(IndexMachine):
 
 
 def test_an_index_in_a_folder_is_a_dictionary():
-    run_state_machine_as_test(EmbeddedMachine, settings=MANY)
+    run_state_machine_as_test(SqliteMachine, settings=MANY)
 
 
 def test_an_index_in_postgresql_is_a_dictionary(postgres):

@@ -11,21 +11,21 @@ import pytest
 from postgres import Postgres, servers
 from simcse.errors import ArtifactError, DataError, NumericError, ResourceError, UsageError
 from simcse.index.protocol import Commit
-from simcse.index.uri import create_index, folder_of, has_index, open_index
+from simcse.index.uri import create_index, has_index, index_folder, open_index
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
 pytest.importorskip("psycopg")
 pytest.importorskip("pgvector")
 
-from simcse.index.database import Address, Database
+from simcse.index.postgres_database import Address, Database
 
 DIMENSIONS = 8
 FINGERPRINT = ModelFingerprint("m", "f" * 64, DIMENSIONS)
 
 
 def rows_of(first, last):
-    rows = [Row(str(at), f"text {at}", {"n": at}) for at in range(first, last)]
+    rows = [IndexRow(str(at), f"text {at}", {"n": at}) for at in range(first, last)]
     vectors = [np.random.default_rng(at).normal(size=DIMENSIONS) for at in range(first, last)]
     return rows, np.array(vectors, np.float32)
 
@@ -55,7 +55,7 @@ def add_one_by_one(place, acknowledged, refused, stop):
             at += 1
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -156,7 +156,7 @@ def test_many_writers_of_the_same_rows_lose_and_double_nothing(postgres):
             first = int(random.integers(0, 40))
             index.add(*rows_of(first, first + 10))
             index.remove(str(at) for at in random.integers(0, 20, 3))
-            done += index.commit({f"source {seed}": first})
+            done += index.commit(progress={f"source {seed}": first})
         return done
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -164,7 +164,7 @@ def test_many_writers_of_the_same_rows_lose_and_double_nothing(postgres):
     index = open_index(place)
     there = ids_in(place)
     assert len(there) == len(set(there)) == len(index) == done.added - done.removed
-    assert sorted(index.facts["progress"]) == [f"source {seed}" for seed in range(4)]
+    assert sorted(index.metadata.progress) == [f"source {seed}" for seed in range(4)]
     assert index.verify() == []
 
 
@@ -173,21 +173,21 @@ def test_x13_a_recall_below_the_floor_leaves_the_index_as_it_was(postgres, monke
     index = create_index(place, FINGERPRINT)
     index.add(*rows_of(0, 50))
     index.commit()
-    before, facts = index.version, index.facts
+    before = index.metadata
     with monkeypatch.context() as patched:
-        patched.setattr("simcse.index.approximate.share_found", lambda truth, found: 0.5)
+        patched.setattr("simcse.index.postgres_tables.recall_of", lambda truth, found: 0.5)
         with pytest.raises(NumericError, match=r"hnsw: recall@10 is 0\.5000 with 1000 candidates"):
-            index.rebuild(kind="hnsw", recall=0.6)
-    assert (open_index(place).version, open_index(place).facts) == (before, facts)
+            index.rebuild(index_type="hnsw", recall=0.6)
+    assert open_index(place).metadata == before
     assert graphs_of(index) == []
-    index.rebuild(kind="hnsw", recall=0.6)
+    index.rebuild(index_type="hnsw", recall=0.6)
     assert graphs_of(index) == [("rows_hnsw",)]
-    assert index.facts["approximation"]["recall"] >= 0.6
+    assert index.metadata.approximation.recall >= 0.6
 
 
 def graphs_of(index):
     query = "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%% hnsw %%' AND schemaname = %s"
-    schema = index.name.rpartition("#")[2]
+    schema = index.metadata.name.rpartition("#")[2]
     return index._database.run(lambda c: c.execute(query, [schema]).fetchall())
 
 
@@ -199,7 +199,7 @@ def test_what_was_changed_behind_its_back_is_seen_by_verify(postgres):
     for change, problem in (
         ("UPDATE {rows} SET vector = vector + vector WHERE id = '1'", "1 vectors do not have"),
         ("UPDATE {rows} SET metadata = '[]' WHERE id = '2'", "1 rows have no text, or"),
-        ("DELETE FROM {rows} WHERE id = '3'", "4 rows are there, 5 were counted"),
+        ("DELETE FROM {rows} WHERE id = '3'", "expected 5 rows, found 4"),
     ):
         index._database.run(lambda c, change=change: c.execute(index._tables.sql(change)))
         assert any(problem in found for found in index.verify()), problem
@@ -207,12 +207,12 @@ def test_what_was_changed_behind_its_back_is_seen_by_verify(postgres):
 
 def test_what_postgresql_does_not_store_is_refused(postgres):
     index = create_index(postgres.new_index(), FINGERPRINT)
-    for row in (Row("a", "x\0"), Row("a", "x", {"f": "\0"})):
+    for row in (IndexRow("a", "x\0"), IndexRow("a", "x", {"f": "\0"})):
         index.add([row], rows_of(0, 1)[1])
         with pytest.raises(DataError):
             index.commit()
-        index.rollback()
-    assert index.commit({"a": 1}) == Commit()
+        index.refresh(discard=True)
+    assert index.commit(progress={"a": 1}) == Commit()
 
 
 def test_an_address_names_a_database_and_an_index():
@@ -224,7 +224,7 @@ def test_an_address_names_a_database_and_an_index():
         with pytest.raises(UsageError):
             Address.parse(wrong)
     with pytest.raises(UsageError, match="no folder; do that"):
-        folder_of("postgresql://x/y", instead="do that")
+        index_folder("postgresql://x/y", instead="do that")
 
 
 def test_what_is_not_there_is_said_without_the_password(postgres):
@@ -233,7 +233,7 @@ def test_what_is_not_there_is_said_without_the_password(postgres):
     with pytest.raises(ArtifactError, match="simcse index build URL FILE"):
         open_index(place)
     with pytest.raises(UsageError, match="is exact or hnsw"):
-        create_index(place, FINGERPRINT, kind="ivf")
+        create_index(place, FINGERPRINT, index_type="ivf")
     assert not has_index(place)
     create_index(place, FINGERPRINT)
     assert has_index(place)

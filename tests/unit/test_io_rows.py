@@ -73,3 +73,10 @@ def test_what_is_no_row():
     for arguments in [(" ",), ("a", "x" * 513), ("a", "b", [1]), ("a", "b", {"c": object()})]:
         with pytest.raises(DataError):
             make_row(*arguments)
+    deep = []
+    for _ in range(63):
+        deep = [deep]
+    assert make_row("a", "b", {"c": deep[0], "d": -(1 << 63)}).metadata["c"] == deep[0]
+    for value in ([deep], 1 << 63, -(1 << 63) - 1, 10**5000):
+        with pytest.raises(DataError, match=r"nested more than 64|more than 64 bits|digits"):
+            make_row("a", "b", {"c": value})

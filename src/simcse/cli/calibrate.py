@@ -1,4 +1,4 @@
-"""``simcse calibrate``: what a cosine means on an index."""
+"""``simcse calibrate``: the meaning of a cosine on an index."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, load_for, open_index
+from simcse.cli.indexing import INDEX_URI, index_model_option, load_for
 from simcse.cli.options import columns_option, loading_options, precision_option, print_note
 
 if TYPE_CHECKING:
-    from simcse.index.uri import Place
+    from simcse.index.uri import IndexUri
 
 
-@click.command()
-@click.argument("place", metavar="INDEX", type=PLACE)
+@click.command("calibrate")
+@click.argument("uri", metavar="INDEX", type=INDEX_URI)
 @click.option(
     "--pairs",
     "pairs_file",
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 @click.option(
     "--min-precision",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Choose the lowest threshold with this precision; without, that of the best F1.",
+    help="Precision that the threshold must have; by default it is that of the best F1.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the random pairs.")
-@click.option("--model", metavar="NAME", help="Default: the model the index was built with.")
+@click.option("--seed", default=0, show_default=True, help="Random seed for the pairs.")
+@index_model_option
 @precision_option("auto")
 @loading_options
-def calibrate(
-    place: Place,
+def calibrate_command(
+    uri: IndexUri,
     pairs_file: Path | None,
     columns: str,
     min_precision: float | None,
@@ -42,10 +42,10 @@ def calibrate(
     model: str | None,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
-    """Say what a cosine means: its percentile among the index's own sentences, and a probability.
+    """Measure what a cosine means: its percentile in the index, and the probability of a match.
 
-    The percentile is the share of random pairs of rows with a lower cosine. Labeled pairs, as
-    like as can be to those that will be asked about, add the probability of a match and a
+    The percentile is the fraction of random pairs of rows with a lower cosine. Labeled pairs,
+    which should resemble the pairs you will ask about, add the probability of a match and a
     threshold with its cross-validated precision. Both are stored with the index; the server
     returns them with every hit.
 
@@ -55,8 +55,8 @@ def calibrate(
       simcse calibrate my-index --pairs labeled.tsv --min-precision 0.9
     """
     from simcse.evaluate.vectors import cosine
-    from simcse.index.calibration import calibrate as measure
-    from simcse.index.calibration import fit_match
+    from simcse.index.calibration import calibrate_index, fit_match
+    from simcse.index.uri import open_index
     from simcse.io.records import read_scored_pairs
 
     pairs = (
@@ -64,8 +64,8 @@ def calibrate(
         if pairs_file is None
         else read_scored_pairs(pairs_file, columns=columns, note=print_note)
     )
-    index = open_index(place)
-    calibration = measure(index, seed=seed)
+    index = open_index(uri)
+    calibration = calibrate_index(index, seed=seed)
     if pairs:
         encoder = load_for(index, model, **loading)
         first, second, labels = zip(*pairs, strict=True)
@@ -73,11 +73,11 @@ def calibrate(
         scores = cosine(vectors[: len(first)], vectors[len(first) :])
         match = fit_match(scores, labels, precision=min_precision)
         calibration = dataclasses.replace(calibration, match=match)
-    index.annotate(calibration=calibration.to_json())
-    at = len(calibration.quantiles) - 1
-    for share in (0.5, 0.9, 0.99, 0.999):
-        cosine_there = calibration.quantiles[round(share * at)]
-        click.echo(f"{100 * share:g} % of random pairs are below {cosine_there:.3f}")
+    index.commit(calibration=calibration.to_json())
+    last = len(calibration.quantiles) - 1
+    for fraction in (0.5, 0.9, 0.99, 0.999):
+        quantile = calibration.quantiles[round(fraction * last)]
+        click.echo(f"{100 * fraction:g} % of random pairs are below {quantile:.3f}")
     if calibration.match is not None:
         found = calibration.match
         click.echo(

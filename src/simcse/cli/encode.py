@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, open_index, say_cut
+from simcse.cli.indexing import INDEX_URI, report_truncation
 from simcse.cli.options import (
     bad_lines_option,
     columns_option,
@@ -56,7 +56,7 @@ ENDINGS = (".npy", ".safetensors", ".parquet")
 @count_option(
     "--shard-rows", "Number of rows per shard of a folder, which a crash may cost.", default=50_000
 )
-@click.option("--index", "uri", type=PLACE, help="Index that receives the shards of a folder.")
+@click.option("--index", "uri", type=INDEX_URI, help="Index that receives the shards of a folder.")
 @dimensions_option
 @precision_option("auto")
 @loading_options
@@ -92,6 +92,7 @@ def encode_command(
     """
     from simcse.bulk import ModelSpec, Reading, encode_to_file, encode_to_folder, plan_shards
     from simcse.cli.progress import counting_bar
+    from simcse.index.uri import open_index
     from simcse.io.files import ReadCounts
     from simcse.model.fingerprint import model_fingerprint
 
@@ -103,7 +104,7 @@ def encode_command(
     index = None if uri is None else open_index(uri)
     encoder = load_encoder(model, **loading)
     if index is not None:
-        index.require_model(model_fingerprint(encoder, model))
+        index.metadata.require_model(model_fingerprint(encoder, model))
     spec = ModelSpec.of(encoder, model, loading, truncation, dimensions)
     rows = sum(shard.rows for shard in shards)
     with counting_bar("encoding", rows or None) as advance:
@@ -120,7 +121,7 @@ def encode_command(
     made = "" if is_file else f", {len(shards):,} shards"
     click.echo(f"{output}: {counts}{made}", err=True)
     if truncation == "warn":
-        say_cut(encoder, truncated)
+        report_truncation(encoder, truncated)
     if index is not None:
         _add_to_index(index, output, shards)
 
@@ -147,7 +148,7 @@ def _add_to_index(index: VectorIndex, folder: Path, shards: Sequence[Shard]) -> 
 
     with counting_bar("indexing", sum(shard.rows for shard in shards)) as advance:
         done = index_shards(index, folder, shards, advance)
-    click.echo(f"{index.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
+    click.echo(f"{index.metadata.name}: {done.added:,} added, {done.updated:,} replaced", err=True)
 
 
 @click.command("similarity")

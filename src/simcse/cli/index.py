@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simcse.cli.indexing import (
-    PLACE,
+    INDEX_URI,
     check_files,
-    fill,
+    fill_index,
+    index_model_option,
     load_for,
-    load_with_stamp,
-    open_index,
+    load_with_fingerprint,
     show_hits,
 )
 from simcse.cli.options import loading_options, model_option, precision_option
@@ -22,27 +22,30 @@ from simcse.cli.output import format_option
 from simcse.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
+    from simcse.index.approximate import IndexType
     from simcse.index.protocol import VectorIndex
-    from simcse.index.uri import Place
+    from simcse.index.uri import IndexUri
 
-KINDS = ("exact", "hnsw", "ivf", "int8", "binary")
+INDEX_TYPES = ("exact", "hnsw", "ivf", "int8", "binary")
 FOLDER = click.Path(path_type=Path, file_okay=False)
-index_argument = click.argument("place", metavar="INDEX", type=PLACE)
 BACKUP = "PostgreSQL has its own backups: pg_dump --schema=INDEX, pg_restore"
-kind_option = click.option(
-    "--kind",
-    type=click.Choice(KINDS),
-    help="How it searches: exact (the default), or approximate with its recall measured.",
+index_argument = click.argument("uri", metavar="INDEX", type=INDEX_URI)
+backup_argument = click.argument("backup_folder", metavar="BACKUP", type=FOLDER)
+type_option = click.option(
+    "--type",
+    "index_type",
+    type=click.Choice(INDEX_TYPES),
+    help="Index type: exact (the default), or an approximate one, whose recall is measured.",
 )
 recall_option = click.option(
     "--recall",
     type=click.FloatRange(0, 1),
-    help="recall@10 an approximate kind must reach, else its build fails; 0.95 if not given.",
+    help="Recall@10 that an approximate index must reach, else its build fails; default 0.95.",
 )
 
 
 def reading_options(command: Any) -> Any:  # noqa: ANN401 - click decorates any function
-    """Add the options that say what of the input files is what."""
+    """Add the options about the columns and bad lines of the input files."""
     for option in (
         click.option(
             "--bad-lines",
@@ -65,7 +68,7 @@ def reading_options(command: Any) -> Any:  # noqa: ANN401 - click decorates any 
 
 @click.group()
 def index() -> None:
-    """Build, search and keep an index of your own sentences.
+    """Build, search and maintain an index of your own sentences.
 
     INDEX is a folder, or with the extra simcse-next[postgres] a database with pgvector:
     postgresql://user@host/database#index, for many writers at once.
@@ -77,24 +80,24 @@ def index() -> None:
     """
 
 
-@index.command()
+@index.command("build")
 @index_argument
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @model_option
-@kind_option
+@type_option
 @recall_option
 @reading_options
 @precision_option("auto")
 @loading_options
-def build(
-    place: Place,
+def build_command(
+    uri: IndexUri,
     files: tuple[str, ...],
     model: str,
-    kind: str | None,
+    index_type: IndexType | None,
     recall: float | None,
     **rest: Any,  # noqa: ANN401
 ) -> None:
-    """Make an index of sentences; interrupted, the same command goes on where it was.
+    """Build an index of sentences; interrupted, the same command resumes it.
 
     FILE is .txt with one sentence a line, .tsv, .csv, .jsonl (each also gzipped) or .parquet
     (columns text and id, all others are metadata), or - for standard input. Rows of the same id,
@@ -103,48 +106,54 @@ def build(
     \b
     Examples:
       simcse index build my-index sentences.txt
-      simcse index build my-index articles.jsonl --columns title --kind hnsw --recall 0.98
+      simcse index build my-index articles.jsonl --columns title --type hnsw --recall 0.98
       simcse index build postgresql://localhost/texts#articles articles.jsonl
     """
     from simcse.index.approximate import RECALL
-    from simcse.index.uri import create_index, has_index
+    from simcse.index.uri import create_index, has_index, open_index
 
     reading = {name: rest.pop(name) for name in ("columns", "bad_lines")}
     check_files(files)
-    encoder, fingerprint = load_with_stamp(model, **rest)
-    if has_index(place):
-        opened = open_index(place)
-        if not opened.facts["progress"]:
+    encoder, fingerprint = load_with_fingerprint(model, **rest)
+    if has_index(uri):
+        opened = open_index(uri)
+        metadata = opened.metadata
+        if not metadata.progress:
             raise UsageError(
-                f"{opened.name} is built already; to add to it: simcse index add INDEX FILE; "
-                "for another index name a new one"
+                f"{metadata.name} is built already. Add to it with: simcse index add INDEX FILE, "
+                "or name a new index."
             )
-        opened.require_model(fingerprint)
-        click.echo(f"going on with {opened.name}: {len(opened):,} rows are there", err=True)
+        metadata.require_model(fingerprint)
+        click.echo(f"resuming {metadata.name}: {len(opened):,} rows are stored", err=True)
     else:
         opened = create_index(
-            place,
+            uri,
             fingerprint,
-            kind=kind or "exact",  # type: ignore[arg-type]
+            index_type=index_type or "exact",
             recall=RECALL if recall is None else recall,
             progress={"build": 0},
         )
-    fill(opened, files, encoder, reading)
-    if opened.facts["kind"] != "exact":
-        click.echo(f"building {opened.facts['kind']} and measuring its recall ...", err=True)
+    fill_index(opened, files, encoder, reading)
+    if (wanted := opened.metadata.index_type) != "exact":
+        click.echo(f"building {wanted} and measuring its recall ...", err=True)
         opened.rebuild()
-    opened.annotate(progress={})
-    _say(opened)
+    opened.commit(progress=None)
+    _summarize(opened)
 
 
-@index.command()
+@index.command("add")
 @index_argument
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--model", metavar="NAME", help="Default: the model the index was built with.")
+@index_model_option
 @reading_options
 @precision_option("auto")
 @loading_options
-def add(place: Place, files: tuple[str, ...], model: str | None, **rest: Any) -> None:  # noqa: ANN401
+def add_command(
+    uri: IndexUri,
+    files: tuple[str, ...],
+    model: str | None,
+    **rest: Any,  # noqa: ANN401
+) -> None:
     """Add sentences; a row replaces the one of the same id.
 
     \b
@@ -153,69 +162,82 @@ def add(place: Place, files: tuple[str, ...], model: str | None, **rest: Any) ->
     """
     reading = {name: rest.pop(name) for name in ("columns", "bad_lines")}
     check_files(files)
-    opened = open_index(place)
+    from simcse.index.uri import open_index
+
+    opened = open_index(uri)
     encoder = load_for(opened, model, **rest)
-    fill(opened, files, encoder, reading)
-    opened.annotate(progress={})
-    _say(opened)
+    fill_index(opened, files, encoder, reading)
+    opened.commit(progress=None)
+    _summarize(opened)
 
 
-@index.command()
+@index.command("remove")
 @index_argument
 @click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--ids", "listed", type=click.File(encoding="utf-8"), help="File with one id a line.")
-def remove(place: Place, ids: tuple[str, ...], listed: Any) -> None:  # noqa: ANN401 - a text file
+def remove_command(
+    uri: IndexUri,
+    ids: tuple[str, ...],
+    listed: Any,  # noqa: ANN401 - a text file
+) -> None:
     """Remove rows by id; the number removed is printed.
 
     \b
     Example:
       simcse index remove my-index 17 18
     """
+    from simcse.index.uri import open_index
+
     wanted = [*ids, *(line.strip() for line in listed or ())]
     if not wanted:
         raise click.UsageError("name the ids to remove")
-    opened = open_index(place)
+    opened = open_index(uri)
     opened.remove(filter(None, wanted))
     click.echo(f"{opened.commit().removed}")
 
 
-@index.command()
+@index.command("search")
 @index_argument
 @click.argument("queries", metavar="QUERY...", nargs=-1)
 @click.option(
     "--queries", "listed", type=click.Path(path_type=Path), help="File with one query a line."
 )
 @click.option(
-    "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits a query."
+    "-k", "k", default=10, show_default=True, type=click.IntRange(1), help="Hits for each query."
 )
-@click.option("--threshold", type=float, help="Leave out hits of a lower cosine; default: none.")
+@click.option("--threshold", type=float, help="Lowest cosine of a hit; by default there is none.")
 @click.option(
-    "--where", multiple=True, metavar="FIELD=VALUE", help="Filter on metadata; also != > >= < <=."
+    "--where",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Filter on a metadata field; also with != > >= < <=.",
 )
-@click.option("--model", metavar="NAME", help="Default: the model the index was built with.")
-@click.option("--no-verify", is_flag=True, help="Trust the files: compare sizes, not SHA-256.")
+@index_model_option
 @format_option
 @precision_option("auto")
 @loading_options
-def search(
-    place: Place,
+def search_command(
+    uri: IndexUri,
     queries: tuple[str, ...],
     listed: Path | None,
     k: int,
     threshold: float | None,
     where: tuple[str, ...],
     model: str | None,
-    no_verify: bool,
     form: str,
     **loading: Any,  # noqa: ANN401 - passed on by name
 ) -> None:
     """Find the sentences nearest to each query by cosine, best first; none is left out unasked.
+
+    What a search reads is checked; to check the whole index: simcse index verify INDEX.
 
     \b
     Examples:
       simcse index search my-index "someone makes music" -k 5
       simcse index search my-index "a storm" --where lang=en --where "year>=2000" --format json
     """
+    import numpy as np
+
     from simcse.index.filters import parse_condition
     from simcse.io.records import read_texts
 
@@ -223,114 +245,128 @@ def search(
     if not asked or not all(query.strip() for query in asked):
         raise click.UsageError("give at least one query that is not blank")
     conditions = [parse_condition(text) for text in where]
-    opened = open_index(place, verify=not no_verify)
+    from simcse.index.uri import open_index
+
+    opened = open_index(uri)
+    # Wrong options and missing extras fail here, before the model is loaded.
+    nothing = np.empty((0, opened.metadata.fingerprint.dimensions), np.float32)
+    opened.search(nothing, k, threshold=threshold, where=conditions)
     encoder = load_for(opened, model, **loading)
     found = opened.search(encoder.encode(asked), k, threshold=threshold, where=conditions)
     show_hits(asked, found, form)
 
 
-@index.command()
+@index.command("verify")
 @index_argument
-def verify(place: Place) -> None:
-    """Read all that is stored and compare SHA-256; exit code 4 if something is damaged.
+def verify_command(uri: IndexUri) -> None:
+    """Read everything that is stored and compare checksums; exit code 4 if something is damaged.
 
     Example: simcse index verify my-index
     """
-    from simcse.index.uri import damages
+    from simcse.index.uri import open_index
 
-    if bad := damages(place):
-        raise ArtifactError("\n".join(bad))
-    click.echo("all is as written", err=True)
+    if problems := open_index(uri).verify():
+        raise ArtifactError("\n".join(problems))
+    click.echo("the index is as it was written", err=True)
 
 
-@index.command()
+@index.command("rebuild")
 @index_argument
-@kind_option
+@type_option
 @recall_option
-def rebuild(place: Place, kind: str | None, recall: float | None) -> None:
-    """Make all derived files anew from vectors and rows; also changes how the index searches.
+def rebuild_command(uri: IndexUri, index_type: IndexType | None, recall: float | None) -> None:
+    """Rebuild derived files from vectors and rows; also changes how the index searches.
 
     \b
     Examples:
       simcse index rebuild my-index
-      simcse index rebuild my-index --kind hnsw --recall 0.98
+      simcse index rebuild my-index --type hnsw --recall 0.98
     """
-    from simcse.index.uri import rebuild as rebuild_index
+    from simcse.index.uri import open_index
 
-    rebuild_index(place, kind=kind, recall=recall)  # type: ignore[arg-type]
-    _say(open_index(place, verify=False))
+    opened = open_index(uri)
+    opened.rebuild(index_type=index_type, recall=recall)
+    _summarize(opened)
 
 
-@index.command()
+@index.command("compact")
 @index_argument
-def compact(place: Place) -> None:
-    """Free the space of removed and replaced rows, and merge small segments.
+def compact_command(uri: IndexUri) -> None:
+    """Free the space of removed and replaced rows, and merge small chunks.
 
     Example: simcse index compact my-index
     """
-    opened = open_index(place)
-    opened.compact()
-    _say(opened)
+    from simcse.index.uri import open_index
+
+    opened = open_index(uri)
+    opened.rebuild(compact=True)
+    _summarize(opened)
 
 
-@index.command()
+@index.command("backup")
 @index_argument
-@click.argument("backup_folder", metavar="BACKUP", type=FOLDER)
-def backup(place: Place, backup_folder: Path) -> None:
+@backup_argument
+def backup_command(uri: IndexUri, backup_folder: Path) -> None:
     """Copy the index as it is now to another folder, verified; searches and additions go on.
 
     A backup is itself an index. Made again, it is replaced only when the new one is complete.
 
     Example: simcse index backup my-index /backups/my-index
     """
-    from simcse.index.uri import folder_of
-    from simcse.io.generations import copy_current
+    from simcse.index.uri import index_folder
 
-    copy_current(folder_of(place, instead=BACKUP), backup_folder)
-    _say(open_index(backup_folder, verify=False))
+    _copy(index_folder(uri, instead=BACKUP), backup_folder)
 
 
-@index.command()
+@index.command("restore")
 @index_argument
-@click.argument("backup_folder", metavar="BACKUP", type=FOLDER)
-def restore(place: Place, backup_folder: Path) -> None:
-    """Make INDEX what BACKUP is, verified; a damaged INDEX is replaced, too.
+@backup_argument
+def restore_command(uri: IndexUri, backup_folder: Path) -> None:
+    """Make INDEX a copy of BACKUP, verified; a damaged INDEX is replaced, too.
 
     Example: simcse index restore my-index /backups/my-index
     """
-    from simcse.index.uri import folder_of
-    from simcse.io.generations import copy_current
+    from simcse.index.uri import index_folder
 
-    copy_current(backup_folder, folder_of(place, instead=BACKUP))
-    _say(open_index(place, verify=False))
+    _copy(backup_folder, index_folder(uri, instead=BACKUP))
 
 
-@index.command()
+@index.command("info")
 @index_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(place: Place, as_json: bool) -> None:
-    """Say what an index is: rows, model, kind and recall, size, metadata fields.
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def info_command(uri: IndexUri, as_json: bool) -> None:
+    """Print a description of the index: rows, model, type and recall, size, metadata fields.
 
     Example: simcse index info my-index --json
     """
     from rich.console import Console
     from rich.table import Table
 
-    facts = open_index(place, verify=False).describe()
+    from simcse.index.uri import open_index
+
+    described = open_index(uri).metadata.describe()
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(described, indent=2))
         return
     table = Table(show_header=False, box=None)
-    for name, value in facts.items():
-        shown = f"{value:,}" if type(value) is int and name != "generation" else value
+    for name, value in described.items():
+        shown = f"{value:,}" if type(value) is int and name != "version" else value
         table.add_row(name, json.dumps(value) if isinstance(value, dict | list) else str(shown))
     Console().print(table, highlight=False, markup=False)
 
 
-def _say(opened: VectorIndex) -> None:
-    facts = opened.describe()
-    kind = facts["kind"]
-    if approximation := facts["approximation"]:
-        kind += f", recall@10 {approximation['recall']:.3f}"
-    size = facts["bytes"] / 1e6
-    click.echo(f"{opened.name}: {len(opened):,} rows, {size:,.1f} MB, {kind}", err=True)
+def _copy(source: Path, target: Path) -> None:
+    from simcse.index.sqlite_backup import copy_index
+    from simcse.index.uri import open_index
+
+    copy_index(source, target)
+    _summarize(open_index(target))
+
+
+def _summarize(opened: VectorIndex) -> None:
+    metadata = opened.metadata
+    index_type: str = metadata.index_type
+    if metadata.approximation is not None:
+        index_type += f", recall@10 {metadata.approximation.recall:.3f}"
+    size = metadata.read_storage()["bytes"] / 1e6
+    click.echo(f"{metadata.name}: {len(opened):,} rows, {size:,.1f} MB, {index_type}", err=True)

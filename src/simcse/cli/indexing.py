@@ -1,4 +1,4 @@
-"""What commands about an index share: opening, loading its model, filling, showing hits."""
+"""Functions that commands about an index share: loading its model, filling it, showing hits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,32 @@ from simcse.cli.options import load_encoder, print_note
 from simcse.errors import TruncationWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from simcse.index.protocol import VectorIndex
-    from simcse.index.uri import Place
+    from simcse.index.protocol import SearchHit, VectorIndex
     from simcse.io.fingerprint import ModelFingerprint
     from simcse.model.encoder import SentenceEncoder
+
+
+class IndexUriType(click.Path):
+    """A folder, or ``postgresql://user@host/database#index``."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click calls it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """Return an address as it is, and a folder as a path."""
+        from simcse.index.uri import is_postgres
+
+        return value if is_postgres(value) else super().convert(value, param, ctx)
+
+
+INDEX_URI = IndexUriType(path_type=Path, file_okay=False)
+index_model_option = click.option(
+    "--model", metavar="NAME", help="Model to load; by default the one the index was built with."
+)
 
 
 def check_files(files: Sequence[str]) -> None:
@@ -32,33 +52,8 @@ def check_files(files: Sequence[str]) -> None:
             pass
 
 
-class PlaceType(click.Path):
-    """Where an index is: a folder, or ``postgresql://user@host/database#index``."""
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - as click calls it
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:  # noqa: ANN401
-        """Return an address as it is, and a folder as a path."""
-        from simcse.index.uri import is_address
-
-        return value if is_address(value) else super().convert(value, param, ctx)
-
-
-PLACE = PlaceType(path_type=Path, file_okay=False)
-
-
-def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
-    """Open an index."""
-    from simcse.index import uri as places
-
-    return places.open_index(place, verify=verify)
-
-
-def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelFingerprint]:  # noqa: ANN401
-    """Load a model, and say which it is."""
+def load_with_fingerprint(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelFingerprint]:  # noqa: ANN401
+    """Load a model and return it with its fingerprint."""
     from simcse.model.fingerprint import model_fingerprint
 
     encoder = load_encoder(name, **loading)
@@ -67,21 +62,22 @@ def load_with_stamp(name: str, **loading: Any) -> tuple[SentenceEncoder, ModelFi
 
 def load_for(opened: VectorIndex, name: str | None, **loading: Any) -> SentenceEncoder:  # noqa: ANN401
     """Load the model an index was built with, or the one named, if it is the same."""
-    encoder, fingerprint = load_with_stamp(name or opened.fingerprint.name, **loading)
-    opened.require_model(fingerprint)
+    metadata = opened.metadata
+    encoder, fingerprint = load_with_fingerprint(name or metadata.fingerprint.name, **loading)
+    metadata.require_model(fingerprint)
     return encoder
 
 
-def fill(
+def fill_index(
     opened: VectorIndex, files: Sequence[str], encoder: SentenceEncoder, reading: dict[str, Any]
 ) -> None:
-    """Add the rows of files with a progress bar; say at the end what came in."""
+    """Add the rows of files with a progress bar, and print how many there were."""
     from simcse.index.ingest import ingest
     from simcse.io.files import ReadCounts
 
     counts = ReadCounts()
     try:
-        with warnings.catch_warnings(), _progress() as observe:
+        with warnings.catch_warnings(), _progress() as on_batch:
             warnings.simplefilter("ignore", TruncationWarning)  # summed up below
             done = ingest(
                 opened,
@@ -89,21 +85,23 @@ def fill(
                 encoder.encode,
                 counts=counts,
                 note=print_note,
-                observe=observe,
+                on_batch=on_batch,
                 **reading,
             )
     except KeyboardInterrupt:
-        click.echo(f"{len(opened):,} rows are in; the same command goes on from there", err=True)
+        click.echo(
+            f"{len(opened):,} rows are stored. Run the same command again to resume.", err=True
+        )
         raise
     click.echo(f"{counts}: {done.added:,} added, {done.updated:,} replaced", err=True)
-    say_cut(encoder, encoder.tokenizer.truncated)
+    report_truncation(encoder, encoder.tokenizer.truncated)
 
 
-def say_cut(encoder: SentenceEncoder, cut: int) -> None:
-    """Say at the end how many sentences were over the length limit, if any were."""
-    if cut:
+def report_truncation(encoder: SentenceEncoder, truncated: int) -> None:
+    """Print at the end how many sentences were over the length limit, if any were."""
+    if truncated:
         limit = encoder.tokenizer.max_length
-        click.echo(f"warning: {cut:,} sentences were cut to {limit} tokens", err=True)
+        click.echo(f"warning: {truncated:,} sentences were truncated to {limit} tokens", err=True)
 
 
 @contextlib.contextmanager
@@ -115,21 +113,27 @@ def _progress() -> Iterator[Any]:
         yield lambda rows, _skipped: advance(rows)
 
 
-def show_hits(queries: Sequence[str], found: Sequence[Sequence[Any]], form: str) -> None:
+def show_hits(
+    queries: Sequence[str], found: Sequence[Sequence[SearchHit]], output_format: str
+) -> None:
     """Print a table of hits for each query, or all as one JSON list."""
     from simcse.cli.output import show
     from simcse.report.tables import Column, Table
 
-    if form == "json":
+    if output_format == "json":
         pairs = zip(queries, found, strict=True)
         answer = [{"query": query, "hits": [asdict(hit) for hit in hits]} for query, hits in pairs]
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
     columns = (Column("score", decimals=4), Column("id"), Column("text"), Column("metadata"))
     for query, hits in zip(queries, found, strict=True):
-        rows = [(hit.score, hit.id, hit.text, _plain(hit.metadata)) for hit in hits]
-        show(Table(query, columns, tuple(rows)), form)
-
-
-def _plain(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, ensure_ascii=False) if metadata else ""
+        rows = [
+            (
+                hit.score,
+                hit.id,
+                hit.text,
+                json.dumps(hit.metadata, ensure_ascii=False) if hit.metadata else "",
+            )
+            for hit in hits
+        ]
+        show(Table(query, columns, tuple(rows)), output_format)

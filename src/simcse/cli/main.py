@@ -11,7 +11,7 @@ import click
 from simcse import __version__
 from simcse.cli.adapt import adapt_command
 from simcse.cli.average import average_command
-from simcse.cli.calibrate import calibrate
+from simcse.cli.calibrate import calibrate_command
 from simcse.cli.compare import compare_command
 from simcse.cli.data import data
 from simcse.cli.encode import encode_command, similarity_command
@@ -64,7 +64,7 @@ COMMANDS = (
         compare_command,
         postprocess_command,
     ),
-    *(export_command, encode_command, similarity_command, index, calibrate),
+    *(export_command, encode_command, similarity_command, index, calibrate_command),
     *(serve_command, info_command, data),
     *(paper_group, sweep_command),
 )

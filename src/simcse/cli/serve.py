@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simcse.cli.indexing import PLACE, load_for, load_with_stamp, open_index
+from simcse.cli.indexing import INDEX_URI, load_for, load_with_fingerprint
 from simcse.cli.options import loading_options, precision_option
 from simcse.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from simcse.index.uri import Place
+    from simcse.index.uri import IndexUri
     from simcse.serve.settings import ServeConfig
 
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--model", metavar="NAME", help="Model to serve; by default the one of the index, or mini."
 )
 @click.option(
-    "--index", "uri", type=PLACE, help="Index to search: a folder or a PostgreSQL address."
+    "--index", "uri", type=INDEX_URI, help="Index to search: a folder or a PostgreSQL address."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", metavar="[serve.KEY=VALUE]...", nargs=-1)
 def serve_command(
     model: str | None,
-    uri: Place | None,
+    uri: IndexUri | None,
     host: str,
     port: int,
     name: str | None,
@@ -85,13 +85,15 @@ def serve_command(
     except ImportError as error:
         message = f"{error.name} is not installed: pip install 'simcse-next[serve,index]'"
         raise ResourceError(message) from error
+    from simcse.index.uri import open_index
+
     set_threads(settings.threads)
-    index = None if uri is None else open_index(uri)
+    index = None if uri is None else open_index(uri, verify=True)
     if index is None:
-        encoder, _ = load_with_stamp(model or "mini", **loading)
+        encoder, _ = load_with_fingerprint(model or "mini", **loading)
     else:
         encoder = load_for(index, model, **loading)
-    loaded = model or (index.fingerprint.name if index else "mini")
+    loaded = model or (index.metadata.fingerprint.name if index else "mini")
     app = create_app(encoder, index, settings, name=name or _public_name(loaded), results=results)
     serve(app, settings)
 

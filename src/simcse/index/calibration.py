@@ -18,10 +18,10 @@ from simcse.index.protocol import VectorIndex
 
 Floats = NDArray[np.float64]
 PAIRS = 200_000
-ROWS = 20_000  # whose pairs these are
+ROWS = 20_000  # sample that the pairs are drawn from
 QUANTILES = 1001
 FOLDS = 5
-LEAST = 10  # labeled pairs of each kind
+LEAST = 10  # labeled matches, and labeled others
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Match:
     Attributes:
         slope: of the logistic curve over the cosine.
         intercept: of the logistic curve.
-        threshold: cosine from which on a pair is taken for a match.
+        threshold: lowest cosine of a pair that counts as a match.
         precision: share of matches among pairs at or above the threshold, by cross-validation:
-            the threshold is chosen on four fifths of the pairs and tried on the rest.
+            the threshold is chosen on four fifths of the pairs and measured on the rest.
         recall: share of the matches that are at or above it, likewise.
-        pairs: labeled pairs behind all this.
+        pairs: number of labeled pairs.
     """
 
     slope: float
@@ -56,7 +56,7 @@ class Calibration:
 
     Attributes:
         quantiles: cosines of random pairs of rows at equal steps from 0 to 100 %.
-        pairs: random pairs behind them.
+        pairs: number of random pairs.
         match: fitted on labeled pairs, if there were any.
     """
 
@@ -81,10 +81,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Calibration":
-        """Return what `to_json` gave.
+        """Return the calibration that `to_json` gave.
 
         Raises:
-            ArtifactError: it is something else.
+            ArtifactError: the values are something else.
         """
         try:
             match = None if stored["match"] is None else Match(**stored["match"])
@@ -93,7 +93,7 @@ class Calibration:
             raise ArtifactError(f"the index's calibration is damaged: {error!r}") from error
 
 
-def calibrate(index: VectorIndex, *, pairs: int = PAIRS, seed: int = 0) -> Calibration:
+def calibrate_index(index: VectorIndex, *, pairs: int = PAIRS, seed: int = 0) -> Calibration:
     """Measure the cosines of random pairs of different rows, of a large index's random rows.
 
     Raises:

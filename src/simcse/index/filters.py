@@ -2,24 +2,15 @@
 
 import difflib
 import json
-import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from simcse.errors import UsageError
-from simcse.io.segments import Segment
 
 Operator = Literal["in", "not_in", "gt", "gte", "lt", "lte"]
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
+ORDER_SYMBOLS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _SYMBOLS: dict[str, Operator] = {
     "=": "in",
     "!=": "not_in",
@@ -33,9 +24,11 @@ _TERM = re.compile(r"\s*([^=<>!]+?)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 
 @dataclass(frozen=True)
 class Condition:
-    """One field's condition; a row without the field meets none but ``not_in``.
+    """A condition on one field; a row without the field meets only ``not_in``.
 
-    A field that holds a list meets ``in`` if one of its values does.
+    A field that holds a list meets ``in`` if one of its values does, and no ordering. Only numbers
+    are compared with numbers, and texts with texts by their code points; true is not 1. A row
+    meets ``not_in`` where it does not meet ``in``.
 
     Attributes:
         field: name of the metadata field.
@@ -47,20 +40,9 @@ class Condition:
     operator: Operator
     values: tuple[Any, ...]
 
-    def holds(self, value: Any) -> bool:  # noqa: ANN401 - any JSON value
-        """Say whether a value the field has meets the condition."""
-        if self.operator in ("in", "not_in"):
-            held = value if isinstance(value, list) else [value]
-            found = any(_same(one, wanted) for one in held for wanted in self.values)
-            return found == (self.operator == "in")
-        kind = ordered_kind(value)
-        if kind is None or kind != ordered_kind(self.values[0]):
-            return False  # a number and a text have no order
-        return _ORDER[self.operator](value, self.values[0])
 
-
-def ordered_kind(value: Any) -> Literal["number", "string"] | None:  # noqa: ANN401 - any JSON value
-    """Say which order a JSON value has its place in, if any; true and false have none."""
+def ordered_type(value: Any) -> Literal["number", "string"] | None:  # noqa: ANN401 - any JSON value
+    """Return the type by which a JSON value is ordered, if any; true and false have no order."""
     if isinstance(value, str):
         return "string"
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -110,10 +92,10 @@ def _conditions(name: str, wanted: Any) -> list[Condition]:  # noqa: ANN401 - an
         return [Condition(name, "in", tuple(wanted) if isinstance(wanted, list) else (wanted,))]
     found = []
     for word, value in wanted.items():
-        if word not in ("in", "not_in", *_ORDER):
-            known = ", ".join(("in", "not_in", *_ORDER))
+        if word not in ("in", "not_in", *ORDER_SYMBOLS):
+            known = ", ".join(("in", "not_in", *ORDER_SYMBOLS))
             raise UsageError(f"filter on {name!r}: unknown operator {word!r}, known: {known}")
-        if word in _ORDER:
+        if word in ORDER_SYMBOLS:
             found.append(Condition(name, word, (value,)))
         elif isinstance(value, list):
             found.append(Condition(name, word, tuple(value)))
@@ -122,23 +104,8 @@ def _conditions(name: str, wanted: Any) -> list[Condition]:  # noqa: ANN401 - an
     return found
 
 
-def segment_mask(segment: Segment, where: Sequence[Condition]) -> np.ndarray:
-    """Return which rows of a segment meet all conditions: (N,) bool."""
-    mask = np.ones(len(segment), bool)
-    names = list(segment.values)
-    for condition in where:
-        absent = condition.operator == "not_in"
-        if condition.field not in names:
-            mask &= absent
-            continue
-        holds = [condition.holds(value) for value in segment.values[condition.field]]
-        codes = segment.codes[names.index(condition.field)]
-        mask &= np.array([*holds, absent])[codes]  # code -1, no value, is the last
-    return mask
-
-
 def check_fields(where: Sequence[Condition], known: Sequence[str]) -> None:
-    """Refuse a filter on a field that no row has: it is far more often a slip than meant.
+    """Check that some row has each field: a filter on another one is almost always a typo.
 
     Raises:
         UsageError: with the nearest field there is.
@@ -150,7 +117,3 @@ def check_fields(where: Sequence[Condition], known: Sequence[str]) -> None:
                 f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
             )
             raise UsageError(f"no row has a metadata field {condition.field!r}; {hint}")
-
-
-def _same(held: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON values
-    return bool(held == wanted) and isinstance(held, bool) == isinstance(wanted, bool)

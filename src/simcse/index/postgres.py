@@ -1,6 +1,5 @@
 """The index in PostgreSQL with pgvector: many writers, filters in SQL, its replicas and backups."""
 
-import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,49 +7,63 @@ import numpy as np
 from psycopg.types.json import Jsonb
 
 from simcse.errors import ArtifactError, UsageError
-from simcse.index import approximate
-from simcse.index.approximate import RECALL, Kind
-from simcse.index.database import Address, Database
+from simcse.index.approximate import RECALL, Approximation, IndexType, check_index_type
 from simcse.index.filters import Condition
-from simcse.index.protocol import Commit, Hit, check_search, unit_rows
-from simcse.index.staging import StagedIndex
-from simcse.index.tables import EFFORTS, FORMAT, Connection, Tables, set_effort
+from simcse.index.postgres_database import Address, Database
+from simcse.index.postgres_tables import (
+    FORMAT,
+    SEARCH_EFFORTS,
+    Connection,
+    Tables,
+    set_search_effort,
+)
+from simcse.index.protocol import (
+    Commit,
+    IndexMetadata,
+    SearchHit,
+    Staging,
+    check_changes,
+    check_search,
+    merge_metadata,
+    now,
+    unit_rows,
+)
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
-_STATE = "format, fingerprint, facts, rows, version"
+_STATE = "format, fingerprint, state, rows, version"
 _VALUES = """
 SELECT field, value FROM (
-    SELECT field, value, row_number() OVER (PARTITION BY field ORDER BY value) AS place
+    SELECT field, value, row_number() OVER (PARTITION BY field ORDER BY value) AS number
     FROM (SELECT DISTINCT field, value FROM {rows}, jsonb_each(metadata) AS pair(field, value))
         AS known
-) AS numbered WHERE place <= %s ORDER BY field, place
+) AS numbered WHERE number <= %s ORDER BY field, number
 """
 _CHECK = """
 SELECT count(*), count(*) FILTER (WHERE abs(vector_norm(vector) - 1) > 1e-3),
     count(*) FILTER (WHERE text = '' OR jsonb_typeof(metadata) <> 'object'),
-    (SELECT rows FROM {facts})
+    (SELECT rows FROM {info})
 FROM {rows}
 """
 
 
 class _State(NamedTuple):
     fingerprint: ModelFingerprint
-    facts: dict[str, Any]
+    state: dict[str, Any]  # index type, recall floor, approximation, calibration, progress, time
     rows: int
     version: int
 
 
-class PostgresIndex(StagedIndex):
+class PostgresIndex(Staging):
     """Rows with vectors in a PostgreSQL database, for any number of readers and writers.
 
-    Additions and removals are staged in memory and become durable and visible together at
-    `commit`. What others committed is found at once; `refresh` takes up their number and facts.
+    Changes are staged in memory and become durable and visible together at `commit`. A search
+    finds what others committed at once; `refresh` reads the number of rows and the metadata.
     Several threads may search, one at a time may write.
 
     Example:
         >>> url = "postgresql://localhost/texts#articles"
-        >>> index = PostgresIndex.create(url, fingerprint(encoder, "mini"))  # doctest: +SKIP
+        >>> index = PostgresIndex.create(url, model_fingerprint(encoder))  # doctest: +SKIP
         >>> index.add([make_row("A man plays the guitar.")], encoder.encode(["A man ..."]))
         >>> index.commit()
         Commit(added=1, updated=0, removed=0)
@@ -58,7 +71,6 @@ class PostgresIndex(StagedIndex):
 
     def __init__(self, database: Database) -> None:
         super().__init__()
-        self.name = str(database.address)
         self._database = database
         self._tables = Tables(database.address.schema)
         self._state = database.run(self._read)
@@ -70,7 +82,7 @@ class PostgresIndex(StagedIndex):
         url: str,
         fingerprint: ModelFingerprint,
         *,
-        kind: Kind = "exact",
+        index_type: IndexType = "exact",
         recall: float = RECALL,
         progress: Mapping[str, int] | None = None,
     ) -> "PostgresIndex":
@@ -80,37 +92,37 @@ class PostgresIndex(StagedIndex):
             url: ``postgresql://user@host/database#index``; the password is better left to
                 ``PGPASSWORD`` or ``~/.pgpass``.
             fingerprint: the model whose embeddings it will hold.
-            kind: ``exact`` or ``hnsw``: how it searches once `rebuild` has built the structure.
+            index_type: ``exact`` or ``hnsw``: how it searches once `rebuild` has built the graph.
             recall: recall@10 that ``hnsw`` must reach, else its build fails.
             progress: see `commit`.
 
         Raises:
-            UsageError: there is an index, or the kind is unknown.
+            UsageError: there is an index, or the type is unknown.
             ResourceError: the server cannot be reached or refuses, or it has no pgvector.
         """
-        _check_kind(kind, recall)
+        _check_type(index_type, recall)
         address = Address.parse(url)
         database, tables = Database(address), Tables(address.schema)
-        facts = {
-            "kind": kind,
+        state = {
+            "index_type": index_type,
             "recall_floor": recall,
             "approximation": None,
             "progress": dict(progress or {}),
             "calibration": None,
-            "written": _now(),
+            "written": now(),
         }
-        database.run(lambda found: tables.create(found, fingerprint, facts), vectors=False)
+        database.run(lambda found: tables.create(found, fingerprint, state), vectors=False)
         return cls(database)
 
     @classmethod
     def exists(cls, url: str) -> bool:
-        """Say whether there is an index.
+        """Return whether there is an index.
 
         Raises:
             ResourceError: the server cannot be reached.
         """
         database = Database(Address.parse(url))
-        name = Tables(database.address.schema).sql("{facts}").as_string()
+        name = Tables(database.address.schema).sql("{info}").as_string()
         query = "SELECT to_regclass(%s) IS NOT NULL"
         found = database.run(lambda c: c.execute(query, [name]).fetchone(), vectors=False)
         return found == (True,)
@@ -126,45 +138,55 @@ class PostgresIndex(StagedIndex):
         return cls(Database(Address.parse(url)))
 
     @property
-    def fingerprint(self) -> ModelFingerprint:
-        """The model whose vectors these are."""
-        return self._state.fingerprint
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What was kept beside the rows when they were last looked at."""
-        return self._state.facts
-
-    @property
-    def version(self) -> int:
-        """Number of the change that was last seen."""
-        return self._state.version
+    def metadata(self) -> IndexMetadata:
+        """The state beside the rows when it was last read."""
+        stored = self._state.state
+        return IndexMetadata(
+            name=str(self._database.address),
+            fingerprint=self._state.fingerprint,
+            version=self._state.version,
+            rows=self._state.rows,
+            index_type=stored["index_type"],
+            recall_floor=stored["recall_floor"],
+            approximation=Approximation.from_json(stored["approximation"]),
+            calibration=stored["calibration"],
+            progress=stored["progress"],
+            written=stored["written"],
+            read_values=self._values,
+            read_storage=self._storage,
+        )
 
     def __len__(self) -> int:
         return self._state.rows
 
-    def refresh(self) -> bool:
-        """Take up what others changed; say whether there was anything.
+    def refresh(self, *, discard: bool = False) -> bool:
+        """Read what others changed; return whether there was anything.
+
+        Args:
+            discard: forget the staged changes.
 
         Raises:
             ResourceError: the server cannot be reached.
         """
-        before, self._state = self.version, self._database.run(self._read)
-        return self.version != before
+        if discard:
+            self._staged.clear()
+        before, self._state = self._state.version, self._database.run(self._read)
+        return self._state.version != before
 
-    def commit(self, progress: Mapping[str, int] | None = None) -> Commit:
-        """Make what is staged durable and visible, all of it or nothing.
+    def commit(self, **metadata: Any) -> Commit:  # noqa: ANN401 - plain JSON values
+        """Make staged changes and metadata durable and visible, all of them or nothing.
 
         Args:
-            progress: how far a build or addition came, by source; kept with the index beside
-                what is there of other sources.
+            metadata: ``calibration=...``, or ``progress=...``: a mapping is merged with the stored
+                progress of other sources, ``None`` clears it.
 
         Raises:
             DataError: PostgreSQL cannot store a value, such as a NUL character.
             ResourceError: the server cannot be reached or refuses; what is staged stays, and
-                committing it again doubles nothing.
+                committing it again duplicates nothing.
         """
-        if not self._staged and progress is None:
+        check_changes(metadata)
+        if not self._staged and not metadata:
             return Commit()
         # In the order of the ids, so that two writers do not wait for each other for ever.
         ids = sorted(self._staged)
@@ -176,11 +198,11 @@ class PostgresIndex(StagedIndex):
             removed = self._tables.delete(connection, gone)
             added = self._tables.upsert(connection, rows)
             # Last, because from here to the end of the transaction other writers wait.
-            state = self._note(connection, {}, progress=progress, rows=added - removed)
+            state = self._change(connection, metadata, rows=added - removed)
             return Commit(added, len(rows) - added, removed), state
 
         done, self._state = self._database.run(write)
-        self.rollback()
+        self._staged.clear()
         return done
 
     def search(
@@ -190,89 +212,56 @@ class PostgresIndex(StagedIndex):
         *,
         threshold: float | None = None,
         where: Sequence[Condition] = (),
-    ) -> list[list[Hit]]:
+    ) -> list[list[SearchHit]]:
         """Find the ``k`` rows of the highest cosine for each query (Q, D), best first.
 
-        Arguments, what comes back and errors are those of `EmbeddedIndex.search`; a filtered
-        search is exact whatever the index's kind.
+        Arguments, results and errors are those of `SqliteIndex.search`; a filtered search is exact
+        whatever the index type.
 
         Raises:
             ResourceError: the server cannot be reached.
         """
         check_search(k, threshold)
-        units = unit_rows(queries, dimensions=self.fingerprint.dimensions)
+        units = unit_rows(queries, dimensions=self._state.fingerprint.dimensions)
         least = -1.0 if threshold is None else threshold
         found = self._database.run(lambda connection: self._find(connection, units, k, where))
         return [[hit for hit in hits if hit.score >= least] for hits in found]
 
-    def annotate(self, **facts: Any) -> None:  # noqa: ANN401 - plain JSON values
-        """Keep facts beside the rows, such as a calibration or that a build is done.
-
-        Raises:
-            ResourceError: the server cannot be reached or refuses.
-        """
-        self._state = self._database.run(lambda connection: self._note(connection, facts))
-
-    def sample(self, count: int, *, seed: int = 0) -> tuple[list[Row], np.ndarray]:
-        """Draw ``count`` rows, or all if there are fewer, with their vectors (P, D)."""
+    def sample(self, count: int, *, seed: int = 0) -> tuple[list[IndexRow], np.ndarray]:
+        """Draw ``count`` rows, or return all if there are fewer, with their vectors (P, D)."""
         found = self._database.run(lambda c: self._tables.sample(c, count, seed))
         vectors = [vector.to_numpy() for *_, vector in found]
-        shape = (len(found), self.fingerprint.dimensions)
-        rows = [Row(row_id, text, metadata) for row_id, text, metadata, _ in found]
+        shape = (len(found), self._state.fingerprint.dimensions)
+        rows = [IndexRow(row_id, text, metadata) for row_id, text, metadata, _ in found]
         return rows, np.array(vectors, np.float32).reshape(shape)
 
-    def values(self, limit: int) -> dict[str, list[Any]]:
-        """Return ``limit`` distinct values of each metadata field, or all if there are fewer."""
-        if self._seen_values[:2] != (self.version, limit):  # it reads all rows
-            query = self._tables.sql(_VALUES)
-            values: dict[str, list[Any]] = {}
-            for field, value in self._database.run(lambda c: c.execute(query, [limit])):
-                values.setdefault(field, []).append(value)
-            self._seen_values = (self.version, limit, values)
-        return self._seen_values[2]
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the index is, for people and scripts."""
-        query = "SELECT pg_total_relation_size(%s::regclass)"
-        table = self._tables.sql("{rows}").as_string()
-        found = self._database.run(lambda c: c.execute(query, [table]).fetchone())
-        return {
-            "rows": len(self),
-            "bytes": found[0] if found else 0,
-            "generation": self.version,
-            "written": self.facts["written"],
-            **self._describe_model(),
-            "kind": self.facts["kind"],
-            "approximation": self.facts["approximation"],
-            "fields": sorted(self.values(1)),
-            "unfinished": bool(self.facts["progress"]),
-        }
-
-    def compact(self) -> None:
-        """Free the space of removed and replaced rows, and gather statistics anew.
-
-        Raises:
-            ResourceError: the server cannot be reached or refuses.
-        """
-        query = self._tables.sql("VACUUM (ANALYZE) {rows}")
-        self._database.run(lambda connection: connection.execute(query), transaction=False)
-
-    def rebuild(self, *, kind: Kind | None = None, recall: float | None = None) -> None:
+    def rebuild(
+        self,
+        *,
+        index_type: IndexType | None = None,
+        recall: float | None = None,
+        compact: bool = False,
+    ) -> None:
         """Build the approximate structure anew, or drop it for ``exact``; readers go on meanwhile.
 
         It is built quickly while it fits the server's ``maintenance_work_mem``.
 
         Args:
-            kind: how the index searches from now on; by default as before.
+            index_type: how the index searches from now on; by default as before.
             recall: recall@10 that ``hnsw`` must reach; by default as before.
+            compact: free the space of removed and replaced rows and gather statistics, first.
 
         Raises:
             NumericError: the recall is not reached; the index stays as it was.
             ResourceError: the server cannot be reached or refuses.
         """
-        wanted = kind or self.facts["kind"]
-        floor = self.facts["recall_floor"] if recall is None else recall
-        _check_kind(wanted, floor)
+        stored = self._state.state
+        wanted = index_type or stored["index_type"]
+        floor = stored["recall_floor"] if recall is None else recall
+        _check_type(wanted, floor)
+        if compact:
+            query = self._tables.sql("VACUUM (ANALYZE) {rows}")
+            self._database.run(lambda connection: connection.execute(query), transaction=False)
 
         def build(connection: Connection) -> _State:
             built, rows = None, self._read(connection).rows
@@ -280,13 +269,13 @@ class PostgresIndex(StagedIndex):
                 built = self._tables.build(connection, rows, floor).to_json()
             else:
                 self._tables.drop_graph(connection)
-            facts = {"kind": wanted, "recall_floor": floor, "approximation": built}
-            return self._note(connection, facts)
+            changes = {"index_type": wanted, "recall_floor": floor, "approximation": built}
+            return self._change(connection, changes)
 
         self._state = self._database.run(build)
 
     def verify(self) -> list[str]:
-        """Read every row; return what is wrong with them.
+        """Read every row; return a message for each damage found.
 
         PostgreSQL compares the bytes it reads with their checksums, where these are on.
         """
@@ -297,59 +286,64 @@ class PostgresIndex(StagedIndex):
             return [str(error)]
         rows, long, odd, counted = found or (0, 0, 0, 0)
         problems = {
-            f"{rows:,} rows are there, {counted:,} were counted": rows != counted,
+            f"expected {counted:,} rows, found {rows:,}": rows != counted,
             f"{long:,} vectors do not have the length 1": bool(long),
             f"{odd:,} rows have no text, or metadata that is no object": bool(odd),
         }
-        return [f"{self.name}: {problem}" for problem, is_there in problems.items() if is_there]
+        name = self._database.address
+        return [f"{name}: {problem}" for problem, is_there in problems.items() if is_there]
 
-    def _read(self, connection: Connection) -> _State:
-        query = self._tables.sql(f"SELECT {_STATE} FROM {{facts}}")
-        return self._parse(connection.execute(query).fetchone())
+    def _values(self, limit: int) -> dict[str, list[Any]]:
+        version = self._state.version
+        if self._seen_values[:2] != (version, limit):  # it reads all rows
+            query = self._tables.sql(_VALUES)
+            values: dict[str, list[Any]] = {}
+            for field, value in self._database.run(lambda c: c.execute(query, [limit])):
+                values.setdefault(field, []).append(value)
+            self._seen_values = (version, limit, values)
+        return self._seen_values[2]
 
-    def _note(
-        self,
-        connection: Connection,
-        facts: Mapping[str, Any],
-        *,
-        progress: Mapping[str, int] | None = None,
-        rows: int = 0,
-    ) -> _State:
-        query = self._tables.sql(
-            "UPDATE {facts} SET facts = facts || %s ||"
-            " jsonb_build_object('progress', coalesce(%s, facts -> 'progress') || %s),"
-            f" rows = rows + %s, version = version + 1 RETURNING {_STATE}"
-        )
-        cleared = Jsonb(facts["progress"]) if "progress" in facts else None
-        values = [Jsonb({**facts, "written": _now()}), cleared, Jsonb(dict(progress or {})), rows]
-        return self._parse(connection.execute(query, values).fetchone())
+    def _storage(self) -> dict[str, int]:
+        query = "SELECT pg_total_relation_size(%s::regclass)"
+        table = self._tables.sql("{rows}").as_string()
+        found = self._database.run(lambda c: c.execute(query, [table]).fetchone())
+        return {"bytes": found[0] if found else 0}
 
-    def _parse(self, line: tuple[Any, ...] | None) -> _State:
+    def _read(self, connection: Connection, *, lock: bool = False) -> _State:
+        query = self._tables.sql(f"SELECT {_STATE} FROM {{info}}{' FOR UPDATE' if lock else ''}")
+        line = connection.execute(query).fetchone()
         if line is None or line[0] != FORMAT:
-            raise ArtifactError(f"{self.name}: expected an index of format {FORMAT}, got {line}")
-        _, stored, facts, rows, version = line
-        return _State(ModelFingerprint(**stored), facts, rows, version)
+            name = self._database.address
+            raise ArtifactError(f"{name}: expected an index of format {FORMAT}, got {line}")
+        _, stored, state, rows, version = line
+        return _State(ModelFingerprint(**stored), state, rows, version)
+
+    def _change(
+        self, connection: Connection, changes: Mapping[str, Any], *, rows: int = 0
+    ) -> _State:
+        before = self._read(connection, lock=True)
+        state = merge_metadata(before.state, changes)
+        after = before._replace(state=state, rows=before.rows + rows, version=before.version + 1)
+        query = self._tables.sql("UPDATE {info} SET state = %s, rows = %s, version = %s")
+        connection.execute(query, [Jsonb(state), after.rows, after.version])
+        return after
 
     def _find(
         self, connection: Connection, units: np.ndarray, k: int, where: Sequence[Condition]
-    ) -> list[list[Hit]]:
+    ) -> list[list[SearchHit]]:
         if where and len(self):
             self._tables.check_fields(connection, where)
-        stored = self.facts["approximation"]
-        is_exact = stored is None or bool(where) or k > EFFORTS[-1]
-        set_effort(connection, 0 if is_exact else max(k, stored["effort"]))
+        stored = self._state.state["approximation"]
+        is_exact = stored is None or bool(where) or k > SEARCH_EFFORTS[-1]
+        set_search_effort(connection, 0 if is_exact else max(k, stored["search_effort"]))
         found = [self._tables.best(connection, unit, k, where) for unit in units]
         if not is_exact and any(len(hits) < min(k, len(self)) for hits in found):
-            set_effort(connection, 0)  # the graph ended before all k were found
+            set_search_effort(connection, 0)  # the graph ended before all k were found
             found = [self._tables.best(connection, unit, k) for unit in units]
         return found
 
 
-def _check_kind(kind: str, recall: float) -> None:
-    approximate.check_kind(kind, recall)
-    if kind not in ("exact", "hnsw"):
-        raise UsageError(f"an index in PostgreSQL is exact or hnsw, got {kind!r}")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def _check_type(index_type: str, recall: float) -> None:
+    check_index_type(index_type, recall)
+    if index_type not in ("exact", "hnsw"):
+        raise UsageError(f"an index in PostgreSQL is exact or hnsw, got {index_type!r}")

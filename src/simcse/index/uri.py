@@ -1,109 +1,80 @@
-"""Where an index is: a folder, or an address in PostgreSQL."""
+"""Indexes by their URI: a folder, or an address in PostgreSQL."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simcse.errors import ResourceError, UsageError
-from simcse.index.approximate import RECALL, Kind
-from simcse.index.embedded import EmbeddedIndex
-from simcse.index.embedded import rebuild as rebuild_folder
+from simcse.index.approximate import RECALL, IndexType
 from simcse.index.protocol import VectorIndex
-from simcse.index.snapshot import damages as read_all
+from simcse.index.sqlite import SqliteIndex
+from simcse.index.sqlite_schema import DATABASE
 from simcse.io.fingerprint import ModelFingerprint
-from simcse.io.generations import POINTER
 
 if TYPE_CHECKING:
     from simcse.index.postgres import PostgresIndex
 
 SCHEMES = ("postgresql://", "postgres://")
-Place = str | Path
+IndexUri = str | Path
 
 
-def is_address(place: Place) -> bool:
-    """Say whether ``place`` is an address in PostgreSQL."""
-    return isinstance(place, str) and place.startswith(SCHEMES)
+def is_postgres(uri: IndexUri) -> bool:
+    """Return whether a URI is an address in PostgreSQL."""
+    return isinstance(uri, str) and uri.startswith(SCHEMES)
 
 
-def folder_of(place: Place, *, instead: str) -> Path:
-    """Return the folder that ``place`` is.
+def index_folder(uri: IndexUri, *, instead: str) -> Path:
+    """Return the folder of an index.
 
     Raises:
-        UsageError: it is an address; do ``instead``.
+        UsageError: the URI is an address; do ``instead``.
     """
-    if is_address(place):
-        raise UsageError(f"{place} is no folder; {instead}")
-    return Path(place)
+    if is_postgres(uri):
+        raise UsageError(f"{uri} is no folder; {instead}")
+    return Path(uri)
 
 
-def open_index(place: Place, *, verify: bool = True) -> VectorIndex:
+def open_index(uri: IndexUri, *, verify: bool = False) -> VectorIndex:
     """Open an index.
 
     Args:
-        place: a folder, or ``postgresql://user@host/database#index``.
-        verify: of a folder compare the SHA-256 of every file, else only sizes.
+        uri: a folder, or ``postgresql://user@host/database#index``.
+        verify: of a folder read everything, see `SqliteIndex.open`.
 
     Raises:
         ArtifactError: there is none, or it is damaged.
         ResourceError: the server cannot be reached, or the extra is not installed.
     """
-    if is_address(place):
-        return _postgres().open(str(place))
-    return EmbeddedIndex.open(Path(place), verify=verify)
+    if is_postgres(uri):
+        return _postgres().open(str(uri))
+    return SqliteIndex.open(Path(uri), verify=verify)
 
 
 def create_index(
-    place: Place,
+    uri: IndexUri,
     fingerprint: ModelFingerprint,
     *,
-    kind: Kind = "exact",
+    index_type: IndexType = "exact",
     recall: float = RECALL,
     progress: Mapping[str, int] | None = None,
 ) -> VectorIndex:
-    """Make an empty index; see `EmbeddedIndex.create` and `PostgresIndex.create`.
+    """Make an empty index; see `SqliteIndex.create` and `PostgresIndex.create`.
 
     Raises:
-        UsageError: there is something, or the kind is unknown there.
+        UsageError: something is there, or the type is unknown there.
         ResourceError: the disk is full, the server refuses, or the extra is not installed.
     """
-    if is_address(place):
-        return _postgres().create(
-            str(place), fingerprint, kind=kind, recall=recall, progress=progress
-        )
-    return EmbeddedIndex.create(
-        Path(place), fingerprint, kind=kind, recall=recall, progress=progress
-    )
+    create = _postgres().create if is_postgres(uri) else SqliteIndex.create
+    return create(str(uri), fingerprint, index_type=index_type, recall=recall, progress=progress)
 
 
-def has_index(place: Place) -> bool:
-    """Say whether there is an index.
+def has_index(uri: IndexUri) -> bool:
+    """Return whether there is an index.
 
     Raises:
         ResourceError: the server cannot be reached, or the extra is not installed.
     """
-    return _postgres().exists(str(place)) if is_address(place) else (Path(place) / POINTER).exists()
-
-
-def damages(place: Place) -> list[str]:
-    """Read all that is stored; return what is wrong, also where an index cannot be opened.
-
-    Raises:
-        ArtifactError: there is no index, or a folder's pointer or manifest are damaged.
-    """
-    return _postgres().open(str(place)).verify() if is_address(place) else read_all(Path(place))
-
-
-def rebuild(place: Place, *, kind: Kind | None = None, recall: float | None = None) -> None:
-    """Make all that is derived from the rows anew, also where it is damaged.
-
-    Raises:
-        ArtifactError: vectors or rows are damaged.
-        NumericError: the recall is not reached; the index stays as it was.
-    """
-    if is_address(place):
-        _postgres().open(str(place)).rebuild(kind=kind, recall=recall)
-    else:
-        rebuild_folder(Path(place), kind=kind, recall=recall)
+    return _postgres().exists(str(uri)) if is_postgres(uri) else (Path(uri) / DATABASE).exists()
 
 
 def _postgres() -> "type[PostgresIndex]":

@@ -10,10 +10,10 @@ import numpy as np
 from simcse.errors import ArtifactError
 from simcse.io.files import atomic_path
 from simcse.io.formats import import_pyarrow
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 
 FIELDS = ("id", "text", "metadata")
-RowChunk = tuple[Sequence[Row], np.ndarray]  # n rows, (n, D) float32
+RowChunk = tuple[Sequence[IndexRow], np.ndarray]  # n rows, (n, D) float32
 
 
 def write_shard(path: Path, chunks: Iterable[RowChunk]) -> int:
@@ -52,13 +52,13 @@ def read_shard(path: Path) -> Iterator[RowChunk]:
             for batch in stored.iter_batches(batch_size=4096):
                 vectors = batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1)
                 fields = zip(*(batch[name].to_pylist() for name in FIELDS), strict=True)
-                rows = [Row(row_id, text, json.loads(data)) for row_id, text, data in fields]
+                rows = [IndexRow(row_id, text, json.loads(data)) for row_id, text, data in fields]
                 yield rows, vectors
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         raise ArtifactError(f"cannot read {path}: {error}") from error
 
 
-def _table(pyarrow: Any, rows: Sequence[Row], vectors: np.ndarray) -> Any:  # noqa: ANN401 - untyped
+def _table(pyarrow: Any, rows: Sequence[IndexRow], vectors: np.ndarray) -> Any:  # noqa: ANN401 - untyped
     flat = pyarrow.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
     columns = {
         "id": [row.id for row in rows],

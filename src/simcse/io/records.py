@@ -26,8 +26,7 @@ from simcse.io.columns import (
 from simcse.io.columns import LABELS as LABELS
 from simcse.io.files import BadLines, ReadCounts, Source, clean_text, file_format
 from simcse.io.formats import RawRow, open_rows
-from simcse.io.rows import Row as IndexRow
-from simcse.io.rows import make_row
+from simcse.io.rows import IndexRow, make_row
 
 Note = Callable[[str], None]  # gets one line for each table: what its columns are taken for
 Paths = str | Path | Iterable[str | Path]

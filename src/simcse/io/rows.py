@@ -11,16 +11,18 @@ from simcse.errors import DataError
 from simcse.io.files import clean_text
 
 MAX_ID_BYTES = 512
+_CONTAINERS = (Mapping, list, tuple)
+MAX_DEPTH = 64  # of nested metadata; recursive readers fail at a few hundred
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class IndexRow:
     """One sentence of an index.
 
     Attributes:
-        id: what it is replaced and removed by; two rows of an index never share one.
+        id: identifies the row; two rows of an index never share one.
         text: the sentence.
-        metadata: JSON values by name, which searches filter on and hits give back.
+        metadata: JSON values by name, which searches filter on and hits return.
     """
 
     id: str
@@ -28,15 +30,15 @@ class Row:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_row(text: object, id: object = None, metadata: object = None) -> Row:
-    r"""Check and clean what a row is made of; without an id the text's hash is its id.
+def make_row(text: object, id: object = None, metadata: object = None) -> IndexRow:
+    r"""Check and clean the values of a row; a row without an id has its text's hash as id.
 
-    So the same text added twice is one row, and adding a file again after a crash doubles
-    nothing.
+    The same text added twice is therefore one row, and adding a file again after a crash
+    duplicates nothing.
 
     Raises:
-        DataError: the text is blank, the id is not text or a whole number, or the metadata is
-            not a JSON object.
+        DataError: the text is blank, the id is not text or a whole number, or the metadata cannot
+            be stored (see `metadata_json`).
 
     Example:
         >>> make_row("A man plays the guitar.\n").id
@@ -44,14 +46,15 @@ def make_row(text: object, id: object = None, metadata: object = None) -> Row:
     """
     if not isinstance(text, str) or not (cleaned := clean_text(text)):
         raise DataError(f"expected a text that is not blank, got {str(text)[:80]!r}")
+    plain = {} if metadata is None else json.loads(metadata_json(metadata))
     if id is None:
-        return Row(text_id(cleaned), cleaned, _metadata(metadata))
+        return IndexRow(text_id(cleaned), cleaned, plain)
     if isinstance(id, bool) or not isinstance(id, str | int):
         raise DataError(f"expected an id that is text or a whole number, got {id!r}")
     name = clean_text(str(id))
     if not 0 < len(_utf8(name)) <= MAX_ID_BYTES:
         raise DataError(f"expected an id of 1 to {MAX_ID_BYTES} bytes, got {name[:80]!r}")
-    return Row(name, cleaned, _metadata(metadata))
+    return IndexRow(name, cleaned, plain)
 
 
 def text_id(text: str) -> str:
@@ -59,19 +62,36 @@ def text_id(text: str) -> str:
     return hashlib.sha256(_utf8(text)).hexdigest()[:16]
 
 
-def _metadata(metadata: object) -> dict[str, Any]:
-    """Return metadata as plain JSON values; dates become ISO text."""
-    if metadata is None:
-        return {}
+def metadata_json(metadata: object) -> str:
+    """Return the JSON text of a row's metadata; dates become ISO text.
+
+    This is the one rule on what every index can store and give back: an object of JSON values,
+    nested at most 64 deep, with finite numbers and whole numbers of at most 64 bits.
+
+    Raises:
+        DataError: the metadata is anything else.
+    """
+    if not isinstance(metadata, Mapping):
+        raise DataError(f"expected metadata as a JSON object, got {str(metadata)[:80]}")
     try:
+        _check_values(metadata, MAX_DEPTH)
         text = json.dumps(metadata, allow_nan=False, default=_iso, ensure_ascii=False)
         text.encode()
-        plain = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"expected metadata of JSON values: {error}") from error
-    if not isinstance(plain, dict):
-        raise DataError(f"expected metadata as a JSON object, got {str(metadata)[:80]}")
-    return plain
+    return text
+
+
+def _check_values(value: object, depth: int) -> None:
+    if isinstance(value, str):
+        return
+    if isinstance(value, _CONTAINERS):
+        if not depth:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        for held in value.values() if isinstance(value, Mapping) else value:
+            _check_values(held, depth - 1)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{str(value)[:30]} is a whole number of more than 64 bits")
 
 
 def _iso(value: object) -> str:
@@ -84,4 +104,4 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"expected text, got a lone surrogate: {error}") from error
+        raise DataError(f"expected text, got half of a surrogate pair: {error}") from error

@@ -37,7 +37,7 @@ def index_map(index: VectorIndex, points: int = MAP_POINTS) -> dict[str, Any]:
 
 def field_values(index: VectorIndex) -> dict[str, list[Any]]:
     """Return the metadata fields, each with its distinct values if they are few."""
-    fields = index.values(MAX_VALUES + 1)
+    fields = index.metadata.read_values(MAX_VALUES + 1)
     return {name: values if len(values) <= MAX_VALUES else [] for name, values in fields.items()}
 
 

@@ -102,7 +102,7 @@ def add_index_routes(app: FastAPI, service: Service) -> None:
             hits = await service.search(embedded, body.k, body.threshold, body.where)
             describe = service.describe_score()
             results = [[{**asdict(hit), **describe(hit.score)} for hit in each] for each in hits]
-            return _json({"results": results, "generation": index.version}, embedded)
+            return _json({"results": results, "generation": index.metadata.version}, embedded)
 
         return await _unless_disconnected(request, work())
 
@@ -115,20 +115,20 @@ def add_index_routes(app: FastAPI, service: Service) -> None:
         embedded = await service.embed(texts, truncate=body.truncate, param="rows")
         done = await service.add(rows, embedded)
         answer = {"added": done.added, "updated": done.updated, "rows": len(index)}
-        return _json({**answer, "generation": index.version}, embedded, with_usage=False)
+        return _json({**answer, "generation": index.metadata.version}, embedded, with_usage=False)
 
     @app.get("/v1/index", response_model=schemas.IndexInfo, **options)
     async def info() -> schemas.IndexInfo:
         """Describe the index: its rows, how it searches, the fields to filter on."""
         index = service.require_index()
-        approximation = index.facts["approximation"] or {}
+        approximation = index.metadata.approximation
         return schemas.IndexInfo(
             rows=len(index),
-            generation=index.version,
-            index_type=index.facts["kind"],
-            recall=approximation.get("recall"),
+            generation=index.metadata.version,
+            index_type=index.metadata.index_type,
+            recall=approximation.recall if approximation else None,
             fields=page_data.field_values(index),
-            calibrated=index.facts["calibration"] is not None,
+            calibrated=index.metadata.calibration is not None,
             writable=service.settings.writable,
         )
 
@@ -142,7 +142,7 @@ def add_page_routes(app: FastAPI, service: Service, models: list[dict[str, Any]]
     async def index_map() -> JSONResponse:
         """Project the rows, or a random sample of them, onto a plane."""
         index = service.require_index()
-        version = index.version
+        version = index.metadata.version
         if version not in maps:
             drawn = await asyncio.to_thread(page_data.index_map, index)
             maps.clear()

@@ -12,9 +12,9 @@ import numpy as np
 from simcse.errors import DataError
 from simcse.index.calibration import Calibration
 from simcse.index.filters import parse_filter
-from simcse.index.protocol import Commit, Hit, VectorIndex
+from simcse.index.protocol import Commit, SearchHit, VectorIndex
 from simcse.io.files import clean_text
-from simcse.io.rows import Row
+from simcse.io.rows import IndexRow
 from simcse.model.encoder import SentenceEncoder
 from simcse.model.fingerprint import model_fingerprint
 from simcse.serve.batching import Batcher, Ids
@@ -46,7 +46,7 @@ class Service:
         self.fingerprint = model_fingerprint(encoder, name)
         self.metrics = ServerMetrics()
         if index is not None:
-            index.require_model(self.fingerprint)
+            index.metadata.require_model(self.fingerprint)
             self.metrics.index_rows.set(len(index))
         self.created = int(time.time())
         self.draining = False
@@ -125,12 +125,12 @@ class Service:
 
     async def search(
         self, query: Embedded, k: int, threshold: float | None, where: dict[str, object] | None
-    ) -> list[list[Hit]]:
+    ) -> list[list[SearchHit]]:
         """Search the index; each query's hits, best first."""
         index = self.require_index()
         conditions = parse_filter(where or {})
 
-        def run() -> list[list[Hit]]:
+        def run() -> list[list[SearchHit]]:
             if time.monotonic() - self._refreshed_at > REFRESH_SECONDS:
                 self._refreshed_at = time.monotonic()
                 index.refresh()
@@ -139,7 +139,7 @@ class Service:
 
         return await asyncio.get_running_loop().run_in_executor(self._searching, run)
 
-    async def add(self, rows: Sequence[Row], embedded: Embedded) -> Commit:
+    async def add(self, rows: Sequence[IndexRow], embedded: Embedded) -> Commit:
         """Add rows durably, unless the index is read-only."""
         index = self.require_index()
         if not self.settings.writable:
@@ -150,7 +150,7 @@ class Service:
                 index.add(rows, embedded.vectors)
                 return index.commit()
             finally:
-                index.rollback()
+                index.refresh(discard=True)
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, run)
 
@@ -162,7 +162,7 @@ class Service:
 
     def describe_score(self) -> Callable[[float], dict[str, float]]:
         """Return what makes a cosine a percentile and a probability, as far as it was fitted."""
-        stored = self.require_index().facts["calibration"]
+        stored = self.require_index().metadata.calibration
         return (lambda _score: {}) if stored is None else Calibration.from_json(stored).describe
 
     def _tokenize(self, texts: list[str], truncate: bool, param: str) -> tuple[list[Ids], int]:

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from simcse.errors import ArtifactError, DataError, ResourceError, SimcseError, UsageError
-from simcse.index.tables import Connection
+from simcse.index.postgres_tables import Connection
 
 T = TypeVar("T")
 SCHEMA = "simcse"  # an index without a name of its own
@@ -23,11 +23,11 @@ ATTEMPTS = 10
 DEFAULTS = {  # of libpq; what the URL says comes first
     "application_name": "simcse",
     "connect_timeout": "10",
-    "tcp_user_timeout": "10000",  # ms until a server that was cut off counts as gone
+    "tcp_user_timeout": "10000",  # ms until a server that stopped answering counts as gone
     "keepalives_idle": "10",
 }
-IN_THE_WAY = (errors.DeadlockDetected, errors.SerializationFailure)
-NO_INDEX = "no index there ({}); make one: simcse index build URL FILE"
+CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure)
+NO_INDEX = "no index at {}; make one: simcse index build URL FILE"
 EXPLAINED: dict[tuple[type[psycopg.Error], ...], Callable[[str], SimcseError]] = {
     (errors.DuplicateSchema, errors.UniqueViolation): (
         lambda what: UsageError(f"{what}; add to it, or name another")
@@ -42,7 +42,7 @@ EXPLAINED: dict[tuple[type[psycopg.Error], ...], Callable[[str], SimcseError]] =
 
 @dataclass(frozen=True)
 class Address:
-    """Where an index is: a database, and the schema of the index in it.
+    """Address of an index: a database, and the schema of the index in it.
 
     Attributes:
         settings: libpq's parameters.
@@ -63,12 +63,12 @@ class Address:
             >>> str(Address.parse("postgresql://me:secret@db.example/texts#news"))
             'postgresql://db.example/texts#news'
         """
-        place, _, fragment = url.partition("#")
+        database, _, fragment = url.partition("#")
         schema = unquote(fragment) or SCHEMA
         if len(schema.encode()) > 63 or "\0" in schema or schema.startswith("pg_"):
             raise UsageError(f"an index in PostgreSQL has a name of at most 63 bytes, got {schema}")
         try:
-            return cls({**DEFAULTS, **conninfo_to_dict(place)}, schema)
+            return cls({**DEFAULTS, **conninfo_to_dict(database)}, schema)
         except psycopg.ProgrammingError as error:
             raise UsageError(f"not an address of a PostgreSQL database: {error}") from error
 
@@ -92,13 +92,13 @@ class Database:
         transaction: bool = True,
         vectors: bool = True,
     ) -> T:
-        """Return what ``work`` makes of a connection, as one transaction, done or undone whole.
+        """Return the result of ``work`` with a connection, in one transaction, all or nothing.
 
         It is called again, on a new connection, when the server went away meanwhile, and when
         another transaction stood in its way; so it must be harmless to do twice.
 
         Args:
-            work: what to do.
+            work: function of a connection.
             transaction: ``False`` for what PostgreSQL does outside of one only.
             vectors: whether the connection must know pgvector's type.
 
@@ -116,8 +116,8 @@ class Database:
                     return work(connection)
             except psycopg.Error as error:
                 if connection.broken:
-                    _close_all(self._idle)  # the same event cut them off
-                if not left or not (connection.broken or isinstance(error, IN_THE_WAY)):
+                    _close_all(self._idle)  # the same event ended them
+                if not left or not (connection.broken or isinstance(error, CONFLICTS)):
                     raise self._explain(error) from error
             finally:
                 self._give_back(connection, vectors)
@@ -153,8 +153,8 @@ class Database:
 
     def _explain(self, error: psycopg.Error) -> SimcseError:
         what = f"{self.address}: {str(error).strip() or type(error).__name__}"
-        for kinds, explained in EXPLAINED.items():
-            if isinstance(error, kinds):
+        for classes, explained in EXPLAINED.items():
+            if isinstance(error, classes):
                 return explained(what)
         return ResourceError(what)
 

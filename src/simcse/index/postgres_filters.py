@@ -1,4 +1,4 @@
-"""Filters on metadata as SQL; every name and value of a user is a parameter."""
+"""Filters on metadata as SQL of PostgreSQL; every name and value of a user is a parameter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from psycopg.sql import SQL, Composable
 from psycopg.types.json import Jsonb
 
-from simcse.index.filters import Condition, ordered_kind
+from simcse.index.filters import ORDER_SYMBOLS, Condition, ordered_type
 
-Part = tuple[Composable, list[Any]]
+SqlFragment = tuple[Composable, list[Any]]
 
 # Both can use the index on metadata: the field is the value, or a list that holds it.
 _IS = SQL("(metadata @> %s OR metadata @> %s)")
@@ -26,43 +26,42 @@ _TEXT = SQL(
     "CASE jsonb_typeof(metadata -> %s) WHEN 'string'"
     " THEN (metadata ->> %s) COLLATE \"C\" {order} (%s::jsonb #>> '{{}}') ELSE false END"
 )
-_ORDER = {"gt": SQL(">"), "gte": SQL(">="), "lt": SQL("<"), "lte": SQL("<=")}
 
 
-def where_sql(where: Sequence[Condition]) -> Part:
+def where_sql(where: Sequence[Condition]) -> SqlFragment:
     """Return an expression for all conditions, and its parameters.
 
     Example:
         >>> where_sql([Condition("lang", "in", ("de",))])[0].as_string()
         'TRUE AND (metadata @> %s OR metadata @> %s)'
     """
-    parts = [_condition(condition) for condition in where]
-    text = SQL(" AND ").join([SQL("TRUE"), *(part for part, _ in parts)])
-    return text, [value for _, values in parts for value in values]
+    fragments = [_condition(condition) for condition in where]
+    text = SQL(" AND ").join([SQL("TRUE"), *(part for part, _ in fragments)])
+    return text, [value for _, values in fragments for value in values]
 
 
-def _condition(condition: Condition) -> Part:
-    if condition.operator in _ORDER:
+def _condition(condition: Condition) -> SqlFragment:
+    if condition.operator in ORDER_SYMBOLS:
         return _ordered(condition)
-    parts = [_equal(condition.field, value) for value in condition.values]
-    text = SQL(" OR ").join([SQL("FALSE"), *(part for part, _ in parts)])
-    if condition.operator == "in" and len(parts) == 1:
-        return parts[0]
+    fragments = [_equal(condition.field, value) for value in condition.values]
+    text = SQL(" OR ").join([SQL("FALSE"), *(part for part, _ in fragments)])
+    if condition.operator == "in" and len(fragments) == 1:
+        return fragments[0]
     form = SQL("({})") if condition.operator == "in" else SQL("NOT ({})")
-    return form.format(text), [value for _, values in parts for value in values]
+    return form.format(text), [value for _, values in fragments for value in values]
 
 
-def _equal(field: str, value: Any) -> Part:  # noqa: ANN401 - any JSON value
+def _equal(field: str, value: Any) -> SqlFragment:  # noqa: ANN401 - any JSON value
     if isinstance(value, list | dict):
         return _HOLDS, [field, field, field, Jsonb(value)]
     return _IS, [Jsonb({field: value}), Jsonb({field: [value]})]
 
 
-def _ordered(condition: Condition) -> Part:
+def _ordered(condition: Condition) -> SqlFragment:
     value = condition.values[0]
-    kind = ordered_kind(value)
-    if kind is None:
+    compared = ordered_type(value)
+    if compared is None:
         return SQL("FALSE"), []
-    form = _NUMBER if kind == "number" else _TEXT
-    text = form.format(order=_ORDER[condition.operator])
+    form = _NUMBER if compared == "number" else _TEXT
+    text = form.format(order=SQL(ORDER_SYMBOLS[condition.operator]))
     return text, [condition.field, condition.field, Jsonb(value)]

@@ -2,7 +2,7 @@
 
 ========= =====================================================================================
 ``rows``  ``id`` (primary key), ``text``, ``metadata`` (jsonb), ``vector`` (unit length)
-``facts`` one line: the model's fingerprint, kind, calibration, progress, how many rows, the version
+``info``  one line: format, fingerprint of the model, state as JSON, number of rows, version
 ========= =====================================================================================
 """
 
@@ -15,18 +15,22 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 from psycopg.types.json import Jsonb
 
-from simcse.index import approximate
-from simcse.index.approximate import RECALL_AT, RECALL_QUERIES, Approximation
+from simcse.index.approximate import (
+    RECALL_AT,
+    RECALL_QUERIES,
+    Approximation,
+    recall_error,
+    recall_of,
+)
 from simcse.index.filters import Condition, check_fields
-from simcse.index.protocol import Hit
-from simcse.index.sql import where_sql
-from simcse.index.staging import Staged
+from simcse.index.postgres_filters import where_sql
+from simcse.index.protocol import SearchHit, StagedRow
 from simcse.io.fingerprint import ModelFingerprint
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 FORMAT = 1
 INSERT_ROWS = 1000  # a statement
-EFFORTS = (64, 128, 256, 512, 1000)  # pgvector allows no more
+SEARCH_EFFORTS = (64, 128, 256, 512, 1000)  # pgvector allows no more
 INLINE_DIMENSIONS = 1900  # vectors that fit a page are kept in it, where exact search reads them
 
 _CREATE = """
@@ -38,10 +42,10 @@ CREATE TABLE {rows} (
     vector vector({dimensions}) NOT NULL
 );
 CREATE INDEX rows_metadata ON {rows} USING gin (metadata jsonb_path_ops);
-CREATE TABLE {facts} (
+CREATE TABLE {info} (
     format integer NOT NULL,
     fingerprint jsonb NOT NULL,
-    facts jsonb NOT NULL,
+    state jsonb NOT NULL,
     rows bigint NOT NULL DEFAULT 0,
     version bigint NOT NULL DEFAULT 1
 );
@@ -49,7 +53,8 @@ CREATE TABLE {facts} (
 # xmax is 0 in a row that was not there before.
 _UPSERT = """
 WITH done AS (
-    INSERT INTO {rows} SELECT * FROM unnest(%s::text[], %s::text[], %s::jsonb[], %b::vector[])
+    INSERT INTO {rows}
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]::jsonb[], %b::vector[])
     ON CONFLICT (id) DO UPDATE
     SET text = excluded.text, metadata = excluded.metadata, vector = excluded.vector
     RETURNING xmax = 0 AS fresh
@@ -76,15 +81,15 @@ class Tables:
         self.names = {
             "schema": Identifier(schema),
             "rows": Identifier(schema, "rows"),
-            "facts": Identifier(schema, "facts"),
+            "info": Identifier(schema, "info"),
         }
 
-    def sql(self, text: str, **parts: Composable) -> Composed:
+    def sql(self, text: str, **fragments: Composable) -> Composed:
         """Put the names into a statement, which is a constant of the program."""
-        return SQL(text).format(**self.names, **parts)
+        return SQL(text).format(**self.names, **fragments)
 
     def create(
-        self, connection: Connection, fingerprint: ModelFingerprint, facts: Mapping[str, Any]
+        self, connection: Connection, fingerprint: ModelFingerprint, state: Mapping[str, Any]
     ) -> None:
         """Make the schema and its tables."""
         size = SQL(str(int(fingerprint.dimensions)))
@@ -94,8 +99,8 @@ class Tables:
             inline = "ALTER TABLE {rows} ALTER COLUMN vector SET STORAGE plain"
             connection.execute(self.sql(inline))
         connection.execute(
-            self.sql("INSERT INTO {facts} (format, fingerprint, facts) VALUES (%s, %s, %s)"),
-            [FORMAT, Jsonb(dataclasses.asdict(fingerprint)), Jsonb(dict(facts))],
+            self.sql("INSERT INTO {info} (format, fingerprint, state) VALUES (%s, %s, %s)"),
+            [FORMAT, Jsonb(dataclasses.asdict(fingerprint)), Jsonb(dict(state))],
         )
 
     def lock(self, connection: Connection, ids: Sequence[str]) -> None:
@@ -108,16 +113,16 @@ class Tables:
         query = self.sql("DELETE FROM {rows} WHERE id = ANY(%s)")
         return connection.execute(query, [list(ids)]).rowcount
 
-    def upsert(self, connection: Connection, fresh: Sequence[Staged]) -> int:
+    def upsert(self, connection: Connection, fresh: Sequence[StagedRow]) -> int:
         """Write rows; return how many were not there before."""
         added = 0
         for start in range(0, len(fresh), INSERT_ROWS):
             part = fresh[start : start + INSERT_ROWS]
             values = [
-                [row.id for row, _ in part],
-                [row.text for row, _ in part],
-                [Jsonb(row.metadata) for row, _ in part],
-                [vector for _, vector in part],
+                [staged.row.id for staged in part],
+                [staged.row.text for staged in part],
+                [staged.metadata for staged in part],
+                [staged.vector for staged in part],
             ]
             (count,) = connection.execute(self.sql(_UPSERT), values).fetchone() or (0,)
             added += int(count)
@@ -125,13 +130,13 @@ class Tables:
 
     def best(
         self, connection: Connection, unit: np.ndarray, k: int, where: Sequence[Condition] = ()
-    ) -> list[Hit]:
-        """Find the ``k`` best rows for a unit vector (D,), as `set_effort` said."""
+    ) -> list[SearchHit]:
+        """Find the ``k`` best rows for a unit vector (D,), as `set_search_effort` set."""
         condition, values = where_sql(where)
         query = self.sql(_SEARCH, where=condition)
         found = connection.execute(query, [unit, *values, unit, k])
         return [
-            Hit(row_id, max(-1.0, min(1.0, score)), text, metadata)  # rounding passes 1
+            SearchHit(row_id, max(-1.0, min(1.0, score)), text, metadata)  # rounding passes 1
             for row_id, score, text, metadata in found
         ]
 
@@ -168,28 +173,32 @@ class Tables:
         connection.execute(self.sql("ALTER INDEX {schema}.rows_hnsw_new RENAME TO rows_hnsw"))
         connection.execute("SET LOCAL enable_seqscan = off")
         recall = 0.0
-        for effort in EFFORTS:
-            recall = approximate.share_found(truth, self._scores(connection, queries, effort))
+        for search_effort in SEARCH_EFFORTS:
+            recall = recall_of(truth, self._scores(connection, queries, search_effort))
             if recall >= floor:
-                return Approximation("hnsw", rows, effort, round(recall, 4), floor, len(queries))
-        raise approximate.too_low("hnsw", recall, EFFORTS[-1], floor)
+                return Approximation(
+                    "hnsw", rows, search_effort, round(recall, 4), floor, len(queries)
+                )
+        raise recall_error("hnsw", recall, SEARCH_EFFORTS[-1], floor)
 
     def drop_graph(self, connection: Connection) -> None:
-        """Search exactly from now on."""
+        """Drop the graph; searches are exact from now on."""
         connection.execute(self.sql("DROP INDEX IF EXISTS {schema}.rows_hnsw"))
 
-    def _scores(self, connection: Connection, queries: np.ndarray, effort: int) -> list[np.ndarray]:
+    def _scores(
+        self, connection: Connection, queries: np.ndarray, search_effort: int
+    ) -> list[np.ndarray]:
         """Return each query's best scores, without its own row's."""
-        set_effort(connection, effort)
+        set_search_effort(connection, search_effort)
         found = [self.best(connection, query, RECALL_AT + 1) for query in queries]
         return [np.array([hit.score for hit in hits[1:]]) for hits in found]
 
 
-def set_effort(connection: Connection, effort: int) -> None:
-    """For this transaction search with the graph and that many candidates; 0: exactly."""
+def set_search_effort(connection: Connection, search_effort: int) -> None:
+    """Search with that many candidates of the graph in this transaction; 0 means exactly."""
     settings = {
-        "enable_indexscan": "on" if effort else "off",
-        "hnsw.ef_search": str(effort or EFFORTS[0]),
+        "enable_indexscan": "on" if search_effort else "off",
+        "hnsw.ef_search": str(search_effort or SEARCH_EFFORTS[0]),
         "hnsw.iterative_scan": "strict_order",  # goes on where candidates were deleted meanwhile
     }
     for name, value in settings.items():
