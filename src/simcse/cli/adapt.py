@@ -84,12 +84,12 @@ def adapt_command(
 def _read_labeled(
     pairs: Path | None, groups: Path | None, columns: str | None
 ) -> "RetrievalSet | None":
-    from simcse.cli.evaluate_options import read_pairs
+    from simcse.cli.evaluate_options import read_pairs_file
     from simcse.evaluate.retrieval import groups_set, pairs_set
 
     if pairs is not None:
-        return pairs_set(pairs.name, read_pairs(pairs, columns))
-    return None if groups is None else groups_set(groups.name, read_pairs(groups, columns))
+        return pairs_set(pairs.name, read_pairs_file(pairs, columns))
+    return None if groups is None else groups_set(groups.name, read_pairs_file(groups, columns))
 
 
 def _show(adaptation: "Adaptation", output: Path) -> None:

@@ -20,7 +20,7 @@ FILE = click.Path(path_type=Path)
 OUTPUT_FILE = click.Path(path_type=Path, dir_okay=False)
 
 file_argument = click.argument("file", type=FILE)
-seed_option = click.option("--seed", default=0, show_default=True, help="Random seed.")
+seed_option = click.option("--seed", default=0, help="Random seed for the draw.")
 data_option = click.option(
     "--data",
     "folder",
@@ -34,7 +34,13 @@ same_format_option = click.option(
 
 @click.group()
 def data() -> None:
-    """Download data sets; check, split and make training data."""
+    """Download data sets; check, split and make training data.
+
+    \b
+    Examples:
+      simcse data lint sentences.txt
+      simcse data dedupe sentences.txt --near --output clean.txt
+    """
 
 
 @data.command("check")
@@ -122,8 +128,8 @@ def lint_command(file: Path, columns: str, folder: Path | None, as_json: bool) -
 @data.command("dedupe")
 @file_argument
 @same_format_option
-@click.option("--near", is_flag=True, help="Also drop rows that share 80 % of their words.")
-@click.option("--leaks", is_flag=True, help="Also drop rows with a sentence of an evaluation set.")
+@click.option("--near", is_flag=True, help="Drop rows that share 80 % of their words, too.")
+@click.option("--leaks", is_flag=True, help="Drop rows with a sentence of an evaluation set, too.")
 @columns_option
 @data_option
 def dedupe_command(
@@ -135,12 +141,12 @@ def dedupe_command(
     Example:
       simcse data dedupe sentences.txt --near --leaks --output clean.txt.gz
     """
-    from simcse.data.subsets import TrainingFile, dedupe, evaluation_sentences
+    from simcse.data.subsets import RowSource, dedupe, evaluation_sentences
 
     sentences = list(evaluation_sentences(folder)) if leaks else []
     if leaks and not sentences:
         raise click.UsageError("--leaks needs the evaluation sets; `simcse data fetch` gets them")
-    training = TrainingFile(file, columns, print_note)
+    training = RowSource(file, columns, print_note)
     result = dedupe(training.rows, near=near, leaks=sentences)
     training.write(result.lines, output)
     dropped = ", ".join(f"{count:,} {name}" for name, count in result.dropped.items())
@@ -175,9 +181,9 @@ def split_command(
     Example:
       simcse data split pairs.tsv --output splits --dev 0.1 --test 0.1
     """
-    from simcse.data.subsets import TrainingFile, split
+    from simcse.data.subsets import RowSource, split
 
-    training = TrainingFile(file, columns, print_note)
+    training = RowSource(file, columns, print_note)
     fractions = {"train": 1 - dev - test, "dev": dev, "test": test}
     ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
     for name, lines in split(training.rows(), fractions, seed=seed).items():
@@ -198,9 +204,9 @@ def sample_command(file: Path, rows: int, output: Path, columns: str, seed: int)
     Example:
       simcse data sample wiki.txt.gz --rows 10000 --output small.txt
     """
-    from simcse.data.subsets import TrainingFile, sample
+    from simcse.data.subsets import RowSource, sample
 
-    training = TrainingFile(file, columns, print_note)
+    training = RowSource(file, columns, print_note)
     lines = sample(training.rows(), rows, seed=seed)
     training.write(lines, output)
     click.echo(f"{output}: {len(lines):,} rows", err=True)

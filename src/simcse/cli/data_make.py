@@ -170,11 +170,11 @@ def augment_command(
     """
     from simcse.cli.progress import counting_bar
     from simcse.data.augment import augmentation, augmented_pairs
-    from simcse.data.subsets import TrainingFile
+    from simcse.data.subsets import RowSource
     from simcse.io.training_files import write_pairs
 
     augment = augmentation(how, rate, wordnet=wordnet, model=model)
-    anchors = (row.anchor for row in TrainingFile(file, columns, print_note).rows())
+    anchors = (row.anchor for row in RowSource(file, columns, print_note).rows())
     with counting_bar(how, None) as advance:
         written = write_pairs(output, augmented_pairs(anchors, augment, seed=seed, done=advance))
     click.echo(f"{output}: {written:,} pairs", err=True)

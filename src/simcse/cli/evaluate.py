@@ -15,7 +15,7 @@ from simcse.cli.evaluate_options import (
     model_options,
     path_option,
     protocol_options,
-    read_pairs,
+    read_pairs_file,
     report_option,
     run_suite,
     self_test_models,
@@ -165,7 +165,7 @@ def geometry_command(
     from simcse.report.runs import run_trajectory
 
     if pairs:
-        task = positive_pairs(pairs, read_pairs(pairs, columns))
+        task = positive_pairs(pairs, read_pairs_file(pairs, columns))
     else:
         task = load_sts_task(f"stsb-{split}", folder=data)
     trajectories = [run_trajectory(run) for run in runs]
@@ -230,9 +230,9 @@ def retrieval_command(
     known = {name: retrieval_file(name, data) for name in sets}
     if not (pairs or groups or known):
         raise click.UsageError("there are no documents to search: pass --pairs, --groups or --set")
-    found = [pairs_set(path.name, read_pairs(path, columns, limit)) for path in pairs]
-    found += [groups_set(path.name, read_pairs(path, columns, limit)) for path in groups]
-    found += [groups_set(name, read_pairs(path, "1,2", limit)) for name, path in known.items()]
+    found = [pairs_set(path.name, read_pairs_file(path, columns, limit)) for path in pairs]
+    found += [groups_set(path.name, read_pairs_file(path, columns, limit)) for path in groups]
+    found += [groups_set(name, read_pairs_file(path, "1,2", limit)) for name, path in known.items()]
     suite = EvaluationSuite(retrieval=found, k=k)
     files = {path.name: sha256_file(path) for path in (*pairs, *groups, *known.values())}
     run_suite(suite, {"data": files, "options": {"limit": limit, "k": k}}, **shared)

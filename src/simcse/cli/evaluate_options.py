@@ -159,7 +159,9 @@ def load_transfer(names: list[str], text: str, data: Path | None) -> list["Trans
     return [load_transfer_task(name, text=text, folder=data) for name in names]  # type: ignore[arg-type]
 
 
-def read_pairs(path: Path, columns: str | None, limit: int | None = None) -> list[tuple[str, str]]:
+def read_pairs_file(
+    path: Path, columns: str | None, limit: int | None = None
+) -> list[tuple[str, str]]:
     """Read the first ``limit`` pairs of the user's own file.
 
     Raises:

@@ -334,7 +334,7 @@ def restore_command(uri: IndexUri, backup_folder: Path) -> None:
 @index.command("info")
 @index_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def info_command(uri: IndexUri, as_json: bool) -> None:
+def index_info_command(uri: IndexUri, as_json: bool) -> None:
     """Print a description of the index: rows, model, type and recall, size, metadata fields.
 
     Example: simcse index info my-index --json

@@ -19,7 +19,7 @@ from simcse.io.training_files import filter_rows
 Lines = NDArray[np.int64]
 
 
-class TrainingFile:
+class RowSource:
     """A training file, and its rows as often as they are needed.
 
     Attributes:

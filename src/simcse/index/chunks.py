@@ -49,7 +49,7 @@ class StoredFile:
             os.fsync(stream.fileno())
         return cls(path, path.stat().st_size, sha256_file(path))
 
-    def check_size(self) -> None:
+    def require_size(self) -> None:
         """Check that the file is there, no link, and has its size.
 
         Raises:
@@ -70,7 +70,7 @@ class StoredFile:
         Raises:
             ArtifactError: it is missing or differs.
         """
-        self.check_size()
+        self.require_size()
         self._compare(sha256_file(self.path))
 
     def read(self) -> bytes:
@@ -79,7 +79,7 @@ class StoredFile:
         Raises:
             ArtifactError: it is missing or differs.
         """
-        self.check_size()
+        self.require_size()
         data = self.path.read_bytes()
         self._compare(hashlib.sha256(data).hexdigest())
         return data
@@ -91,7 +91,7 @@ class StoredFile:
             ArtifactError: the file is missing or differs.
             OSError: the disk is full.
         """
-        self.check_size()
+        self.require_size()
         with self.path.open("rb") as source, path.open("wb") as target:
             while block := source.read(1 << 20):
                 target.write(block)
@@ -123,7 +123,7 @@ def map_chunk(file: StoredFile, rows: int, dimensions: int) -> np.ndarray:
         ArtifactError: the file is missing, or has another size or header.
     """
     header = _header(rows, dimensions)
-    file.check_size()
+    file.require_size()
     with file.path.open("rb") as stream:
         if stream.read(len(header)) != header or file.size != len(header) + 4 * rows * dimensions:
             raise ArtifactError(

@@ -163,9 +163,9 @@ class View:
             return None
         with self.lock:
             if self._candidates is None:
-                effort = self.approximation.search_effort
+                search_effort = self.approximation.search_effort
                 self._candidates = Candidates.read(
-                    self.structure.path, self._mapped, self.structure.sha256, effort
+                    self.structure.path, self._mapped, self.structure.sha256, search_effort
                 )
             return self._candidates
 
@@ -286,7 +286,7 @@ class View:
         if self.structure is None:
             return
         try:
-            self.structure.check_size()
+            self.structure.require_size()
         except ArtifactError as error:
             self.structure_problem = str(error)
             return

@@ -139,7 +139,7 @@ class SearchRequest(Strict):
     truncate: StrictBool = False
 
 
-class SearchHit(BaseModel):
+class HitBody(BaseModel):
     """A row that was found."""
 
     id: str
@@ -157,7 +157,7 @@ class SearchHit(BaseModel):
 class SearchResponse(BaseModel):
     """Hits of each query, best first."""
 
-    results: list[list[SearchHit]]
+    results: list[list[HitBody]]
     generation: int
     usage: Usage
 
