@@ -13,7 +13,7 @@ import torch
 
 from exported import Work, repeated
 from race import System
-from race_options import race_options, read_texts, run_race
+from race_options import race_options, read_sentences, run_race
 from simcse.cli.main import main
 from simcse.cli.options import count_option
 from simcse.errors import UsageError
@@ -48,7 +48,7 @@ def encode(
       python benchmarks/encode.py --sentences 1 --repeats 100
       python benchmarks/encode.py --only "simcse, int8" --only ONNX
     """
-    texts = read_texts(source, sentences)
+    texts = read_sentences(source, sentences)
     entered = systems(model, texts, max_length=max_length, repeats=repeats)
     title = f"Encode {len(texts):,} sentences of at most {max_length} tokens, {repeats} times"
     products = {

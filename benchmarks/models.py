@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simcse.io.sentences import read_sentences
 
 from exported import Work, repeated
 from race import System, race
 from race_report import race_results, race_table
+from simcse.io.records import read_texts
 from simcse.io.results import write_results
 from simcse.model.huggingface import BUNDLED
 from simcse.report.tables import to_markdown
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="Number of passes per round.")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    texts = list(itertools.islice(read_sentences(options.source), options.sentences))
+    texts = list(itertools.islice(read_texts(options.source), options.sentences))
     found = race(systems(options.other, texts, options.repeats), rounds=options.rounds, log=print)
     alone: list[float | None] = [None] * len(found)
     title = f"Encode {len(texts):,} sentences of at most {MAX_LENGTH} tokens"

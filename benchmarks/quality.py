@@ -12,7 +12,7 @@ import click
 
 import race
 from race import System, Timing
-from race_options import choose_systems, log, race_options, read_texts
+from race_options import choose_systems, log, race_options, read_sentences
 from race_report import find_baseline, race_results
 from simcse.cli.main import main
 from simcse.cli.options import count_option
@@ -74,7 +74,7 @@ def quality(
 
 def _read_rows(source: Path | None, count: int) -> list[list[str]]:
     if source is None:
-        return [[text] for text in read_texts(None, count)]
+        return [[text] for text in read_sentences(None, count)]
     examples = read_examples(source, limit=count)
     return [[e.anchor, *([e.positive] if e.positive else ()), *e.negatives] for e in examples]
 

@@ -13,8 +13,8 @@ import roofline
 from race_report import agreements, race_results, race_table
 from simcse.cli.options import Command, count_option, model_option
 from simcse.cli.output import format_option, show
+from simcse.io import records
 from simcse.io.results import write_results
-from simcse.io.sentences import read_sentences
 from simcse.quickstart.prose import build_corpus, read_docstrings, read_topics
 from simcse.report.versions import versions
 
@@ -86,10 +86,10 @@ def choose_systems(systems: Sequence[race.System], only: Sequence[str]) -> list[
     return chosen
 
 
-def read_texts(source: Path | None, count: int) -> list[str]:
+def read_sentences(source: Path | None, count: int) -> list[str]:
     """Return the first sentences of a file, or of the documentation that comes with Python."""
     if source is not None:
-        return list(itertools.islice(read_sentences(source), count))
+        return list(itertools.islice(records.read_texts(source), count))
     corpus = build_corpus(read_topics(), read_docstrings(), limit=count)
     return [sentence.text for sentence in corpus.sentences]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from encode import DEVICE, mean_encoder
 from race import System
-from race_options import race_options, read_texts, run_race
+from race_options import race_options, read_sentences, run_race
 from simcse import config
 from simcse.cli.main import main
 from simcse.cli.options import count_option
@@ -65,7 +65,7 @@ def train(
     Example:
       python benchmarks/train.py --output results.json
     """
-    texts = read_texts(source, sentences)
+    texts = read_sentences(source, sentences)
     if len(texts) < batch:
         raise click.UsageError(f"a batch needs {batch} sentences, found {len(texts)}")
     entered = systems(model, texts, batch=batch, max_length=max_length, dropout=dropout)

@@ -35,7 +35,7 @@ def test_a_file_becomes_vectors_and_what_was_cut_is_said(
     assert outcome.code == 0, outcome.err
     assert outcome.out == ""
     assert "3 rows, 1 blank" in outcome.err
-    assert "1 sentences were cut to 32 tokens" in outcome.err
+    assert "1 sentences were truncated to 32 tokens" in outcome.err
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     expected = encoder.encode([line for line in LINES if line], truncation="truncate")
     np.testing.assert_allclose(read_vectors(output), expected, atol=1e-5)
@@ -50,7 +50,7 @@ def test_int8_says_what_it_costs(simcse, tiny_model_folder, text, tmp_path):
     )
     assert outcome.code == 0, outcome.err
     assert "int8 agrees with its original on 100 sentences: cosine 0.9" in outcome.err
-    assert "1 sentences were cut to 32 tokens" in outcome.err  # those 100 are not the user's
+    assert "1 sentences were truncated to 32 tokens" in outcome.err  # those 100 are not the user's
     exact = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     lines = [line for line in LINES if line]
     assert cosine(read_vectors(output), exact.encode(lines, truncation="truncate")).min() > 0.99
@@ -116,17 +116,17 @@ def test_info_says_what_a_model_is(simcse, tiny_model_folder):
 
 
 def test_several_files_and_other_columns_go_into_one_file(simcse, tiny_model_folder, tmp_path):
-    (tmp_path / "a.txt").write_text("the dog\n\n")
+    (tmp_path / "a.csv").write_text("q,n\nthe dog,1\n\n")
     (tmp_path / "b.jsonl").write_text('{"q": "the cat"}\n{"q": 1}\n{"q": "the man"}\n')
-    words = ("encode", tmp_path / "a.txt", tmp_path / "b.jsonl", "--model", tiny_model_folder)
+    words = ("encode", tmp_path / "a.csv", tmp_path / "b.jsonl", "--model", tiny_model_folder)
     output = tmp_path / "v.npy"
-    outcome = simcse(*words, "--output", output, "--column", "q", "--bad-lines", "skip")
+    outcome = simcse(*words, "--output", output, "--columns", "q", "--bad-lines", "skip")
     assert outcome.code == 0, outcome.err
     assert "3 rows, 1 blank, 1 bad lines skipped" in outcome.err
     encoder = SentenceEncoder.load(tiny_model_folder, precision="fp32")
     expected = encoder.encode(["the dog", "the cat", "the man"])
     np.testing.assert_allclose(read_vectors(output), expected, atol=2e-2)
-    outcome = simcse(*words, "--output", tmp_path / "w.npy", "--column", "q")
+    outcome = simcse(*words, "--output", tmp_path / "w.npy", "--columns", "q")
     assert outcome.code == 3
-    assert "b.jsonl:2: expected a text field 'q'" in outcome.err
+    assert "b.jsonl:2: expected text, found {'q': 1}" in outcome.err
     assert not (tmp_path / "w.npy").exists()

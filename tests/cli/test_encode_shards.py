@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simcse.io.parquet import import_pyarrow
 
 from commands import Command
 from simcse import SentenceEncoder
@@ -19,6 +18,7 @@ from simcse.bulk import Reading, encode_shard, plan_shards
 from simcse.errors import ArtifactError, DataError, UsageError
 from simcse.index.sqlite import SqliteIndex
 from simcse.io.files import ReadCounts
+from simcse.io.formats import import_pyarrow
 from simcse.io.parquet_shards import read_shard, write_shard
 from simcse.io.rows import IndexRow
 from simcse.model.fingerprint import model_fingerprint

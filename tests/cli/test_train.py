@@ -44,9 +44,11 @@ def test_truncation_in_every_evaluation_is_reported_once(
         event for event in read_log(tmp_path / "run" / "log.jsonl") if event["event"] == "eval"
     ]
     assert len(evaluations) == 4
-    told = [line for line in outcome.err.splitlines() if "were cut" in line]
-    assert len(told) == 1
-    assert re.fullmatch(r"warning: 1 of \d+ sentences were truncated to 32 tokens", told[0].strip())
+    reports = [line for line in outcome.err.splitlines() if "were truncated" in line]
+    assert len(reports) == 1
+    assert re.fullmatch(
+        r"warning: 1 of \d+ sentences were truncated to 32 tokens", reports[0].strip()
+    )
     assert "TruncationWarning" not in outcome.err
 
 

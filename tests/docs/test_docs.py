@@ -97,3 +97,10 @@ def test_no_option_is_without_help():
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, (command.name, parameter.name)
+
+
+def test_every_file_of_the_architecture_page_exists():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"\b(?:[a-z_0-9]+/)+[a-z_0-9]+\.py\b|(?<![/\w])[a-z_0-9]+\.py\b", text))
+    assert len(named) > 30
+    assert not [name for name in named if not (ROOT / "src" / "simcse" / name).exists()]

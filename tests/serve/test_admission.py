@@ -3,6 +3,7 @@
 import asyncio
 import json
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 from simcse.serve import admission
 from simcse.serve.admission import AdmissionMiddleware, RetryBackoff
@@ -37,6 +38,12 @@ def middleware(**settings):
     return AdmissionMiddleware(app, service=service)
 
 
+def run_coroutine(coroutine):
+    """Run in a thread: the browser of the page's tests keeps a loop in the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, coroutine).result(WAIT)
+
+
 def ask(gate, *, method="POST", body=b"{}", **headers):
     """Return status, headers and error of a request, and how many times its body was read."""
     sent, read = [], []
@@ -58,7 +65,7 @@ def ask(gate, *, method="POST", body=b"{}", **headers):
         "client": ["10.0.0.1", 5000],
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
-    asyncio.run(gate(scope, receive, send))
+    run_coroutine(gate(scope, receive, send))
     assert not read or read[0], "the body was read before the answer"
     start, content = sent[0], b"".join(message.get("body", b"") for message in sent[1:])
     return start["status"], dict(start["headers"]), json.loads(content)["error"]
@@ -146,6 +153,6 @@ def test_s16_slow_bodies_take_no_room(monkeypatch):
         scope = {"type": "http", "method": "POST", "path": EMBED, "headers": headers}
         await asyncio.wait_for(gate(scope, receive, send), WAIT)
 
-    asyncio.run(run())
+    run_coroutine(run())
     assert seen == [1]
     assert gate.in_flight == 0

@@ -25,6 +25,7 @@ UNSAID = (
         "tokens, the limit is",
     ),
     *("pairs are compared at once", "an id of 1 to 512 bytes"),
+    *("more than 64 bits", "nested more than"),
 )
 
 

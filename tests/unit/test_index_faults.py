@@ -278,7 +278,7 @@ def test_x3_a_kill_at_any_step_leaves_the_old_or_the_new(index, action):
         index.remove(["5"])
         index.commit()
         old = answers(index)
-    kills, states, step = 0, [], 2 if action in ("add", "replace") else 4
+    kills, states, step = 0, [], 2 if action in ("add", "replace") else 3
     for after in range(0, 1000, step):
         code = run_and_die(index.folder, action, after)
         reopened = SqliteIndex.open(index.folder)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from simcse.evaluate.bootstrap import PairedDifference, compare_means
+from simcse.evaluate.significance import PairedDifference, compare_means
 from simcse.quickstart.prose import Pair, Sentence
 from simcse.quickstart.report import verdict
 from simcse.quickstart.run import evaluate_pairs, find_sentences

@@ -13,7 +13,7 @@ from simcse.cli.adapt import adapt_command
 from simcse.cli.average import average_command
 from simcse.cli.calibrate import calibrate_command
 from simcse.cli.compare import compare_command
-from simcse.cli.data import data
+from simcse.cli.data_make import data
 from simcse.cli.encode import encode_command, similarity_command
 from simcse.cli.evaluate import evaluate_command
 from simcse.cli.export import export_command
