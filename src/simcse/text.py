@@ -19,16 +19,11 @@ class TokenBatch:
 
     Sorting makes sentences of similar length neighbors, so attention can treat them as one
     dense block. `unsort` brings rows computed here back to the caller's order.
-
-    Attributes:
-        input_ids: (T,) token ids, int64.
-        lengths: B token counts, ascending.
-        original_index: (B,) int64; row ``i`` here is the caller's sentence ``original_index[i]``.
     """
 
-    input_ids: Tensor
-    lengths: tuple[int, ...]
-    original_index: Tensor
+    input_ids: Tensor  # (T,) token ids, int64
+    lengths: tuple[int, ...]  # B token counts, ascending
+    original_index: Tensor  # (B,) int64; row i here is the caller's sentence original_index[i]
 
     @property
     def positions(self) -> Tensor:

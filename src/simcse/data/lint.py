@@ -65,25 +65,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintReport:
-    """The problems and statistics of a file.
+    """The problems and statistics of a file."""
 
-    Attributes:
-        path: the file.
-        rows: number of usable rows.
-        findings: problems that occur at least once.
-        lengths: anchors by words, under the lower end of each of `BINS`.
-        scripts: share of letters by script.
-        languages: share of sampled anchors by language, a rough guess.
-        words: mean number of words of anchors, positives and negatives.
-    """
-
-    path: str
-    rows: int
-    findings: tuple[Finding, ...]
-    lengths: dict[int, int]
-    scripts: dict[str, float]
-    languages: dict[str, float]
-    words: dict[str, float]
+    path: str  # the file
+    rows: int  # number of usable rows
+    findings: tuple[Finding, ...]  # problems that occur at least once
+    lengths: dict[int, int]  # anchors by words, under the lower end of each of `BINS`
+    scripts: dict[str, float]  # share of letters by script
+    languages: dict[str, float]  # share of sampled anchors by language, a rough guess
+    words: dict[str, float]  # mean number of words of anchors, positives and negatives
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,11 @@ MIN_PAIRS = 1000  # pairs from which a later chunk is checked by itself
 
 @dataclass
 class DocumentOrder:
-    """Evidence that a corpus is in document order: words that two sentences share.
+    """Evidence that a corpus is in document order: words that two sentences share."""
 
-    Attributes:
-        pairs: number of neighbors compared, and of random pairs.
-        neighbors: sum of the neighbors' Jaccard similarities.
-        random_pairs: sum of the random pairs' Jaccard similarities.
-    """
-
-    pairs: int = 0
-    neighbors: float = 0.0
-    random_pairs: float = 0.0
+    pairs: int = 0  # number of neighbors compared, and of random pairs
+    neighbors: float = 0.0  # sum of the neighbors' Jaccard similarities
+    random_pairs: float = 0.0  # sum of the random pairs' Jaccard similarities
 
     def __str__(self) -> str:
         near, far = (100 * s / max(1, self.pairs) for s in (self.neighbors, self.random_pairs))

@@ -14,19 +14,14 @@ Hypotheses = dict[str, dict[str, str]]  # premise -> hypothesis -> label, UNDECI
 
 @dataclass(frozen=True)
 class NliRows:
-    """Training rows made from labeled ones.
+    """Training rows made from labeled ones."""
 
-    Attributes:
-        rows: premise, positive, and a hard negative of each label that was asked for.
-        labels: number of rows read, by label.
-        premises: number of different premises.
-        lacking: by label, premises left out because they lack a hypothesis of it; with ``every``
-            rows without that hard negative.
-    """
-
+    # Premise, positive, and a hard negative of each label that was asked for.
     rows: tuple[tuple[str, ...], ...]
-    labels: Counter[str]
-    premises: int
+    labels: Counter[str]  # number of rows read, by label
+    premises: int  # number of different premises
+    # By label, premises left out because they lack a hypothesis of it; with every rows without that
+    # hard negative.
     lacking: Counter[str]
 
 

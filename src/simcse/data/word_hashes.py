@@ -34,15 +34,10 @@ _SEEDS = np.random.default_rng(1).integers(2**64, size=ROWS_PER_BAND * BANDS, dt
 
 @dataclass(frozen=True)
 class WordHashes:
-    """The words of N texts, W in all, regardless of case and punctuation.
+    """The words of N texts, W in all, regardless of case and punctuation."""
 
-    Attributes:
-        hashes: (W,) one for each word, text after text.
-        counts: (N,) words of each text.
-    """
-
-    hashes: Keys
-    counts: NDArray[np.int64]
+    hashes: Keys  # (W,) one for each word, text after text
+    counts: NDArray[np.int64]  # (N,) words of each text
 
     @property
     def starts(self) -> NDArray[np.int64]:

@@ -28,24 +28,16 @@ SEARCH_EFFORTS = (64, 128, 256, 512, 1024)  # candidates a query; doubled until 
 
 @dataclass(frozen=True)
 class Approximation:
-    """A derived structure for approximate search, and its measured recall.
+    """A derived structure for approximate search, and its measured recall."""
 
-    Attributes:
-        index_type: one of `INDEX_TYPES`, not ``exact``.
-        rows: number of rows it covers, from the first on; later ones are searched exactly.
-        search_effort: number of candidates a query; ``nprobe`` and ``efSearch`` follow from it.
-        recall: fraction of the exact 10 nearest neighbors that it finds, over `queries` rows of
-            the index, each searched without itself.
-        floor: lowest ``recall`` that the build accepted.
-        queries: number of rows the recall was measured with.
-    """
-
-    index_type: IndexType
-    rows: int
-    search_effort: int
+    index_type: IndexType  # one of `INDEX_TYPES`, not exact
+    rows: int  # number of rows it covers, from the first on; later ones are searched exactly
+    search_effort: int  # number of candidates a query; nprobe and efSearch follow from it
+    # Fraction of the exact 10 nearest neighbors that it finds, over `queries` rows of the index,
+    # each searched without itself.
     recall: float
-    floor: float
-    queries: int
+    floor: float  # lowest recall that the build accepted
+    queries: int  # number of rows the recall was measured with
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

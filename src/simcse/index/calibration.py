@@ -26,24 +26,16 @@ LEAST = 10  # labeled matches, and labeled others
 
 @dataclass(frozen=True)
 class Match:
-    """The probability that a pair is a match, and a threshold.
+    """The probability that a pair is a match, and a threshold."""
 
-    Attributes:
-        slope: of the logistic curve over the cosine.
-        intercept: of the logistic curve.
-        threshold: lowest cosine of a pair that counts as a match.
-        precision: share of matches among pairs at or above the threshold, by cross-validation:
-            the threshold is chosen on four fifths of the pairs and measured on the rest.
-        recall: share of the matches that are at or above it, likewise.
-        pairs: number of labeled pairs.
-    """
-
-    slope: float
-    intercept: float
-    threshold: float
+    slope: float  # of the logistic curve over the cosine
+    intercept: float  # of the logistic curve
+    threshold: float  # lowest cosine of a pair that counts as a match
+    # Share of matches among pairs at or above the threshold, by cross-validation: the threshold is
+    # chosen on four fifths of the pairs and measured on the rest.
     precision: float
-    recall: float
-    pairs: int
+    recall: float  # share of the matches that are at or above it, likewise
+    pairs: int  # number of labeled pairs
 
     def probability(self, score: float) -> float:
         """Return the probability that a pair of this cosine is a match."""
@@ -52,17 +44,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a cosine means on one index.
+    """What a cosine means on one index."""
 
-    Attributes:
-        quantiles: cosines of random pairs of rows at equal steps from 0 to 100 %.
-        pairs: number of random pairs.
-        match: fitted on labeled pairs, if there were any.
-    """
-
-    quantiles: tuple[float, ...]
-    pairs: int
-    match: Match | None = None
+    quantiles: tuple[float, ...]  # cosines of random pairs of rows at equal steps from 0 to 100 %
+    pairs: int  # number of random pairs
+    match: Match | None = None  # fitted on labeled pairs, if there were any
 
     def percentile(self, score: float) -> float:
         """Return the share of random pairs with a lower cosine, in percent."""

@@ -26,17 +26,11 @@ _NAMES = re.compile(r"(?:vectors-(\d{6,})\.npy|approximate-(\d{6,})\.faiss)")
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file as it was when it was written.
+    """A file as it was when it was written."""
 
-    Attributes:
-        path: where it is.
-        size: in bytes.
-        sha256: checksum of its bytes.
-    """
-
-    path: Path
-    size: int
-    sha256: str
+    path: Path  # where it is
+    size: int  # in bytes
+    sha256: str  # checksum of its bytes
 
     @classmethod
     def of(cls, path: Path) -> "StoredFile":

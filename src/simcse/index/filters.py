@@ -29,16 +29,11 @@ class Condition:
     A field that holds a list meets ``in`` if one of its values does, and no ordering. Only numbers
     are compared with numbers, and texts with texts by their code points; true is not 1. A row
     meets ``not_in`` where it does not meet ``in``.
-
-    Attributes:
-        field: name of the metadata field.
-        operator: how the field's value is compared.
-        values: what it is compared with; several only for ``in`` and ``not_in``.
     """
 
-    field: str
-    operator: Operator
-    values: tuple[Any, ...]
+    field: str  # name of the metadata field
+    operator: Operator  # how the field's value is compared
+    values: tuple[Any, ...]  # what it is compared with; several only for in and not_in
 
 
 def ordered_type(value: Any) -> Literal["number", "string"] | None:  # noqa: ANN401 - any JSON value

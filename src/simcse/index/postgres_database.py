@@ -42,15 +42,10 @@ EXPLAINED: dict[tuple[type[psycopg.Error], ...], Callable[[str], SimcseError]] =
 
 @dataclass(frozen=True)
 class Address:
-    """Address of an index: a database, and the schema of the index in it.
+    """Address of an index: a database, and the schema of the index in it."""
 
-    Attributes:
-        settings: libpq's parameters.
-        schema: holds the index's tables.
-    """
-
-    settings: dict[str, Any]
-    schema: str
+    settings: dict[str, Any]  # libpq's parameters
+    schema: str  # holds the index's tables
 
     @classmethod
     def parse(cls, url: str) -> "Address":

@@ -16,19 +16,12 @@ from simcse.io.rows import IndexRow, metadata_json
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """One row found.
+    """One row found."""
 
-    Attributes:
-        id: the row's id.
-        score: cosine of query and row.
-        text: the sentence.
-        metadata: the row's metadata.
-    """
-
-    id: str
-    score: float
-    text: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    id: str  # the row's id
+    score: float  # cosine of query and row
+    text: str  # the sentence
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # the row's metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +40,22 @@ class Commit:
 
 @dataclass(frozen=True)
 class IndexMetadata:
-    """The state of an index beside its rows, as of one commit.
+    """The state of an index beside its rows, as of one commit."""
 
-    Attributes:
-        name: folder or address of the index, for messages.
-        fingerprint: the model that made the vectors.
-        version: number that changes with each commit.
-        rows: number of rows that a search can find.
-        index_type: how the index searches.
-        recall_floor: recall@10 that an approximate type must reach.
-        approximation: the structure for approximate search, if one was built.
-        calibration: see `simcse.index.calibration`, if it was measured.
-        progress: number of rows that an unfinished build has committed, by source.
-        written: time of the last commit, ISO 8601.
-        read_values: returns distinct values of each metadata field: the given number of them, or
-            all if there are fewer.
-        read_storage: returns sizes on disk for people, with at least ``bytes``.
-    """
-
-    name: str
-    fingerprint: ModelFingerprint
-    version: int
-    rows: int
-    index_type: IndexType
-    recall_floor: float
-    approximation: Approximation | None
-    calibration: Mapping[str, Any] | None
-    progress: Mapping[str, int]
-    written: str
+    name: str  # folder or address of the index, for messages
+    fingerprint: ModelFingerprint  # the model that made the vectors
+    version: int  # number that changes with each commit
+    rows: int  # number of rows that a search can find
+    index_type: IndexType  # how the index searches
+    recall_floor: float  # recall@10 that an approximate type must reach
+    approximation: Approximation | None  # the structure for approximate search, if one was built
+    calibration: Mapping[str, Any] | None  # see `simcse.index.calibration`, if it was measured
+    progress: Mapping[str, int]  # number of rows that an unfinished build has committed, by source
+    written: str  # time of the last commit, ISO 8601
+    # Returns distinct values of each metadata field: the given number of them, or all if there are
+    # fewer.
     read_values: Callable[[int], dict[str, list[Any]]] = field(compare=False, repr=False)
+    # Returns sizes on disk for people, with at least bytes.
     read_storage: Callable[[], dict[str, int]] = field(compare=False, repr=False)
 
     def require_model(self, other: ModelFingerprint) -> None:

@@ -41,17 +41,11 @@ ROW_COLUMNS = "position, id, text, metadata, crc"
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows' vectors: the line of the table ``chunks`` and the file it names.
+    """Some rows' vectors: the line of the table ``chunks`` and the file it names."""
 
-    Attributes:
-        number: names the file.
-        rows: how many vectors it holds.
-        file: size and checksum of the file.
-    """
-
-    number: int
-    rows: int
-    file: StoredFile
+    number: int  # names the file
+    rows: int  # how many vectors it holds
+    file: StoredFile  # size and checksum of the file
 
 
 class View:

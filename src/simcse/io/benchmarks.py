@@ -43,26 +43,16 @@ FETCH_HINT = "`simcse data fetch` downloads what is public; --data or SIMCSE_DAT
 
 @dataclass(frozen=True, eq=False)
 class StsTask:
-    """N rated pairs of one STS set.
+    """N rated pairs of one STS set."""
 
-    Attributes:
-        name: for example ``sts12`` or ``stsb-test``.
-        subsets: (N,) each pair's subset, for the aggregations ``mean`` and ``wmean``.
-        scores: (N,) float64 ratings: 0 to 5, SICK 1 to 5.
-        first: (N,) first sentences.
-        second: (N,) second sentences.
-        path: the file read; the folder, if several files were joined.
-        sha256: of the file's bytes; of the files' digests in order, if several were joined.
-        notes: warnings for readers of the results, such as a text not known to the project.
-    """
-
-    name: str
-    subsets: tuple[str, ...]
-    scores: np.ndarray
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-    path: Path
-    sha256: str
+    name: str  # for example sts12 or stsb-test
+    subsets: tuple[str, ...]  # (N,) each pair's subset, for the aggregations mean and wmean
+    scores: np.ndarray  # (N,) float64 ratings: 0 to 5, SICK 1 to 5
+    first: tuple[str, ...]  # (N,) first sentences
+    second: tuple[str, ...]  # (N,) second sentences
+    path: Path  # the file read; the folder, if several files were joined
+    sha256: str  # of the file's bytes; of the files' digests in order, if several were joined
+    # Warnings for readers of the results, such as a text not known to the project.
     notes: tuple[str, ...] = ()
 
 
@@ -116,21 +106,13 @@ def _scored_pair(cells: list[str], where: str) -> tuple[str, float, str, str]:
 
 @dataclass(frozen=True, eq=False)
 class LabeledSentences:
-    """N examples of one file, in its order.
+    """N examples of one file, in its order."""
 
-    Attributes:
-        labels: (N,) as written: ``0`` and ``1``, or TREC's ``ABBR`` ... ``NUM``.
-        first: (N,) sentences.
-        second: (N,) the other sentence of each pair; empty where a task has no pairs.
-        path: the file read.
-        sha256: of the file's bytes.
-    """
-
-    labels: tuple[str, ...]
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-    path: Path
-    sha256: str
+    labels: tuple[str, ...]  # (N,) as written: 0 and 1, or TREC's ABBR ... NUM
+    first: tuple[str, ...]  # (N,) sentences
+    second: tuple[str, ...]  # (N,) the other sentence of each pair; empty where a task has no pairs
+    path: Path  # the file read
+    sha256: str  # of the file's bytes
 
     @property
     def texts(self) -> tuple[tuple[str, ...], ...]:
@@ -140,18 +122,12 @@ class LabeledSentences:
 
 @dataclass(frozen=True, eq=False)
 class TransferTask:
-    """One transfer task.
+    """One transfer task."""
 
-    Attributes:
-        name: for example ``mr``.
-        splits: ``all`` for a task that is cross-validated, else ``train``, ``test`` and, for
-            SST-2, ``dev``.
-        notes: warnings for readers of the results.
-    """
-
-    name: str
+    name: str  # for example mr
+    # All for a task that is cross-validated, else train, test and, for SST-2, dev.
     splits: Mapping[str, LabeledSentences]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # warnings for readers of the results
 
     @property
     def sentences(self) -> Sequence[str]:
@@ -181,17 +157,11 @@ def read_labeled(path: str | Path) -> LabeledSentences:
 
 @dataclass(frozen=True)
 class KnownFile:
-    """One file of a known data set.
+    """One file of a known data set."""
 
-    Attributes:
-        path: below the data folder, for example ``sts/sts12.tsv``.
-        rows: data rows, without a header.
-        sha256: of the stored bytes; ``None`` if there was no copy to hash.
-    """
-
-    path: str
-    rows: int
-    sha256: str | None
+    path: str  # below the data folder, for example sts/sts12.tsv
+    rows: int  # data rows, without a header
+    sha256: str | None  # of the stored bytes; None if there was no copy to hash
 
 
 @dataclass(frozen=True)

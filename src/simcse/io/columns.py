@@ -51,22 +51,15 @@ _IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles of one reader.
+    """The roles of one reader."""
 
-    Attributes:
-        names: in the order in which ``--columns`` lists them.
-        required: how many of them, the first ones, a file must have.
-        schemes: known names of the columns with the required roles, the likeliest first.
-        repeated: whether the last role may have several columns.
-        extra: known names of columns with the last role.
-        in_order: whether unknown columns are used in their order; else the only text is used.
-    """
-
-    names: tuple[str, ...]
-    required: int
+    names: tuple[str, ...]  # in the order in which --columns lists them
+    required: int  # how many of them, the first ones, a file must have
+    # Known names of the columns with the required roles, the likeliest first.
     schemes: tuple[tuple[str, ...], ...]
-    repeated: bool = False
-    extra: re.Pattern[str] | None = None
+    repeated: bool = False  # whether the last role may have several columns
+    extra: re.Pattern[str] | None = None  # known names of columns with the last role
+    # Whether unknown columns are used in their order; else the only text is used.
     in_order: bool = True
 
     @property
@@ -98,23 +91,14 @@ INDEX = Roles(("text", "id"), 1, TEXTS.schemes, extra=re.compile("_?(id|ID)"), i
 
 @dataclass(frozen=True)
 class Layout:
-    """What was decided about a file.
+    """What was decided about a file."""
 
-    Attributes:
-        keys: the columns with roles, in the order of the roles.
-        names: of all columns, by their keys.
-        parsed: whether values have types, as in JSON; else they are texts, and clean.
-        header: whether the first row is a header.
-        width: cells that a row may have at most; ``None`` if it does not matter.
-        note: the decision in one line.
-    """
-
-    keys: tuple[Key, ...] = ()
-    names: Mapping[Key, str] = field(default_factory=dict)
-    parsed: bool = False
-    header: bool = False
-    width: int | None = None
-    note: str = ""
+    keys: tuple[Key, ...] = ()  # the columns with roles, in the order of the roles
+    names: Mapping[Key, str] = field(default_factory=dict)  # of all columns, by their keys
+    parsed: bool = False  # whether values have types, as in JSON; else they are texts, and clean
+    header: bool = False  # whether the first row is a header
+    width: int | None = None  # cells that a row may have at most; None if it does not matter
+    note: str = ""  # the decision in one line
 
     def others(self, row: Any) -> dict[str, Any]:  # noqa: ANN401 - parsed JSON
         """Return the values of a row that have no role, by name."""

@@ -9,18 +9,12 @@ from simcse.errors import ArtifactError
 
 @dataclass(frozen=True, slots=True)
 class ModelFingerprint:
-    """What must agree before vectors of two sources may be compared.
+    """What must agree before vectors of two sources may be compared."""
 
-    Attributes:
-        name: what the model was called when it was loaded; for people, it need not agree.
-        sha256: SHA-256 of all that makes its embeddings, see `simcse.model.fingerprint`.
-        dimensions: size of an embedding.
-        settings: the model's settings, to say what differs.
-    """
-
-    name: str
-    sha256: str
-    dimensions: int
+    name: str  # what the model was called when it was loaded; for people, it need not agree
+    sha256: str  # SHA-256 of all that makes its embeddings, see `simcse.model.fingerprint`
+    dimensions: int  # size of an embedding
+    # The model's settings, to say what differs.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self, other: "ModelFingerprint", *, what: str, fix: str) -> None:

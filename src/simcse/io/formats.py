@@ -19,16 +19,11 @@ PARQUET_ROWS = 4096  # rows decoded together
 
 @dataclass(frozen=True)
 class RawRows:
-    """The rows of one file, of which the first have been read ahead.
+    """The rows of one file, of which the first have been read ahead."""
 
-    Attributes:
-        sample: the first rows.
-        names: the columns of a ``.parquet`` file.
-        read: yields all rows, the sample included; only the named columns of a ``.parquet``.
-    """
-
-    sample: list[RawRow]
-    names: list[str]
+    sample: list[RawRow]  # the first rows
+    names: list[str]  # the columns of a .parquet file
+    # Yields all rows, the sample included; only the named columns of a .parquet.
     read: Callable[[Sequence[str] | None], Iterator[RawRow]]
 
 

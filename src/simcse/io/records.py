@@ -36,23 +36,17 @@ Picked = tuple[int, list[Any], Any]  # line, values of the columns with roles, w
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training row.
+    """One training row."""
 
-    Attributes:
-        anchor: the sentence itself, or the NLI premise.
-        positive: its positive; ``None`` means the anchor again under another dropout mask.
-        negatives: hard negatives of this row, any number of them.
-        file: the file it was read from; empty if it was not read.
-        line: its physical line (or Parquet row) there, from 1.
-        label: the relation of anchor and positive, where the rows are labeled.
-    """
-
-    anchor: str
+    anchor: str  # the sentence itself, or the NLI premise
+    # Its positive; None means the anchor again under another dropout mask.
     positive: str | None = None
-    negatives: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()  # hard negatives of this row, any number of them
+    # The file it was read from; empty if it was not read.
     file: str = field(default="", compare=False, repr=False)
+    # Its physical line (or Parquet row) there, from 1.
     line: int = field(default=0, compare=False, repr=False)
-    label: str = ""
+    label: str = ""  # the relation of anchor and positive, where the rows are labeled
 
     @property
     def texts(self) -> list[str]:

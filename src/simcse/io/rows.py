@@ -17,16 +17,11 @@ MAX_DEPTH = 64  # of nested metadata; recursive readers fail at a few hundred
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """One sentence of an index.
+    """One sentence of an index."""
 
-    Attributes:
-        id: identifies the row; two rows of an index never share one.
-        text: the sentence.
-        metadata: JSON values by name, which searches filter on and hits return.
-    """
-
-    id: str
-    text: str
+    id: str  # identifies the row; two rows of an index never share one
+    text: str  # the sentence
+    # JSON values by name, which searches filter on and hits return.
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -51,12 +51,6 @@ class ContrastiveLoss:
 
     Similarities and the log-sum-exp are computed in fp32 or more, whatever the inputs are.
 
-    Attributes:
-        temperature: t, the divisor of the similarity.
-        similarity: s, the cosine or the dot product, which the paper uses without a temperature.
-        hard_negative_weight: alpha, on the row's own hard negatives, however many there are; its
-            logarithm is added to their logits.
-
     Raises:
         ConfigError: a setting is out of range.
 
@@ -66,8 +60,12 @@ class ContrastiveLoss:
         tensor(0.7437)
     """
 
+    # T, the divisor of the similarity.
     temperature: float = 0.05  # Gao et al. 2021, table D.1
+    # S, the cosine or the dot product, which the paper uses without a temperature.
     similarity: Similarity = "cosine"  # the same table
+    # Alpha, on the row's own hard negatives, however many there are; its logarithm is added to
+    # their logits.
     hard_negative_weight: float = 1.0  # table 7
 
     def __post_init__(self) -> None:

@@ -19,9 +19,6 @@ class DebiasedLoss(ContrastiveLoss):
 
     whose second term is the least that K cosines can give.
 
-    Attributes:
-        prior: the probability that a negative means the same as the anchor.
-
     Raises:
         ConfigError: a setting is out of range, or the similarity is not the cosine.
 
@@ -31,7 +28,7 @@ class DebiasedLoss(ContrastiveLoss):
         tensor(0.6381)
     """
 
-    prior: float = 0.1
+    prior: float = 0.1  # the probability that a negative means the same as the anchor
 
     def __post_init__(self) -> None:
         super().__post_init__()

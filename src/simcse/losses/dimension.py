@@ -17,9 +17,6 @@ class DimensionLoss:
     the anchors' dimensions with the positives', it is the mean over d of
     -log( exp(C_dd / temperature) / sum_k exp(C_dk / temperature) ).
 
-    Attributes:
-        temperature: divisor of the correlations.
-
     Raises:
         ConfigError: the temperature is not above 0.
 
@@ -29,6 +26,7 @@ class DimensionLoss:
         tensor(0.3133)
     """
 
+    # Divisor of the correlations.
     temperature: float = 5.0  # train_re_vicreg.py of the authors' code, sw_temp
 
     def __post_init__(self) -> None:

@@ -15,9 +15,6 @@ class FocalLoss(ContrastiveLoss):
     The exponent is s^2 for the cosine s of the positive and s (s + margin) for that of a negative,
     both divided by the temperature.
 
-    Attributes:
-        margin: the paper's m.
-
     Raises:
         ConfigError: a setting is out of range, or the similarity is not the cosine.
 
@@ -27,7 +24,7 @@ class FocalLoss(ContrastiveLoss):
         tensor(0.7437)
     """
 
-    margin: float = 0.3
+    margin: float = 0.3  # the paper's m
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,23 +41,17 @@ class PackingPlan:
     One block a length would mean dozens of tiny matrix products; rounding lengths up to a
     multiple of `LENGTH_STEP` leaves a few large ones, at the price of some empty slots. Blocks
     have a few empty sentences, too, so that their sizes recur.
-
-    Attributes:
-        blocks: (number of sentences, length) of each block, in row order; P slots in all.
-        tokens: (P,) the token in each slot; an empty slot has any token.
-        slots: (T,) the slot of each token.
-        empty: (P - T,) the slots without a token.
-        biases: for each block (b, 1, 1, L), added to the scores: -inf where a slot is hidden.
-        dropout_rng: the random numbers of dropout.
-        token_seeds: for each block (b, L), the tokens' seeds of it; none while not training.
     """
 
+    # (number of sentences, length) of each block, in row order; P slots in all.
     blocks: tuple[tuple[int, int], ...]
-    tokens: Tensor
-    slots: Tensor
-    empty: Tensor
+    tokens: Tensor  # (P,) the token in each slot; an empty slot has any token
+    slots: Tensor  # (T,) the slot of each token
+    empty: Tensor  # (P - T,) the slots without a token
+    # For each block (b, 1, 1, L), added to the scores: -inf where a slot is hidden.
     biases: tuple[Tensor, ...]
-    dropout_rng: DropoutRng
+    dropout_rng: DropoutRng  # the random numbers of dropout
+    # For each block (b, L), the tokens' seeds of it; none while not training.
     token_seeds: tuple[Tensor, ...]
     _by_head: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 

@@ -49,19 +49,12 @@ MODEL = "model.onnx"
 
 @dataclass(frozen=True)
 class ExportAgreement:
-    """How close the embeddings of two encoders are, over the same sentences.
+    """How close the embeddings of two encoders are, over the same sentences."""
 
-    Attributes:
-        sentences: number of sentences.
-        lowest: lowest cosine of a sentence's two embeddings.
-        mean: mean cosine.
-        length: largest relative difference of their lengths.
-    """
-
-    sentences: int
-    lowest: float
-    mean: float
-    length: float
+    sentences: int  # number of sentences
+    lowest: float  # lowest cosine of a sentence's two embeddings
+    mean: float  # mean cosine
+    length: float  # largest relative difference of their lengths
 
     def reaches(self, min_cosine: float) -> bool:
         """Whether every cosine, and every length as such an angle would change it, is within."""
@@ -70,15 +63,10 @@ class ExportAgreement:
 
 @dataclass(frozen=True)
 class Export:
-    """A written export.
+    """A written export."""
 
-    Attributes:
-        agreement: with the original.
-        encode: the written model, as its own tool runs it.
-    """
-
-    agreement: ExportAgreement
-    encode: Encode
+    agreement: ExportAgreement  # with the original
+    encode: Encode  # the written model, as its own tool runs it
 
 
 class EmbeddingGraph(nn.Module):

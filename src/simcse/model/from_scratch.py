@@ -39,26 +39,18 @@ MAX_LENGTH = 128
 
 @dataclass(frozen=True)
 class NewModel:
-    """The shape of a new model.
+    """The shape of a new model."""
 
-    Attributes:
-        layers: number of transformer layers.
-        width: size of a hidden state; the layers in between are four times as wide.
-        heads: attention heads of a layer.
-        vocabulary: largest number of tokens; a small text gives fewer. At most a quarter of
-            WordPiece's tokens are letters, the most common ones.
-        subwords: how it splits words: WordPiece as BERT, or byte-level BPE as RoBERTa.
-        cased: whether "May" and "may" are different words.
-        positions: longest sentence in tokens.
-    """
-
-    layers: int
-    width: int
-    heads: int
+    layers: int  # number of transformer layers
+    width: int  # size of a hidden state; the layers in between are four times as wide
+    heads: int  # attention heads of a layer
+    # Largest number of tokens; a small text gives fewer. At most a quarter of WordPiece's tokens
+    # are letters, the most common ones.
     vocabulary: int = 16_000
+    # How it splits words: WordPiece as BERT, or byte-level BPE as RoBERTa.
     subwords: Subwords = "wordpiece"
-    cased: bool = False
-    positions: int = 512
+    cased: bool = False  # whether "May" and "may" are different words
+    positions: int = 512  # longest sentence in tokens
 
     def __post_init__(self) -> None:
         if min(self.layers, self.width, self.heads) < 1 or self.width % self.heads:

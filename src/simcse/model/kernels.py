@@ -75,17 +75,11 @@ def has_packed_linear() -> bool:
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """bf16 weights, one below the other, in oneDNN's layout; needs `has_packed_linear`.
+    """bf16 weights, one below the other, in oneDNN's layout; needs `has_packed_linear`."""
 
-    Attributes:
-        sources: the weights, whose memory is thereby not used again.
-        versions: their change counters when they were laid out.
-        blocks: all of them in oneDNN's layout.
-    """
-
-    sources: tuple[Tensor, ...]
-    versions: tuple[int, ...]
-    blocks: Tensor
+    sources: tuple[Tensor, ...]  # the weights, whose memory is thereby not used again
+    versions: tuple[int, ...]  # their change counters when they were laid out
+    blocks: Tensor  # all of them in oneDNN's layout
 
     @classmethod
     def pack(cls, weights: Sequence[Tensor]) -> "PackedWeight":
@@ -145,29 +139,18 @@ def has_int8_linear() -> bool:
 
 @dataclass(frozen=True)
 class Int8Product:
-    """A linear layer of inputs from 0 to 255 and weights from -127 to 127.
+    """A linear layer of inputs from 0 to 255 and weights from -127 to 127."""
 
-    Attributes:
-        weight: (out, in) in oneDNN's layout, or fp32 where plain torch multiplies.
-        weight_scales: (out,) size of one weight level of each output.
-        weight_zero_points: (out,) int32, the weight level that means 0: always 0.
-        bias: (out,) fp32.
-        input: levels of the input.
-        levels_per_unit: (in,) factors that turn inputs into levels; ``None`` if inputs are levels.
-        output: levels of the result; ``None`` for numbers of ``dtype``.
-        dtype: number format of all that is not levels.
-        is_packed: whether oneDNN multiplies.
-    """
-
-    weight: Tensor
-    weight_scales: Tensor
-    weight_zero_points: Tensor
-    bias: Tensor
-    input: Levels
+    weight: Tensor  # (out, in) in oneDNN's layout, or fp32 where plain torch multiplies
+    weight_scales: Tensor  # (out,) size of one weight level of each output
+    weight_zero_points: Tensor  # (out,) int32, the weight level that means 0: always 0
+    bias: Tensor  # (out,) fp32
+    input: Levels  # levels of the input
+    # (in,) factors that turn inputs into levels; None if inputs are levels.
     levels_per_unit: Tensor | None
-    output: Levels | None
-    dtype: torch.dtype
-    is_packed: bool
+    output: Levels | None  # levels of the result; None for numbers of dtype
+    dtype: torch.dtype  # number format of all that is not levels
+    is_packed: bool  # whether oneDNN multiplies
 
     @classmethod
     def quantize(

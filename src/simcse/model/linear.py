@@ -19,16 +19,11 @@ MIN_WIDENING = 2  # a layer that widens or narrows by it pays for a new weight l
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that stores its weight in oneDNN's layout while encoding.
-
-    Attributes:
-        int8: the product that replaces this layer's while encoding in int8.
-        int8_joined: the same for `forward_with`.
-    """
+    """`nn.Linear` that stores its weight in oneDNN's layout while encoding."""
 
     _packed: PackedWeight | None = None
-    int8: Int8Product | None = None
-    int8_joined: Int8Product | None = None
+    int8: Int8Product | None = None  # the product that replaces this layer's while encoding in int8
+    int8_joined: Int8Product | None = None  # the same for `forward_with`
 
     def forward(self, input: Tensor, *, activation: str = "none") -> Tensor:  # noqa: A002 - as torch's
         """Multiply: (..., in) -> (..., out); ``activation`` only where `takes_activation`."""

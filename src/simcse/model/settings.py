@@ -10,22 +10,16 @@ from simcse.postprocess import POSTPROCESS, Postprocess
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How a backbone's hidden states become an embedding.
+    """How a backbone's hidden states become an embedding."""
 
-    Attributes:
-        pooling: one of `POOLINGS`.
-        head: when the projection head applies: never, in training only, or always.
-        max_length: token limit of a sentence, special tokens included.
-        normalize: whether embeddings are scaled to unit length.
-        postprocess: the layer fitted to the finished embeddings, before they are normalized.
-        matryoshka: sizes at which the first dimensions alone were trained to be embeddings.
-    """
-
-    pooling: Pooling
+    pooling: Pooling  # one of `POOLINGS`
+    # When the projection head applies: never, in training only, or always.
     head: HeadPolicy = "none"
-    max_length: int = 128
-    normalize: bool = False
+    max_length: int = 128  # token limit of a sentence, special tokens included
+    normalize: bool = False  # whether embeddings are scaled to unit length
+    # The layer fitted to the finished embeddings, before they are normalized.
     postprocess: Postprocess = "none"
+    # Sizes at which the first dimensions alone were trained to be embeddings.
     matryoshka: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -32,19 +32,12 @@ def columns(rows: Sequence[Example]) -> Columns:
 
 @dataclass(frozen=True)
 class EncoderPass:
-    """Columns that are encoded together.
+    """Columns that are encoded together."""
 
-    Attributes:
-        columns: their names.
-        encoder: the encoder they pass through.
-        dropout: whether the backbone's dropout applies while training.
-        rate: of every dropout; ``None`` leaves each its own.
-    """
-
-    columns: tuple[str, ...]
-    encoder: SentenceEncoder
-    dropout: bool = True
-    rate: float | None = None
+    columns: tuple[str, ...]  # their names
+    encoder: SentenceEncoder  # the encoder they pass through
+    dropout: bool = True  # whether the backbone's dropout applies while training
+    rate: float | None = None  # of every dropout; None leaves each its own
 
     def embed(self, batch: TokenBatch) -> Tensor:
         """Embed sentences of these columns: (n, D) in the batch's own order."""
@@ -67,15 +60,10 @@ def embed(micro_batch: MicroBatch) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """One process's share of a batch, tokenized for each pass.
+    """One process's share of a batch, tokenized for each pass."""
 
-    Attributes:
-        passes: each encoder pass with its tokens.
-        counts: number of sentences of each column.
-    """
-
-    passes: MicroBatch
-    counts: dict[str, int]
+    passes: MicroBatch  # each encoder pass with its tokens
+    counts: dict[str, int]  # number of sentences of each column
 
     def micro_batches(self, tokens: int) -> list[MicroBatch]:
         """Split into micro-batches of at most ``tokens`` tokens, or of one longer sentence."""
