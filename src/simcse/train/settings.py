@@ -50,8 +50,8 @@ class DataConfig:
     """Settings for reading training files.
 
     Attributes:
-        columns: names or numbers of the columns with anchor, positive and hard negatives,
-            separated by commas; by default all columns in the order of the file.
+        columns: columns of anchor, positive and hard negatives, by name or position from 1, such as
+            ``question,answer`` or ``anchor=question,positive=answer``; by default found by name.
         bad_lines: treatment of a bad row: stop, or skip and count it.
         limit: number of rows to read, the first ones; by default all.
     """
