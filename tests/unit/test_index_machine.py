@@ -163,6 +163,8 @@ class SqliteMachine(IndexMachine):
             self.reopen()
         else:
             self.settle()
+        finally:
+            left = -1  # connections that were opened meanwhile live on
 
     def reopen_if_published(self):
         """A commit that fails after its last statement has happened, though it says otherwise."""

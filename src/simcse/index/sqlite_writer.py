@@ -246,6 +246,8 @@ def free_space(folder: Path) -> None:
         connection = connect(folder / DATABASE, write=True)
         try:
             connection.execute("VACUUM")
+            # Readers, this process too, keep the log in use: then a later checkpoint empties it.
+            connection.execute("PRAGMA busy_timeout=0")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             close_quietly(connection)
